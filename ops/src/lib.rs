@@ -1,0 +1,1 @@
+//! The howdah binary: node, demo, status.

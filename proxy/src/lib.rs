@@ -1,0 +1,1 @@
+//! What a client sees: the PostgreSQL protocol, SQL analysis, routing, pooling, merging.

@@ -1,0 +1,1 @@
+//! SQL scripts, driver tests and consistency tests against real clusters.
