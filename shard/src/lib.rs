@@ -4,5 +4,7 @@ pub mod client;
 pub mod config;
 pub mod entry;
 pub mod id;
+pub mod raft;
 pub mod status;
+pub mod transport;
 pub mod wal;
