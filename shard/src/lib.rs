@@ -3,6 +3,8 @@
 pub mod client;
 pub mod config;
 pub mod entry;
+pub mod gate;
 pub mod id;
+pub mod replica;
 pub mod status;
 pub mod wal;
