@@ -5,6 +5,8 @@ pub mod config;
 pub mod entry;
 pub mod gate;
 pub mod id;
+pub mod raft;
 pub mod replica;
 pub mod status;
+pub mod transport;
 pub mod wal;
