@@ -4,5 +4,6 @@ pub mod client;
 pub mod config;
 pub mod entry;
 pub mod id;
+pub mod postgres;
 pub mod status;
 pub mod wal;
