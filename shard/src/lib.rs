@@ -5,6 +5,7 @@ pub mod config;
 pub mod entry;
 pub mod gate;
 pub mod id;
+pub mod postgres;
 pub mod raft;
 pub mod replica;
 pub mod status;
