@@ -1,1 +1,3 @@
 //! What a client sees: the PostgreSQL protocol, SQL analysis, routing, pooling, merging.
+
+pub mod analysis;

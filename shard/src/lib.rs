@@ -3,8 +3,11 @@
 pub mod client;
 pub mod config;
 pub mod entry;
+pub mod gate;
 pub mod id;
+pub mod postgres;
 pub mod raft;
+pub mod replica;
 pub mod status;
 pub mod transport;
 pub mod wal;

@@ -3,6 +3,18 @@
 
 mod history;
 mod lsn;
+mod message;
+mod receiver;
+mod source;
+mod standby;
+mod streaming;
+mod timeline_file;
 
 pub use history::{Applied, Rejected, WalHistory};
 pub use lsn::{Lsn, ParseLsnError, SEGMENT_SIZE, TimelineId};
+pub use message::WireError;
+pub use receiver::{APPLICATION_NAME, Identity, Receiver, ReceiverError};
+pub use source::{ReadError, WalSource};
+pub use standby::{RebuildReason, StandbyStatus};
+pub use streaming::{Event, MAX_EVENT, StatusSender, Streaming};
+pub use timeline_file::{Ancestor, HistoryFileError, parse_history_file};

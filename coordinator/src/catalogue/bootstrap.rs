@@ -1,0 +1,1 @@
+//! Installs schema `howdah` in a database of a group.

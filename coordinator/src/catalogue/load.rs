@@ -1,0 +1,1 @@
+//! Reads a [`Catalogue`](super::Catalogue) in one transaction.

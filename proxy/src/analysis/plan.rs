@@ -1,0 +1,372 @@
+//! The answer of the analysis: what a session must do with one statement.
+
+use shard::id::GroupId;
+
+use super::Refusal;
+
+/// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// Nothing but white space and comments: answer EmptyQueryResponse.
+    Empty,
+    /// BEGIN, COMMIT, SAVEPOINT and the like: the session's transaction state decides.
+    Transaction(TransactionControl),
+    /// Changes or shows the session's own state, which every backend of the session must share.
+    Session(SessionCommand),
+    /// A statement that runs as it is on the groups that [`Query::route`] names.
+    Query(Query),
+    /// DDL: the same text on every group; refused inside a transaction block.
+    Ddl(Ddl),
+    /// Maintenance that each group does for itself, one after the other: VACUUM, ANALYZE, REINDEX,
+    /// CLUSTER. Answer the tag once. Refused inside a transaction block if `outside_transaction`.
+    EachGroup(EachGroup),
+    /// `SELECT create_distributed_table('table', 'column')`, alone: answered by Howdah with one row,
+    /// one column of type `void` named `create_distributed_table`, holding an empty string.
+    Distribute(Distribute),
+    /// `COPY table FROM STDIN`: rows come from the client and must all belong to one group.
+    CopyIn(CopyIn),
+    /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
+    Prepared(PreparedCommand),
+    /// Could not be analysed, or names a relation that the catalogue does not know: send the text as
+    /// Parse only, to any group, and never execute it. If PostgreSQL objects, pass on its own error;
+    /// if it does not, answer this refusal (after a look whether the catalogue was stale).
+    Judge(Refusal),
+}
+
+/// A transaction control statement. The text can be sent as it is to backends in the transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransactionControl {
+    /// BEGIN or START TRANSACTION.
+    Begin(TransactionModes),
+    /// COMMIT or END; `chain`: AND CHAIN.
+    Commit {
+        /// A new transaction with the same modes follows at once.
+        chain: bool,
+    },
+    /// ROLLBACK or ABORT; `chain`: AND CHAIN.
+    Rollback {
+        /// A new transaction with the same modes follows at once.
+        chain: bool,
+    },
+    /// SAVEPOINT name.
+    Savepoint(String),
+    /// RELEASE name.
+    Release(String),
+    /// ROLLBACK TO name.
+    RollbackTo(String),
+    /// SET TRANSACTION modes: on the current transaction only.
+    Set(TransactionModes),
+}
+
+/// The modes that a BEGIN or SET TRANSACTION names; what it does not name is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionModes {
+    /// ISOLATION LEVEL.
+    pub isolation: Option<Isolation>,
+    /// READ ONLY (true) or READ WRITE (false).
+    pub read_only: Option<bool>,
+    /// DEFERRABLE (true) or NOT DEFERRABLE (false).
+    pub deferrable: Option<bool>,
+}
+
+/// A transaction isolation level (PostgreSQL takes READ UNCOMMITTED as READ COMMITTED).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// READ COMMITTED or READ UNCOMMITTED.
+    ReadCommitted,
+    /// REPEATABLE READ.
+    RepeatableRead,
+    /// SERIALIZABLE.
+    Serializable,
+}
+
+/// A statement on the session's own state. All of them passed the checks on forbidden settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionCommand {
+    /// SET, also as SET LOCAL, SET TIME ZONE, SET NAMES, SET SESSION CHARACTERISTICS, SET ROLE, and
+    /// `SELECT set_config('name', 'value', local)` alone, which answers a row (`answers_row`).
+    Set {
+        /// The setting's name in lower case (`timezone` for SET TIME ZONE, `client_encoding` for SET
+        /// NAMES, `session characteristics` for SET SESSION CHARACTERISTICS).
+        name: String,
+        /// The values as PostgreSQL would read them, unquoted; empty for DEFAULT.
+        value: Vec<String>,
+        /// SET LOCAL: until the end of the transaction only.
+        local: bool,
+        /// It is a SELECT: any one backend's answer goes to the client.
+        answers_row: bool,
+    },
+    /// RESET name, or RESET ALL as `None`.
+    Reset {
+        /// The setting in lower case; `None` for ALL.
+        name: Option<String>,
+    },
+    /// SHOW name or SHOW ALL: any backend that has the session's settings can answer.
+    Show {
+        /// The setting in lower case, `all` for ALL.
+        name: String,
+    },
+    /// DISCARD ALL and its parts.
+    Discard(Discard),
+}
+
+/// What DISCARD throws away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// ALL: prepared statements, settings, cursors, temporary tables, plans, sequences.
+    All,
+    /// PLANS.
+    Plans,
+    /// SEQUENCES.
+    Sequences,
+    /// TEMP or TEMPORARY.
+    Temp,
+}
+
+/// Whether a statement can change rows, take row locks or otherwise needs the group as a writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only.
+    Read,
+    /// Writes or locks rows.
+    Write,
+}
+
+/// A statement that runs unchanged on one group, or on several with its rows concatenated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    /// Read or write.
+    pub access: Access,
+    /// Where the rows are that it can touch.
+    pub target: Target,
+    /// What its CommandComplete tag says, for the answer of several groups.
+    pub tag: Tag,
+    /// What the session must know besides where to run it.
+    pub form: Form,
+}
+
+/// How a routed statement is conducted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An ordinary statement.
+    Plain,
+    /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the CopyData are concatenated.
+    CopyOut,
+    /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
+    Declare {
+        /// The cursor's name.
+        name: String,
+        /// WITH HOLD.
+        hold: bool,
+    },
+    /// FETCH, MOVE or CLOSE of a cursor: runs where the cursor was declared, the target is `Any`.
+    Cursor {
+        /// The cursor's name; `None` for CLOSE ALL.
+        name: Option<String>,
+    },
+}
+
+/// Where the rows are that a statement can touch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// No distributed row is touched: any group gives the right answer.
+    Any,
+    /// Every touched row has one of these keys.
+    Keys(Vec<Key>, Spread),
+    /// Rows of all groups; the rows of the groups can be concatenated.
+    All,
+}
+
+/// What happens when keys lie in several groups.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spread {
+    /// Run it on each of them and concatenate the rows.
+    Concatenate,
+    /// Refuse with these words: concatenation would be wrong, or it writes.
+    Refuse(Refusal),
+}
+
+/// How the answers of several groups are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// `SELECT n`: the sum.
+    Select,
+    /// `COPY n`: the sum.
+    Copy,
+    /// Passed on as the one group gave it.
+    AsIs,
+}
+
+/// A shard key that a statement names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// Where its value comes from.
+    pub source: KeySource,
+    /// What NULL means here.
+    pub null: NullKey,
+}
+
+/// Where a key's value comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeySource {
+    /// A constant in the text.
+    Literal(String),
+    /// NULL in the text.
+    Null,
+    /// `$n`, counted from 0 here.
+    Parameter {
+        /// 0 for `$1`.
+        index: usize,
+    },
+}
+
+/// What a NULL key means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NullKey {
+    /// In a comparison: no row can match.
+    MatchesNothing,
+    /// In a stored row or IS NULL: the group that keeps the rows without a key.
+    HasAPlace,
+}
+
+/// A parameter as Bind gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter<'a> {
+    /// `None` for NULL.
+    pub value: Option<&'a [u8]>,
+    /// Text or binary.
+    pub format: Format,
+    /// The type that Parse declared, if it was not 0 (PostgreSQL then infers it).
+    pub type_oid: Option<u32>,
+}
+
+/// The two formats of values in the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As text.
+    Text,
+    /// The type's binary form.
+    Binary,
+}
+
+/// Where a statement runs, once its parameters are known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Route {
+    /// Any group gives the right answer: the transaction's own, else the session's home.
+    Any,
+    /// Exactly this group.
+    One(GroupId),
+    /// Each of these (two or more, ascending), rows concatenated. Reads only.
+    Several(Vec<GroupId>),
+    /// All groups, rows concatenated. Reads only.
+    All,
+    /// As [`Plan::Judge`], with Bind too: PostgreSQL may object to the parameters.
+    Judge(Refusal),
+}
+
+/// A relation's full name, folded and unquoted as PostgreSQL stores it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelationName {
+    /// The schema.
+    pub schema: String,
+    /// The name in it.
+    pub name: String,
+}
+
+/// DDL that runs with the same text on every group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ddl {
+    /// What the catalogue must learn from it. Look the rest up in PostgreSQL after it ran.
+    pub effect: DdlEffect,
+    /// Cannot run inside any transaction block, not even an implicit one (CREATE INDEX CONCURRENTLY).
+    pub outside_transaction: bool,
+}
+
+/// What a DDL statement changes in the catalogue of distributed tables.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DdlEffect {
+    /// A table is made; it is distributed by `key_column`.
+    CreateTable {
+        /// Schema as written, or the first of the search path.
+        table: RelationName,
+        /// IF NOT EXISTS.
+        if_not_exists: bool,
+        /// The shard key: first column of the primary key, else the first column.
+        key_column: String,
+    },
+    /// Tables or schemas may be gone, moved or renamed, or columns renamed or dropped: read the
+    /// catalogue again.
+    Reload,
+    /// Nothing about tables.
+    None,
+}
+
+/// See [`Plan::EachGroup`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EachGroup {
+    /// PostgreSQL refuses it inside a transaction block (VACUUM).
+    pub outside_transaction: bool,
+}
+
+/// `create_distributed_table(table, column)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribute {
+    /// The table, known to the catalogue.
+    pub table: RelationName,
+    /// The column that becomes its shard key.
+    pub column: String,
+}
+
+/// `COPY table (columns) FROM STDIN`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyIn {
+    /// The table.
+    pub table: RelationName,
+    /// The shard key's place among the fields of each line, from 0.
+    pub key_field: usize,
+    /// How the fields are written.
+    pub layout: CopyLayout,
+}
+
+/// The format of COPY's text and CSV data. Bytes are of the client's encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyLayout {
+    /// CSV rather than text.
+    pub csv: bool,
+    /// Between fields.
+    pub delimiter: u8,
+    /// How NULL is written.
+    pub null: String,
+    /// The first line is no row.
+    pub header: bool,
+    /// CSV's quote.
+    pub quote: u8,
+    /// CSV's escape inside quotes.
+    pub escape: u8,
+}
+
+/// SQL-level prepared statements.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PreparedCommand {
+    /// PREPARE name (types) AS statement.
+    Prepare {
+        /// Its name.
+        name: String,
+        /// The plan of the statement inside.
+        query: Box<Query>,
+        /// The declared parameter types as OIDs; `None` where not declared or not a known name.
+        types: Vec<Option<u32>>,
+    },
+    /// EXECUTE name (literals): route with these as text parameters; `None` is NULL.
+    Execute {
+        /// Its name.
+        name: String,
+        /// The parameters.
+        parameters: Vec<Option<String>>,
+    },
+    /// DEALLOCATE name, or ALL as `None`.
+    Deallocate {
+        /// Its name.
+        name: Option<String>,
+    },
+}

@@ -1,0 +1,276 @@
+//! What goes wrong, and the one place that turns it into an SQLSTATE and words for the client:
+//! what happened, why, what to do.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use shard::client::ConnectError;
+use shard::id::GroupId;
+
+use crate::analysis::Refusal;
+use crate::protocol::Malformed;
+use crate::protocol::encode;
+use crate::protocol::frame::FrameError;
+
+/// Why a statement, or a whole session, cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The analysis, or a rule about groups, does not allow it.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// PostgreSQL's own ErrorResponse, to be passed on as it is.
+    #[error("PostgreSQL refused it")]
+    Postgres(Bytes),
+    /// No backend of the group can be had.
+    #[error("{0}")]
+    Connect(#[source] Box<ConnectError>),
+    /// The connection to a backend ended outside a commit.
+    #[error("the connection to group {group} ended: {why}")]
+    Broken { group: GroupId, why: String },
+    /// It ended while something was being committed there.
+    #[error("the connection to group {group} ended during a commit: {why}")]
+    CommitBroken { group: GroupId, why: String },
+    /// PostgreSQL gave up waiting for replication: its success means nothing.
+    #[error("group {group} did not confirm that the commit is replicated")]
+    CommitUnconfirmed { group: GroupId },
+    /// A statement in a transaction that has failed.
+    #[error("the transaction is aborted")]
+    TransactionAborted,
+    /// A group of the transaction was lost: nothing but a full ROLLBACK ends it.
+    #[error("a part of the transaction is lost")]
+    TransactionLost,
+    /// DDL that some groups have and others have not.
+    #[error("DDL is done on some groups only")]
+    Partly(Box<Partly>),
+    /// The catalogue of distributed tables cannot be read.
+    #[error("the catalogue cannot be read: {0}")]
+    Catalogue(String),
+    /// No such prepared statement.
+    #[error("prepared statement \"{0}\" does not exist")]
+    NoStatement(String),
+    /// Its name is taken.
+    #[error("prepared statement \"{0}\" already exists")]
+    StatementExists(String),
+    /// No such portal.
+    #[error("portal \"{0}\" does not exist")]
+    NoPortal(String),
+    /// The session holds too many.
+    #[error("more than {0} prepared statements")]
+    TooManyStatements(usize),
+    /// The node has as many clients as it may.
+    #[error("more than {0} clients")]
+    TooManyClients(usize),
+    /// A message's length or type cannot be.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// A message's content cannot be.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// Nothing was heard in time.
+    #[error("no start-up packet in time")]
+    StartupTimeout,
+    /// The node stops.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+}
+
+/// See [`Failure::Partly`].
+#[derive(Debug)]
+pub(crate) struct Partly {
+    /// Groups on which it is done.
+    pub(crate) done: Vec<GroupId>,
+    /// The group on which it failed.
+    pub(crate) failed: GroupId,
+    /// Groups on which it was not tried.
+    pub(crate) untried: Vec<GroupId>,
+    /// The error there.
+    pub(crate) error: Failure,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Failure::Refused(Box::new(refusal))
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Failure::Connect(Box::new(error))
+    }
+}
+
+/// How bad it is for the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// The statement fails.
+    Error,
+    /// The session ends.
+    Fatal,
+}
+
+impl Failure {
+    /// Appends the ErrorResponse.
+    pub(crate) fn encode(&self, severity: Severity, out: &mut BytesMut) {
+        if let Failure::Postgres(message) = self {
+            out.extend_from_slice(message);
+            return;
+        }
+        let report = self.report();
+        let severity = match severity {
+            Severity::Error => "ERROR",
+            Severity::Fatal => "FATAL",
+        };
+        encode::message(out, b'E', |out| {
+            field(out, b'S', severity);
+            field(out, b'V', severity);
+            field(out, b'C', report.sqlstate);
+            field(out, b'M', &report.message);
+            for (kind, text) in [(b'D', &report.detail), (b'H', &report.hint)] {
+                if let Some(text) = text {
+                    field(out, kind, text);
+                }
+            }
+            if let Some(position) = report.position {
+                field(out, b'P', &position.to_string());
+            }
+            out.put_u8(0);
+        });
+    }
+
+    /// SQLSTATE and words. [`Failure::Postgres`] has its own and is summed up here.
+    fn report(&self) -> Refusal {
+        match self {
+            Failure::Refused(refusal) => (**refusal).clone(),
+            Failure::Postgres(message) => {
+                let body = message.get(crate::protocol::frame::HEADER..).unwrap_or_default();
+                Refusal::new("XX000", crate::protocol::fields::Fields::read(body).message)
+            }
+            Failure::Connect(error) => connect_words(error),
+            Failure::Broken { .. } | Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. } => {
+                broken_words(self)
+            }
+            Failure::TransactionAborted => Refusal::new(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ),
+            Failure::TransactionLost => {
+                Refusal::new("25P02", "the connection to a group of this transaction was lost")
+                    .detail("What the transaction did there is rolled back, its savepoints are gone.")
+                    .hint("End the transaction with ROLLBACK.")
+            }
+            Failure::Partly(partly) => partly_words(partly),
+            Failure::Catalogue(why) => {
+                Refusal::new("57P03", "the catalogue of distributed tables cannot be read").detail(why)
+            }
+            Failure::NoStatement(_) => Refusal::new("26000", self.to_string()),
+            Failure::StatementExists(_) => Refusal::new("42P05", self.to_string()),
+            Failure::NoPortal(_) => Refusal::new("34000", self.to_string()),
+            Failure::TooManyStatements(max) => {
+                Refusal::new("53400", format!("a session may hold {max} prepared statements and has them"))
+                    .hint("Close (DEALLOCATE) those that are no longer used.")
+            }
+            Failure::TooManyClients(max) => Refusal::new("53300", "sorry, too many clients already")
+                .detail(format!("This node takes {max} clients.")),
+            Failure::Frame(error) => Refusal::new("08P01", error.to_string()),
+            Failure::Malformed(error) => Refusal::new("08P01", error.to_string()),
+            Failure::StartupTimeout => Refusal::new("08P01", "no start-up packet came in time"),
+            Failure::ShuttingDown => {
+                Refusal::new("57P01", "terminating connection because the node is shutting down")
+                    .hint("Connect to another node.")
+            }
+        }
+    }
+}
+
+fn connect_words(error: &ConnectError) -> Refusal {
+    let refusal = Refusal::new("57P03", error.to_string());
+    match error {
+        ConnectError::NoLeader { .. } => refusal
+            .detail("A leader is being elected, or most of the group's replicas are down.")
+            .hint("Nothing was done. Repeat the statement when the group is back; other groups go on."),
+        ConnectError::Unreachable { source, .. } => {
+            refusal.detail(source.to_string()).hint("Nothing was done. Repeat the statement.")
+        }
+        ConnectError::UnknownGroup(_) => refusal,
+    }
+}
+
+fn broken_words(failure: &Failure) -> Refusal {
+    match failure {
+        Failure::CommitBroken { group, why } => Refusal::new(
+            "08007",
+            format!("transaction resolution unknown: the connection to group {group} was lost"),
+        )
+        .detail(format!("It may be committed or rolled back: {why}"))
+        .hint("Look whether its changes are there before you repeat it."),
+        Failure::CommitUnconfirmed { group } => Refusal::new(
+            "08007",
+            format!("transaction resolution unknown: group {group} stopped waiting for replication"),
+        )
+        .detail("It may be kept or lost: a majority of the group's replicas has not confirmed it.")
+        .hint("Look whether its changes are there before you repeat it."),
+        Failure::Broken { group, why } => {
+            Refusal::new("08006", format!("the connection to group {group} was lost"))
+                .detail(why.clone())
+                .hint("Nothing of it is committed. Repeat the transaction or statement.")
+        }
+        other => Refusal::new("XX000", other.to_string()),
+    }
+}
+
+fn partly_words(partly: &Partly) -> Refusal {
+    let list = |groups: &[GroupId]| {
+        let names: Vec<String> = groups.iter().map(ToString::to_string).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    let error = partly.error.report();
+    let mut detail = format!(
+        "Done on groups: {}. Failed on group {}: {}.",
+        list(&partly.done),
+        partly.failed,
+        error.message
+    );
+    if !partly.untried.is_empty() {
+        detail.push_str(&format!(" Not tried on groups: {}.", list(&partly.untried)));
+    }
+    let message =
+        format!("the statement is done on groups {} and failed on {}", list(&partly.done), partly.failed);
+    Refusal::new("55000", message)
+        .detail(detail)
+        .hint("Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike.")
+}
+
+fn field(out: &mut BytesMut, kind: u8, text: &str) {
+    out.put_u8(kind);
+    encode::cstr(out, text.as_bytes());
+}
+
+/// Why the code that handles one client message stops.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// The statement fails; the session goes on.
+    Fail(Failure),
+    /// An earlier message of the pipeline failed: this one is skipped, as PostgreSQL does until Sync.
+    Skip,
+    /// The session ends.
+    End(Ended),
+}
+
+/// How a session ends.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The client said goodbye or went away.
+    ByClient,
+    /// It is told why.
+    Fatal(Failure),
+}
+
+impl<F: Into<Failure>> From<F> for Halt {
+    fn from(failure: F) -> Self {
+        Halt::Fail(failure.into())
+    }
+}
+
+impl From<Ended> for Halt {
+    fn from(ended: Ended) -> Self {
+        Halt::End(ended)
+    }
+}

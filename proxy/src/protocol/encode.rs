@@ -1,0 +1,178 @@
+//! Writing messages, for the client (as a server) and for a backend (as a client).
+
+use bytes::{BufMut, BytesMut};
+
+/// The state byte of ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransactionStatus {
+    /// Not in a transaction block.
+    Idle,
+    /// In one.
+    InBlock,
+    /// In one that has failed.
+    Failed,
+}
+
+impl TransactionStatus {
+    pub(crate) fn byte(self) -> u8 {
+        match self {
+            TransactionStatus::Idle => b'I',
+            TransactionStatus::InBlock => b'T',
+            TransactionStatus::Failed => b'E',
+        }
+    }
+
+    pub(crate) fn read(byte: Option<&u8>) -> Option<Self> {
+        match byte {
+            Some(b'I') => Some(TransactionStatus::Idle),
+            Some(b'T') => Some(TransactionStatus::InBlock),
+            Some(b'E') => Some(TransactionStatus::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// Writes one message: `tag`, the length, then what `body` puts.
+pub(crate) fn message(out: &mut BytesMut, tag: u8, body: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(tag);
+    let start = out.len();
+    out.put_u32(0);
+    body(out);
+    let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+/// A zero-terminated string; a zero inside would end it early, so it is cut there.
+pub(crate) fn cstr(out: &mut BytesMut, text: &[u8]) {
+    let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+    out.put_slice(&text[..end]);
+    out.put_u8(0);
+}
+
+/// A message without a body.
+pub(crate) fn empty(out: &mut BytesMut, tag: u8) {
+    out.put_u8(tag);
+    out.put_u32(4);
+}
+
+pub(crate) fn ready(out: &mut BytesMut, status: TransactionStatus) {
+    out.put_slice(&[b'Z', 0, 0, 0, 5, status.byte()]);
+}
+
+pub(crate) fn command_complete(out: &mut BytesMut, tag: &str) {
+    message(out, b'C', |out| cstr(out, tag.as_bytes()));
+}
+
+pub(crate) fn parameter_status(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    message(out, b'S', |out| {
+        cstr(out, name);
+        cstr(out, value);
+    });
+}
+
+/// ParameterDescription of a statement without parameters.
+pub(crate) fn no_parameters(out: &mut BytesMut) {
+    message(out, b't', |out| out.put_u16(0));
+}
+
+/// RowDescription of one column; `oid` is its type, `size` PostgreSQL's typlen.
+pub(crate) fn one_column(out: &mut BytesMut, name: &str, oid: u32, size: i16) {
+    message(out, b'T', |out| {
+        out.put_u16(1);
+        cstr(out, name.as_bytes());
+        out.put_u32(0);
+        out.put_i16(0);
+        out.put_u32(oid);
+        out.put_i16(size);
+        out.put_i32(-1);
+        out.put_i16(0);
+    });
+}
+
+/// DataRow with one text value.
+pub(crate) fn one_value(out: &mut BytesMut, value: &[u8]) {
+    message(out, b'D', |out| {
+        out.put_u16(1);
+        out.put_u32(u32::try_from(value.len()).unwrap_or(0));
+        out.put_slice(value);
+    });
+}
+
+/// CopyInResponse for text data of `columns` columns.
+pub(crate) fn copy_in_response(out: &mut BytesMut, columns: u16) {
+    message(out, b'G', |out| {
+        out.put_u8(0);
+        out.put_u16(columns);
+        for _ in 0..columns {
+            out.put_u16(0);
+        }
+    });
+}
+
+/// A Query, for a backend.
+pub(crate) fn query(out: &mut BytesMut, sql: &str) {
+    message(out, b'Q', |out| cstr(out, sql.as_bytes()));
+}
+
+/// CopyFail, for a backend.
+pub(crate) fn copy_fail(out: &mut BytesMut, why: &str) {
+    message(out, b'f', |out| cstr(out, why.as_bytes()));
+}
+
+/// Close of a prepared statement, for a backend.
+pub(crate) fn close_statement(out: &mut BytesMut, name: &[u8]) {
+    message(out, b'C', |out| {
+        out.put_u8(b'S');
+        cstr(out, name);
+    });
+}
+
+/// The name of the prepared statement that carries our own statements inside a client's pipeline.
+const OWN_STATEMENT: &[u8] = b"_howdah";
+
+/// Parse, Bind, Execute and Close of one statement without parameters: leaves the client's unnamed
+/// statement alone and can stand in the middle of its pipeline.
+pub(crate) fn extended_statement(out: &mut BytesMut, sql: &str) {
+    parse(out, OWN_STATEMENT, sql.as_bytes());
+    message(out, b'B', |out| {
+        cstr(out, b"");
+        cstr(out, OWN_STATEMENT);
+        out.put_u16(0);
+        out.put_u16(0);
+        out.put_u16(0);
+    });
+    message(out, b'E', |out| {
+        cstr(out, b"");
+        out.put_u32(0);
+    });
+    close_statement(out, OWN_STATEMENT);
+}
+
+/// Parse without declared types, for a backend.
+pub(crate) fn parse(out: &mut BytesMut, name: &[u8], sql: &[u8]) {
+    message(out, b'P', |out| {
+        cstr(out, name);
+        cstr(out, sql);
+        out.put_u16(0);
+    });
+}
+
+/// Parse and Close of a statement only to have PostgreSQL's opinion on it.
+pub(crate) fn judge(out: &mut BytesMut, sql: &[u8]) {
+    parse(out, OWN_STATEMENT, sql);
+    close_statement(out, OWN_STATEMENT);
+}
+
+/// StartupMessage of protocol 3.0, for a backend.
+pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
+    let start = out.len();
+    out.put_u32(0);
+    out.put_u32(196_608);
+    for (name, value) in parameters {
+        cstr(out, name);
+        cstr(out, value);
+    }
+    out.put_u8(0);
+    let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
