@@ -1,0 +1,1 @@
+//! Bytes that are not the protocol, on either side.
