@@ -4,6 +4,7 @@ pub mod client;
 pub mod config;
 pub mod entry;
 pub mod id;
+pub mod log;
 pub mod raft;
 pub mod status;
 pub mod transport;
