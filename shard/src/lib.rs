@@ -4,5 +4,6 @@ pub mod client;
 pub mod config;
 pub mod entry;
 pub mod id;
+pub mod log;
 pub mod status;
 pub mod wal;
