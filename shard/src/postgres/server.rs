@@ -299,9 +299,11 @@ impl Server {
         let log_start = log::end(&files.log);
         let (process, pipes) = Process::spawn(command).map_err(Error::io("start", &program))?;
         *self.inner.running.lock() = Arc::downgrade(&process);
-        let running = Running::new(self.clone(), process, log_start);
+        // From here on an early return stops what was started.
+        let mut running = Running::new(self.clone(), process, log_start);
         if let Some(stderr) = pipes.stderr {
-            log::capture(stderr, files.log.clone()).map_err(Error::io("write", &files.log))?;
+            let drained = log::capture(stderr, files.log.clone()).map_err(Error::io("write", &files.log))?;
+            running.log_is_captured(drained);
         }
         Ok(running)
     }
@@ -314,6 +316,11 @@ impl Server {
             return Err(Error::StillRunning { path: pgdata });
         }
         blocking(move || orphan::end_all(&pgdata)).await
+    }
+
+    /// The handle of the server that ran here is gone: what is left of it is an orphan.
+    pub(super) fn dismiss_running(&self) {
+        *self.inner.running.lock() = Weak::new();
     }
 
     /// Makes an empty folder for PostgreSQL's user alone.
