@@ -106,6 +106,7 @@ impl Running {
     /// Stops the server, with every process that works in its directory. Bounded: what does not
     /// end by itself is killed.
     pub async fn stop(&self, mode: StopMode) -> Result<(), Error> {
+        let begin = Instant::now();
         let mut exited = self.exited();
         if mode == StopMode::Fast {
             self.process.signal(Signal::INT);
@@ -119,6 +120,7 @@ impl Running {
         let pgdata = self.server.files().pgdata.clone();
         blocking(move || orphan::kill_all(&pgdata)).await?;
         exited.wait().await;
+        tracing::info!(pid = self.pid(), ?mode, took = ?begin.elapsed(), "PostgreSQL is stopped");
         Ok(())
     }
 

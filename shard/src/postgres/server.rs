@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -236,6 +236,7 @@ impl Server {
     /// # Errors
     /// [`Error::Unfinished`] for a copy that may not be started; [`Error::StartFailed`] with PostgreSQL's last words.
     pub async fn start(&self, mode: &StartMode) -> Result<Running, Error> {
+        let begin = Instant::now();
         self.require_stopped().await?;
         let (server, prepared) = (self.clone(), mode.clone());
         let running = blocking(move || {
@@ -244,6 +245,11 @@ impl Server {
         })
         .await?;
         running.wait_ready(mode).await?;
+        let (pid, took) = (running.pid(), begin.elapsed());
+        match mode {
+            StartMode::Primary => tracing::info!(pid, ?took, "PostgreSQL runs as a primary"),
+            StartMode::Standby(_) => tracing::info!(pid, ?took, "PostgreSQL runs as a standby"),
+        }
         Ok(running)
     }
 
