@@ -62,7 +62,7 @@ impl Server {
             "autovacuum = off",
             "listen_addresses = ''",
             "wal_retrieve_retry_interval = 100ms",
-            "log_min_messages = debug1",
+            "log_min_messages = info",
         ];
         lines.extend(settings);
         server.configure(&lines);
