@@ -4,6 +4,7 @@ mod failover;
 mod feeding;
 mod garbage;
 mod log;
+mod records;
 mod server;
 
 use std::time::{Duration, Instant};
