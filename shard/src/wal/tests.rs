@@ -4,6 +4,7 @@ mod failover;
 mod feeding;
 mod garbage;
 mod log;
+mod records;
 mod server;
 
 use std::time::{Duration, Instant};
@@ -78,11 +79,11 @@ impl Group {
 impl Fed {
     /// Waits until the sender's status is as wanted.
     async fn until(&mut self, wanted: impl FnMut(&StandbyStatus) -> bool) -> StandbyStatus {
-        let waited = tokio::time::timeout(PATIENCE, self.status.wait_for(wanted)).await;
-        match waited {
-            Ok(status) => *status.unwrap(),
-            Err(_) => panic!("still {:?}", *self.status.borrow()),
+        let waited = tokio::time::timeout(PATIENCE, self.status.wait_for(wanted));
+        if let Ok(status) = waited.await {
+            return *status.unwrap();
         }
+        panic!("still {:?}", *self.status.borrow())
     }
 
     async fn replayed(&mut self, position: Lsn) {

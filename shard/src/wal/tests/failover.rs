@@ -2,7 +2,7 @@
 
 use super::log::ALL;
 use super::{Fed, Group, eventually};
-use crate::wal::{Lsn, TimelineId, parse_history_file};
+use crate::wal::{Event, Lsn, ReceiverError, TimelineId, parse_history_file};
 
 const ONE: TimelineId = TimelineId(1);
 const TWO: TimelineId = TimelineId(2);
@@ -131,9 +131,9 @@ async fn log_ends_inside_a_record_that_crosses_a_segment() {
     fails_over(LogEnd::NextSegment).await;
 }
 
-/// What stock PostgreSQL does where a standby has flushed a part of a record, as its own
-/// walsender would have let it.
-async fn follows_with_a_part_of_a_record(log_end: LogEnd) {
+/// The same where the other standby has flushed a part of the record, as PostgreSQL's own walsender
+/// would have let it: answers the new primary and that standby, after the promotion.
+async fn fails_over_with_a_part(log_end: LogEnd) -> (Fed, Fed, Lsn) {
     let mut group = Group::start(&[], 2).await;
     group.end_inside_a_record(log_end);
     let mut heir = group.standby();
@@ -143,29 +143,54 @@ async fn follows_with_a_part_of_a_record(log_end: LogEnd) {
     other.until(|status| status.flushed == end).await;
     let left = group.fail_over_to(&mut heir).await;
     assert!(left < end);
-    follows(&heir, &mut other).await;
+    (heir, other, left)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "experiment"]
-async fn part_same_page() {
-    follows_with_a_part_of_a_record(LogEnd::SamePage).await;
+async fn standby_with_a_part_of_a_record_follows() {
+    for log_end in [LogEnd::SamePage, LogEnd::LaterPage, LogEnd::NextSegment] {
+        let (heir, mut other, _) = fails_over_with_a_part(log_end).await;
+        follows(&heir, &mut other).await;
+    }
+}
+
+/// Why the sender sends whole records only: this standby asks for the segment after the one where
+/// the new timeline begins, and neither receives nor replays anything until that one is reached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standby_with_a_part_up_to_a_segment_end_stalls() {
+    let (heir, mut other, left) = fails_over_with_a_part(LogEnd::SegmentEnd).await;
+    heir.server.sql("INSERT INTO t VALUES (2)");
+    let status = other
+        .until(|status| status.timeline == Some(TWO) && status.flushed > Lsn(0))
+        .await;
+    assert_eq!(status.scanned, left.next_segment(), "what it asked for");
+    assert_eq!(status.flushed, left, "a promotion would not take it for complete");
+    heir.server
+        .sql("SELECT pg_switch_wal(); INSERT INTO t VALUES (3)");
+    let position = heir.server.lsn("pg_current_wal_flush_lsn()");
+    other.replayed(position).await;
+    assert_eq!(other.server.sql("SELECT n FROM t ORDER BY n"), "1\n2\n3");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "experiment"]
-async fn part_later_page() {
-    follows_with_a_part_of_a_record(LogEnd::LaterPage).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "experiment"]
-async fn part_segment_end() {
-    follows_with_a_part_of_a_record(LogEnd::SegmentEnd).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "experiment"]
-async fn part_next_segment() {
-    follows_with_a_part_of_a_record(LogEnd::NextSegment).await;
+async fn receiver_is_told_where_a_timeline_ends() {
+    let mut group = Group::start(&[], 1).await;
+    group.end_inside_a_record(LogEnd::LaterPage);
+    let mut heir = group.standby();
+    let left = group.fail_over_to(&mut heir).await;
+    let ended = Event::TimelineEnded { next: TWO, at: left };
+    for from in [left.segment_start(), left] {
+        let receiver = heir.server.receiver().await;
+        let mut streaming = receiver.start(ONE, from).await.unwrap();
+        let mut position = from;
+        while let Event::Wal { start, bytes } = streaming.next().await.unwrap() {
+            assert_eq!(start, position);
+            position = start + bytes.len() as u64;
+        }
+        assert_eq!(position, left);
+        assert_eq!(streaming.next().await.unwrap(), ended);
+    }
+    let receiver = heir.server.receiver().await;
+    let refused = receiver.start(ONE, left + 1).await;
+    assert!(matches!(refused, Err(ReceiverError::Refused { .. })));
 }

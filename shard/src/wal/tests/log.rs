@@ -58,10 +58,16 @@ impl MemoryLog {
         {
             let mut state = log.state.lock();
             state.received.insert(timeline, (from, Vec::new()));
-            state.status = Some(streaming.status());
+            let status = streaming.status();
+            status.report_flushed(from);
+            state.status = Some(status);
         }
         tokio::spawn(async move {
-            while let Ok(Event::Wal { start, bytes }) = streaming.next().await {
+            loop {
+                let (start, bytes) = match streaming.next().await {
+                    Ok(Event::Wal { start, bytes }) => (start, bytes),
+                    end => return eprintln!("the stream of {timeline} ended: {end:?}"),
+                };
                 let mut state = log.state.lock();
                 let (from, held) = state.received.get_mut(&timeline).unwrap();
                 assert_eq!(start, *from + held.len() as u64);
@@ -89,6 +95,18 @@ impl MemoryLog {
         self.committed.send_modify(|committed| {
             Arc::make_mut(committed).apply(&Command::Switch(switch)).unwrap();
         });
+    }
+
+    /// Takes in bytes that no server sent, on the first timeline.
+    pub(super) fn put(&self, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        let start = state.first;
+        let (_, held) = state
+            .received
+            .entry(TimelineId::FIRST)
+            .or_insert((start, Vec::new()));
+        held.extend_from_slice(bytes);
+        self.commit(&mut state);
     }
 
     pub(super) fn purge(&self, first: Lsn) {

@@ -62,7 +62,7 @@ impl Server {
             "autovacuum = off",
             "listen_addresses = ''",
             "wal_retrieve_retry_interval = 100ms",
-            "log_min_messages = debug1",
+            "log_min_messages = info",
         ];
         lines.extend(settings);
         server.configure(&lines);
@@ -138,6 +138,16 @@ impl Server {
             "postgres",
         ];
         run(&format!("{BIN}/psql"), &arguments)
+    }
+
+    /// Where the records between two positions start, as `pg_waldump` sees it.
+    pub(super) fn records(&self, from: Lsn, to: Lsn) -> Vec<Lsn> {
+        let directory = self.data().join("pg_wal");
+        let (from, to) = (from.to_string(), to.to_string());
+        let arguments = ["-p", path(&directory), "-s", &from, "-e", &to];
+        let dump = run(&format!("{BIN}/pg_waldump"), &arguments);
+        let start = |line: &str| line.split_once("lsn: ")?.1.split(',').next()?.parse().ok();
+        dump.lines().filter_map(start).collect()
     }
 
     pub(super) fn lsn(&self, expression: &str) -> Lsn {
