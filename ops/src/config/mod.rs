@@ -281,10 +281,10 @@ fn sql(source: &Source<'_>, file: &File, listen: SocketAddr) -> Result<SqlConfig
             return Err(source.at(spanned.span(), "max_sessions must be at least 1"));
         }
         Some(spanned) => *spanned.get_ref(),
-        None => 256,
+        None => 500,
     };
     let max_message = match &section.max_message {
-        None => 64 << 20,
+        None => 256 << 20,
         Some(spanned) => usize::try_from(spanned.get_ref().0)
             .ok()
             .filter(|size| (64 << 10..=1 << 30).contains(size))
@@ -293,7 +293,7 @@ fn sql(source: &Source<'_>, file: &File, listen: SocketAddr) -> Result<SqlConfig
     let leader_patience = section
         .leader_patience
         .as_ref()
-        .map_or(Duration::from_secs(10), |span| span.get_ref().0);
+        .map_or(Duration::from_secs(5), |span| span.get_ref().0);
     Ok(SqlConfig {
         listen,
         max_sessions,

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::{DemoError, file};
 use super::lock::{Holder, Lock};
+use super::process::ProcessId;
 use super::progress::{self, Progress};
 use super::{StartArgs, any_node_config, last_line, prepare};
 use crate::config::{ClusterConfig, Overrides};
@@ -35,7 +36,7 @@ pub(super) async fn start(args: &StartArgs) -> Result<(), DemoError> {
         _ = daemon.wait() => Err(DemoError::DaemonEnded { last: last_line(&log), log }),
         () = stop.cancelled() => {
             progress.say("stopping");
-            return self::stop(&data).await;
+            return self::stop(&data).await.map(drop);
         }
     };
     match outcome {
@@ -63,14 +64,13 @@ fn spawn(args: &StartArgs, data: &Path, log: &Path) -> Result<Child, DemoError> 
     command.spawn().map_err(file(program, "cannot be started"))
 }
 
-/// Stops the demo that runs on this data, if one does.
-#[expect(clippy::print_stdout, reason = "the command line's answer")]
-pub(super) async fn stop(data: &Path) -> Result<(), DemoError> {
+/// Stops the demo that runs on this data, and says which process that was; none where none runs.
+pub(super) async fn stop(data: &Path) -> Result<Option<ProcessId>, DemoError> {
     let deadline = Instant::now() + STOP_PATIENCE;
     let mut asked = None;
     loop {
         let pid = match Lock::holder(data) {
-            Holder::Nobody => break,
+            Holder::Nobody => return Ok(asked),
             Holder::Process(process) => {
                 if asked != Some(process) {
                     // An error means that it has ended already.
@@ -91,13 +91,4 @@ pub(super) async fn stop(data: &Path) -> Result<(), DemoError> {
         }
         sleep(Duration::from_millis(100)).await;
     }
-    match asked {
-        Some(process) => println!(
-            "stopped process {}; the data stays in {}",
-            process.pid(),
-            data.display()
-        ),
-        None => println!("no demo runs in {}", data.display()),
-    }
-    Ok(())
 }

@@ -7,9 +7,9 @@ use crate::config::ConfigError;
 /// A demo that cannot be started, run or stopped. Each is one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// PostgreSQL's server programs are nowhere to be found.
-    #[error("PostgreSQL's server programs were not found: install the package `postgresql` (ops/demo does)")]
-    NoPostgres,
+    /// PostgreSQL's server programs are not here.
+    #[error(transparent)]
+    Postgres(#[from] shard::postgres::Error),
     /// A file or folder of the demo.
     #[error("{}: {what}", path.display())]
     File {

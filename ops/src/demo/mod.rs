@@ -6,7 +6,6 @@
 
 mod daemon;
 mod error;
-mod install;
 mod layout;
 mod lock;
 mod process;
@@ -17,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::value_parser;
+use shard::postgres::Installation;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::DemoError;
@@ -81,19 +81,33 @@ impl StartArgs {
 /// Starts or stops a demo.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DemoError> {
     match args.action {
-        Some(Action::Stop { data }) => daemon::stop(&data.unwrap_or_else(default_data_dir)).await?,
+        Some(Action::Stop { data }) => stop(&data.unwrap_or_else(default_data_dir)).await?,
         None if args.start.detach => daemon::start(&args.start).await?,
         None => supervise(&args.start).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
+#[expect(clippy::print_stdout, reason = "the command line's answer")]
+async fn stop(data: &Path) -> Result<(), DemoError> {
+    match daemon::stop(data).await? {
+        Some(process) => println!(
+            "stopped process {}; the data stays in {}",
+            process.pid(),
+            data.display()
+        ),
+        None => println!("no demo runs in {}", data.display()),
+    }
+    Ok(())
+}
+
 /// Makes ready what the nodes need, under the lock that keeps other demos off the data.
 fn prepare(args: &StartArgs, progress: &Progress) -> Result<(Lock, Layout), DemoError> {
-    let installation = install::find()?;
+    let installation = Installation::find(None)?;
     progress.done(&format!(
-        "PostgreSQL's programs are in {}",
-        installation.display()
+        "PostgreSQL {} in {}",
+        installation.version,
+        installation.bin_dir.display()
     ));
     let data = args.data();
     layout::make_data_dir(&data)?;
@@ -174,12 +188,12 @@ async fn first_failure(supervisor: &mut Supervisor, layout: &Layout, progress: &
 
 /// The last words of a log.
 fn last_line(log: &Path) -> String {
-    let text = std::fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
-    text.lines()
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let last = text
+        .lines()
         .rev()
         .find(|line| !line.trim().is_empty())
-        .unwrap_or("it left no word")
-        .to_owned()
+        .unwrap_or("it left no word");
+    last.trim_start_matches("howdah: ").to_owned()
 }

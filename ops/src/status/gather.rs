@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use shard::call::{Answer, Question};
 use shard::status::NodeStatus;
 use shard::transport::call_as_client;
 use tokio::task::JoinSet;
@@ -32,16 +32,13 @@ pub async fn gather(cluster: &ClusterConfig) -> ClusterStatus {
     merge(cluster, &answers)
 }
 
-/// What a node can be asked. A variant's place is its code on the wire (postcard).
-#[derive(Debug, Serialize)]
-enum Question {
-    /// Answered by its [`NodeStatus`].
-    Status,
-}
-
 /// Asks one node over its node-to-node port; none where it does not answer.
 async fn ask(address: SocketAddr, cluster: &str, secret: &str) -> Option<NodeStatus> {
-    let question = postcard::to_stdvec(&Question::Status).ok()?;
-    let answer = call_as_client(address, cluster, secret, question.into(), PATIENCE).await;
-    answer.ok().and_then(|answer| postcard::from_bytes(&answer).ok())
+    let answer = call_as_client(address, cluster, secret, Question::Status.encode(), PATIENCE)
+        .await
+        .ok()?;
+    match Answer::decode(&answer) {
+        Ok(Answer::Status(status)) => Some(status),
+        _ => None,
+    }
 }
