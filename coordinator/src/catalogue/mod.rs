@@ -1,0 +1,221 @@
+//! What the groups' PostgreSQL servers say about their tables, as the statement analyser needs it.
+//!
+//! The catalogue is stored where the tables are: in schema `howdah` of each database of each group, so that it
+//! commits with the DDL that changes it and outlives any node. Object ids are local to a group, so each group has its
+//! own. [`cache`] keeps what a node knows of it fresh; [`bootstrap`] installs the schema.
+
+pub mod bootstrap;
+pub mod cache;
+mod connection;
+mod load;
+mod poll;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::hash::KeyColumn;
+use crate::slots::{SlotMap, SlotMapError};
+
+/// The version of one group's catalogue in one database. Grows with every transaction that committed DDL there.
+/// Versions of different groups or databases have nothing to do with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CatalogueVersion(pub i64);
+
+impl fmt::Display for CatalogueVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// PostgreSQL's object id, local to one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Oid(pub u32);
+
+/// One group's catalogue of one database: a consistent snapshot.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    version: CatalogueVersion,
+    slots: Arc<SlotMap>,
+    relations: Vec<Relation>,
+    /// schema -> name -> index into `relations`.
+    by_name: HashMap<String, HashMap<String, usize>>,
+    /// Names of PostgreSQL's and Howdah's own relations, by schema.
+    system: HashMap<String, HashSet<String>>,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum Resolved<'a> {
+    /// A user's relation.
+    Relation(&'a Relation),
+    /// One of PostgreSQL's (`pg_catalog`, `information_schema`) or Howdah's own: the same in every group.
+    System,
+    /// Not known: there is no such relation, or it is newer than this snapshot, or it is a temporary table.
+    Unknown,
+}
+
+impl Catalogue {
+    /// The version that this is.
+    #[must_use]
+    pub fn version(&self) -> CatalogueVersion {
+        self.version
+    }
+
+    /// Where the rows of distributed tables are.
+    #[must_use]
+    pub fn slots(&self) -> &Arc<SlotMap> {
+        &self.slots
+    }
+
+    /// All users' relations.
+    #[must_use]
+    pub fn relations(&self) -> &[Relation] {
+        &self.relations
+    }
+
+    /// What a name in a statement stands for, by PostgreSQL's rules (`RangeVarGetRelid` in `namespace.c`):
+    /// without a schema, `pg_catalog` comes first unless the path names it.
+    ///
+    /// `search_path` has the session's schemas in order, `"$user"` already replaced; names are as PostgreSQL stores
+    /// them (case folded). Temporary tables are the session's own and not known here.
+    #[must_use]
+    pub fn resolve(&self, search_path: &[&str], schema: Option<&str>, name: &str) -> Resolved<'_> {
+        if let Some(schema) = schema {
+            return self.lookup(schema, name);
+        }
+        let implicit = (!search_path.contains(&"pg_catalog")).then_some("pg_catalog");
+        implicit
+            .iter()
+            .chain(search_path)
+            .map(|schema| self.lookup(schema, name))
+            .find(|found| !matches!(found, Resolved::Unknown))
+            .unwrap_or(Resolved::Unknown)
+    }
+
+    fn lookup(&self, schema: &str, name: &str) -> Resolved<'_> {
+        if let Some(index) = self.by_name.get(schema).and_then(|names| names.get(name)) {
+            return Resolved::Relation(&self.relations[*index]);
+        }
+        match self.system.get(schema) {
+            Some(names) if names.contains(name) => Resolved::System,
+            _ => Resolved::Unknown,
+        }
+    }
+}
+
+/// A user's table, view, ...
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// Its object id in this group.
+    pub oid: Oid,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: RelationKind,
+    /// Its columns in order, without dropped and system columns.
+    pub columns: Vec<Column>,
+    /// The columns of its primary key, in the key's order; empty where there is none.
+    pub primary_key: Vec<AttributeNumber>,
+    /// The columns of each unique index, the primary key's included. Expressions are left out.
+    pub unique: Vec<Vec<AttributeNumber>>,
+    /// What spreads its rows over the groups; none for what is not distributed.
+    pub shard_key: Option<ShardKey>,
+}
+
+impl Relation {
+    /// Whether its rows are spread over the groups.
+    #[must_use]
+    pub fn is_distributed(&self) -> bool {
+        self.shard_key.is_some()
+    }
+
+    /// The column of that name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The shard key's column.
+    #[must_use]
+    pub fn key_column(&self) -> Option<&Column> {
+        let number = self.shard_key.as_ref()?.number;
+        self.columns.iter().find(|column| column.number == number)
+    }
+}
+
+/// `pg_class.relkind`, as far as a statement can name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RelationKind {
+    /// A plain table, a partition included.
+    Table,
+    /// A partitioned table.
+    PartitionedTable,
+    /// A view.
+    View,
+    /// A materialized view.
+    MaterializedView,
+    /// A foreign table.
+    ForeignTable,
+    /// A sequence.
+    Sequence,
+}
+
+/// `pg_attribute.attnum`: counted from 1, with holes where columns were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttributeNumber(pub i16);
+
+/// A column of a relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its number.
+    pub number: AttributeNumber,
+    /// Its name.
+    pub name: String,
+    /// `pg_type.oid` of its type.
+    pub type_oid: u32,
+    /// `pg_attribute.atttypmod`: -1 for none.
+    pub type_modifier: i32,
+    /// What PostgreSQL stores where the statement gives nothing.
+    pub filled_by: FilledBy,
+    /// Whether it is NOT NULL.
+    pub not_null: bool,
+}
+
+/// What a column gets where a statement gives no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FilledBy {
+    /// NULL.
+    Null,
+    /// The value of its DEFAULT expression (`serial` is one).
+    Default,
+    /// An identity sequence; `GENERATED ALWAYS` takes no other value, `BY DEFAULT` does.
+    Identity,
+    /// Computed from other columns (`GENERATED ALWAYS AS ... STORED`).
+    Generated,
+}
+
+/// The column whose hash decides a row's group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardKey {
+    /// Which column.
+    pub number: AttributeNumber,
+    /// How its values are hashed.
+    pub column: KeyColumn,
+}
+
+/// Why a catalogue could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// PostgreSQL or the way to it failed.
+    #[error("the catalogue cannot be read")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The stored slot map is not one.
+    #[error("the stored slot map is damaged")]
+    SlotMap(#[from] SlotMapError),
+    /// What is stored contradicts itself.
+    #[error("the stored catalogue is damaged: {0}")]
+    Damaged(String),
+}
