@@ -193,6 +193,37 @@ impl RaftGroup {
         Ok(Proposal { answer })
     }
 
+    /// Returns when everything that this replica proposed before is applied, or never will be.
+    pub async fn barrier(&self) -> Result<(), ProposeError> {
+        match self.raft.write_blank().await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Err(ProposeError::NotLeader { leader: forward.leader_id })
+            }
+            Err(RaftError::APIError(_)) => Err(ProposeError::Unknown),
+            Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
+        }
+    }
+
+    /// The other replicas, those first whose logs are known to agree furthest.
+    #[must_use]
+    pub fn others_by_progress(&self) -> Vec<NodeId> {
+        let mut others: Vec<_> = self.status().matched.into_iter().filter(|(node, _)| *node != self.node).collect();
+        others.sort_by_key(|(_, matched)| std::cmp::Reverse(*matched));
+        others.into_iter().map(|(node, _)| node).collect()
+    }
+
+    /// Whether no other replica is known to need log that is older than what this one has applied
+    /// a little while ago. A follower knows of nobody.
+    #[must_use]
+    pub fn in_step(&self) -> bool {
+        const BEHIND: u64 = 4096;
+        let status = self.status();
+        let applied = status.applied.map_or(0, |index| index.0);
+        let near = |matched: &Option<LogIndex>| matched.is_some_and(|index| index.0 + BEHIND >= applied);
+        status.matched.values().all(near)
+    }
+
     /// Who leads, and what this replica is to the group.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {

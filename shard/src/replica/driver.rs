@@ -17,6 +17,7 @@ use super::{ReplicaError, Shared};
 use crate::entry::{Command, Genesis, TimelineSwitch};
 use crate::id::Term;
 use crate::postgres::{Rewind, Running, Server, StartMode, StopMode, SUPERUSER};
+use crate::transport::StreamError;
 use crate::wal::{Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
 
 /// How long to wait before a step that failed is tried again: doubled from the first to the last.
@@ -81,8 +82,7 @@ impl Driver {
             match outcome {
                 Ok(()) => retry = FIRST_RETRY,
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(group = %self.shared.group, step = state_of(&step), "failed, will be tried again: {}", chain(error));
+                    self.report(&step, &error);
                     let mut part = self.part.clone();
                     tokio::select! {
                         () = stop.cancelled() => break,
@@ -96,6 +96,17 @@ impl Driver {
         self.shared.publish_state("stopped", None);
         if let Err(error) = self.stop_server().await {
             tracing::warn!(group = %self.shared.group, %error, "PostgreSQL could not be stopped");
+        }
+    }
+
+    fn report(&self, step: &Step, error: &ReplicaError) {
+        let (group, step) = (self.shared.group, state_of(step));
+        match error {
+            // A leader that is not ready yet, a leadership that ended meanwhile: part of a failover.
+            ReplicaError::Source(StreamError::Refused(_)) | ReplicaError::Propose(_) => {
+                tracing::info!(%group, step, "not yet: {}", chain(error));
+            }
+            _ => tracing::warn!(%group, step, "failed, will be tried again: {}", chain(error)),
         }
     }
 
@@ -170,14 +181,14 @@ impl Driver {
             changed = self.part.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
             changed = self.history.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
             changed = self.feed.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
-            () = exited => self.report_exit(),
+            () = exited => self.report_exit().await,
         }
         Ok(())
     }
 
-    fn report_exit(&self) {
+    async fn report_exit(&self) {
         if let Some(postgres) = &self.postgres {
-            let words = postgres.running.last_words();
+            let words = postgres.running.last_words().await;
             tracing::warn!(group = %self.shared.group, "PostgreSQL ended by itself: {words}");
         }
     }
@@ -290,7 +301,7 @@ impl Driver {
         tokio::select! {
             outcome = lead::lead(&self.shared, term, timeline, running) => outcome.map(|never| match never {}),
             _ = exited.wait() => {
-                self.report_exit();
+                self.report_exit().await;
                 Ok(())
             }
         }

@@ -144,7 +144,8 @@ struct Leading {
 impl Guarded for Leading {
     fn settle(&self) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async {
-            let written = self.control.insert_lsn().await.map_err(io::Error::other)?;
+            // Whoever sees a commit sees it after PostgreSQL flushed its record.
+            let written = self.control.flushed_lsn().await.map_err(io::Error::other)?;
             let mut committed = self.committed.subscribe();
             committed.wait_for(|committed| *committed >= written).await.map_err(io::Error::other)?;
             Ok(())
