@@ -1,3 +1,63 @@
 //! What a client sees: the PostgreSQL protocol, SQL analysis, routing, pooling, merging.
+//!
+//! [`run`] is the door. [`analysis`] says what a statement is and where it may run; `session` conducts
+//! each client's messages; `protocol` is the wire format; `failure` has the words for what goes wrong.
 
 pub mod analysis;
+mod cancel;
+mod config;
+mod failure;
+mod listener;
+mod protocol;
+mod session;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use coordinator::catalogue::CatalogueVersion;
+use coordinator::catalogue::cache::CatalogueCache;
+use futures::future::BoxFuture;
+use shard::client::Groups;
+use shard::id::GroupId;
+
+pub use config::{Limits, ProxyConfig};
+pub use listener::{Listener, ProxyError, run};
+
+/// The other nodes, as far as DDL needs them.
+pub trait Peers: Send + Sync + fmt::Debug + 'static {
+    /// Whether every other node routes by no older catalogue of this database than these versions
+    /// any more ([`CatalogueCache::has_seen`] on each). Gives up at `deadline`.
+    fn have_seen<'a>(
+        &'a self,
+        database: &'a str,
+        versions: &'a [(GroupId, CatalogueVersion)],
+        deadline: Instant,
+    ) -> BoxFuture<'a, bool>;
+}
+
+/// There are no other nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn have_seen<'a>(
+        &'a self,
+        _database: &'a str,
+        _versions: &'a [(GroupId, CatalogueVersion)],
+        _deadline: Instant,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(true))
+    }
+}
+
+/// What all sessions of a node share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) groups: Arc<dyn Groups>,
+    pub(crate) catalogues: Arc<CatalogueCache>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) sessions: Arc<cancel::Sessions>,
+    pub(crate) plans: session::PlanCache,
+    pub(crate) limits: Limits,
+}

@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use futures::future::BoxFuture;
@@ -40,8 +40,8 @@ const CANCEL_RECHECK: Duration = Duration::from_millis(5);
 
 /// What the gate must know of Raft.
 pub trait Lease: Send + Sync {
-    /// Until when no other replica can have been elected; none where that is not known.
-    fn valid_until(&self) -> Option<Instant>;
+    /// Whether no other replica can lead at this moment.
+    fn holds(&self) -> bool;
 }
 
 /// What the gate must know of the PostgreSQL behind it.
@@ -202,10 +202,7 @@ impl Gate {
     }
 
     fn lease_holds(&self) -> bool {
-        self.inner
-            .lease
-            .valid_until()
-            .is_some_and(|until| Instant::now() < until)
+        self.inner.lease.holds()
     }
 }
 

@@ -1,1 +1,185 @@
-//! Installs schema `howdah` in a database of a group.
+//! Installs schema `howdah` in the databases of a group, and the SQL that changes it.
+
+use std::time::Duration;
+
+use shard::client::{ConnectError, Groups};
+use shard::id::GroupId;
+use tokio_postgres::{Client, Transaction};
+
+use super::connection::{Connection, OpenError};
+use crate::slots::SlotMap;
+
+/// The version of `schema.sql`. There is no upgrade yet: another version found is an error.
+const SCHEMA_VERSION: i32 = 1;
+
+/// Howdah's own advisory lock ("howdah" in ASCII): one installs, the others find it done.
+const INSTALL_LOCK: i64 = 0x686f_7764_6168;
+
+/// Every new group has these; new databases are copies of `template1` and bring the schema with them.
+const DATABASES: [&str; 2] = ["template1", "postgres"];
+
+/// What is written into a group's databases when they are new.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The group.
+    pub group: GroupId,
+    /// The first placement, the same for every group. A stored one stays as it is.
+    pub slots: &'a SlotMap,
+}
+
+/// What [`install`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// The schema was not there, and now is.
+    Now,
+    /// It was there.
+    Before,
+}
+
+/// Installs the schema in `template1` and `postgres` of a group, where it is missing. Any number of nodes may do so at
+/// once, and again after a failure.
+///
+/// # Errors
+/// When the group does not answer within `patience`, or holds the schema of another cluster, group or version.
+pub async fn bootstrap(
+    groups: &dyn Groups,
+    identity: Identity<'_>,
+    patience: Duration,
+) -> Result<(), BootstrapError> {
+    for database in DATABASES {
+        let mut connection = Connection::open(groups, identity.group, database, patience).await?;
+        let installed = install(&mut connection.client, identity).await;
+        // Nobody can create a database while someone is connected to template1.
+        connection.close().await;
+        if installed? == Installed::Now {
+            tracing::info!(group = %identity.group, database, "installed schema howdah");
+        }
+    }
+    Ok(())
+}
+
+/// Installs the schema in the database that the superuser's `client` is connected to, if it is missing.
+///
+/// # Errors
+/// When PostgreSQL refuses, or the database holds the schema of another cluster, group or version.
+pub async fn install(client: &mut Client, identity: Identity<'_>) -> Result<Installed, BootstrapError> {
+    let transaction = client.transaction().await?;
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&INSTALL_LOCK])
+        .await?;
+    let there: bool = transaction
+        .query_one("SELECT to_regclass('howdah.cluster') IS NOT NULL", &[])
+        .await?
+        .get(0);
+    if there {
+        check(&transaction, identity).await?;
+        return Ok(Installed::Before);
+    }
+    transaction.batch_execute(include_str!("schema.sql")).await?;
+    let epoch = i64::try_from(identity.slots.epoch().0).map_err(|_| BootstrapError::TooLarge)?;
+    let group = i32::try_from(identity.group.0).map_err(|_| BootstrapError::TooLarge)?;
+    let by_slot = identity
+        .slots
+        .by_slot()
+        .iter()
+        .map(|group| i32::try_from(group.0));
+    let by_slot: Vec<i32> = by_slot
+        .collect::<Result<_, _>>()
+        .map_err(|_| BootstrapError::TooLarge)?;
+    transaction
+        .execute(
+            "INSERT INTO howdah.cluster (name, group_id, schema_version, map_epoch) VALUES ($1, $2, $3, $4)",
+            &[&identity.cluster, &group, &SCHEMA_VERSION, &epoch],
+        )
+        .await?;
+    transaction
+        .execute(
+            "INSERT INTO howdah.slot_map (slot, group_id) \
+             SELECT place - 1, group_id FROM unnest($1::int4[]) WITH ORDINALITY AS given (group_id, place)",
+            &[&by_slot],
+        )
+        .await?;
+    transaction
+        .batch_execute(
+            "INSERT INTO howdah.catalogue_version (version) VALUES (1); \
+             SELECT howdah.rebuild_owns(); GRANT EXECUTE ON FUNCTION howdah.owns(int8) TO PUBLIC",
+        )
+        .await?;
+    // A crash before this leaves nothing of the schema; whoever leads next installs it.
+    // A crash after it leaves all of it; whoever leads next finds it done.
+    transaction.commit().await?;
+    Ok(Installed::Now)
+}
+
+/// That what is stored is of this cluster, group and version.
+async fn check(transaction: &Transaction<'_>, identity: Identity<'_>) -> Result<(), BootstrapError> {
+    let row = transaction
+        .query_one("SELECT name, group_id, schema_version FROM howdah.cluster", &[])
+        .await?;
+    let (name, group, version): (String, i32, i32) = (row.get(0), row.get(1), row.get(2));
+    if name != identity.cluster || u32::try_from(group) != Ok(identity.group.0) {
+        return Err(BootstrapError::Foreign { cluster: name, group });
+    }
+    if version != SCHEMA_VERSION {
+        return Err(BootstrapError::Version(version));
+    }
+    Ok(())
+}
+
+/// The SQL of `create_distributed_table(table, column)` for one group: `None` chooses the default column.
+///
+/// Send it to every group in a transaction of its own and commit these only when all have succeeded: each group looks
+/// at its own rows only, and finds its table empty or not. Its errors are the user's: 42P01, 42703, 42809, 42501,
+/// 0A000 (type, unique constraint, foreign key), 55000 (the table has rows).
+#[must_use]
+pub fn distribute_table_sql(schema: &str, table: &str, column: Option<&str>) -> String {
+    let relation = literal(&format!("{}.{}", identifier(schema), identifier(table)));
+    let column = column.map_or_else(|| "NULL".to_owned(), literal);
+    format!("SELECT howdah.distribute_table({relation}::pg_catalog.regclass, {column})")
+}
+
+/// A name as a quoted identifier.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as a literal that no setting reads otherwise.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Why a group's databases could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The group's leader cannot be reached.
+    #[error("schema howdah cannot be installed")]
+    Connect(#[from] ConnectError),
+    /// PostgreSQL refused.
+    #[error("schema howdah cannot be installed")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The data belongs to another cluster or group.
+    #[error("the database belongs to group {group} of cluster {cluster:?}")]
+    Foreign {
+        /// Whose it is.
+        cluster: String,
+        /// Which part of it.
+        group: i32,
+    },
+    /// The schema was installed by another version of Howdah.
+    #[error("schema howdah has version {0}, this program needs version {SCHEMA_VERSION}")]
+    Version(i32),
+    /// A group id or epoch does not fit PostgreSQL's integers.
+    #[error("a group id or slot map epoch is too large to be stored")]
+    TooLarge,
+}
+
+impl From<OpenError> for BootstrapError {
+    fn from(error: OpenError) -> BootstrapError {
+        match error {
+            OpenError::Connect(error) => BootstrapError::Connect(error),
+            OpenError::Postgres(error) => BootstrapError::Postgres(error),
+        }
+    }
+}

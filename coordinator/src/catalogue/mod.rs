@@ -6,7 +6,9 @@
 
 pub mod bootstrap;
 pub mod cache;
+mod connection;
 mod load;
+mod poll;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

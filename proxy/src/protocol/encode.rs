@@ -176,3 +176,55 @@ pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
     let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
+
+/// A parameter to bind: its type (0: PostgreSQL infers it), whether it is binary, its value.
+pub(crate) type Bound<'a> = (u32, bool, Option<&'a [u8]>);
+
+/// As [`extended_statement`], with one parameter where `bound` gives it.
+pub(crate) fn bound_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound<'_>>) {
+    message(out, b'P', |out| {
+        cstr(out, OWN_STATEMENT);
+        cstr(out, sql.as_bytes());
+        match bound {
+            Some((oid, ..)) => {
+                out.put_u16(1);
+                out.put_u32(oid);
+            }
+            None => out.put_u16(0),
+        }
+    });
+    message(out, b'B', |out| {
+        cstr(out, b"");
+        cstr(out, OWN_STATEMENT);
+        match bound {
+            Some((_, binary, value)) => {
+                out.put_slice(&[0, 1, 0, u8::from(binary), 0, 1]);
+                match value.map(|value| (value, i32::try_from(value.len()).unwrap_or(i32::MAX))) {
+                    Some((value, len)) => {
+                        out.put_i32(len);
+                        out.put_slice(value);
+                    }
+                    None => out.put_i32(-1),
+                }
+            }
+            None => out.put_slice(&[0, 0, 0, 0]),
+        }
+        out.put_u16(0);
+    });
+    message(out, b'E', |out| {
+        cstr(out, b"");
+        out.put_u32(0);
+    });
+    close_statement(out, OWN_STATEMENT);
+}
+
+/// NoticeResponse with severity WARNING.
+pub(crate) fn warning(out: &mut BytesMut, sqlstate: &str, text: &str) {
+    message(out, b'N', |out| {
+        for (kind, value) in [(b'S', "WARNING"), (b'V', "WARNING"), (b'C', sqlstate), (b'M', text)] {
+            out.put_u8(kind);
+            cstr(out, value.as_bytes());
+        }
+        out.put_u8(0);
+    });
+}

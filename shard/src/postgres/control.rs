@@ -80,7 +80,15 @@ impl Control {
             .ok_or_else(no_position)
     }
 
-    /// The end of the WAL that a primary has generated.
+    /// The end of the WAL that a primary has written to its files, flushed or not.
+    pub async fn written_lsn(&self) -> Result<Lsn, Error> {
+        self.lsn("SELECT pg_current_wal_lsn()::text")
+            .await?
+            .ok_or_else(no_position)
+    }
+
+    /// The end of the WAL that a primary has generated. At the end of a page this is after the
+    /// next page's header, which an idle server does not write: not a position to wait for.
     pub async fn insert_lsn(&self) -> Result<Lsn, Error> {
         self.lsn("SELECT pg_current_wal_insert_lsn()::text")
             .await?

@@ -38,6 +38,9 @@ pub struct ControlData {
     pub checkpoint: Lsn,
     /// How far recovery must get before a standby is consistent; 0/0 where it need not.
     pub min_recovery_end: Lsn,
+    /// The timeline of that position; 0 where there is none. A promotion sets it before the first
+    /// change on the new timeline (`CreateEndOfRecoveryRecord` in xlog.c).
+    pub min_recovery_timeline: TimelineId,
 }
 
 /// Understands the output of `pg_controldata` in the C locale; the error names the missing line.
@@ -58,6 +61,7 @@ pub(super) fn parse(text: &str) -> Result<ControlData, &'static str> {
         "Database cluster state",
         "Latest checkpoint's TimeLineID",
     );
+    let recovery_timeline = "Min recovery ending loc's timeline";
     Ok(ControlData {
         system_id: (*values.get(system).ok_or(system)?).to_owned(),
         state: values
@@ -72,6 +76,11 @@ pub(super) fn parse(text: &str) -> Result<ControlData, &'static str> {
         redo: lsn("Latest checkpoint's REDO location")?,
         checkpoint: lsn("Latest checkpoint location")?,
         min_recovery_end: lsn("Minimum recovery ending location")?,
+        min_recovery_timeline: values
+            .get(recovery_timeline)
+            .and_then(|text| text.parse().ok())
+            .map(TimelineId)
+            .ok_or(recovery_timeline)?,
     })
 }
 

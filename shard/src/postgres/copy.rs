@@ -14,7 +14,7 @@ use super::control::Control;
 use super::process::OnOrphaned;
 use super::server::{Server, blocking, remove_tree};
 use super::sockets::Endpoint;
-use super::tool::{self, Output, ToolError};
+use super::tool::{self, Output};
 use super::{ClusterState, Error};
 use crate::wal::{Lsn, TimelineId};
 
@@ -75,11 +75,11 @@ impl Server {
         }
         let control = Control::connect(source).await?;
         control.checkpoint().await?;
-        let files = self.shared();
-        blocking(move || files.files().begin_rebuild()).await?;
+        let server = self.shared();
+        blocking(move || server.files().begin_rebuild()).await?;
         let output = self.run_pg_rewind(source).await?;
         // What pg_rewind copied of the source's WAL was written before this.
-        let (end, timeline) = (control.insert_lsn().await?, control.timeline().await?);
+        let (end, timeline) = (control.written_lsn().await?, control.timeline().await?);
         let server = self.shared();
         blocking(move || {
             if output
@@ -129,6 +129,8 @@ impl Server {
     /// begins where the backup did.
     pub async fn base_backup(&self, source: &Endpoint) -> Result<Copied, Error> {
         self.require_stopped().await?;
+        // Opened before and asked after: a source that restarted meanwhile would break it.
+        let control = Control::connect(source).await?;
         let server = self.shared();
         blocking(move || {
             server.files().begin_rebuild()?;
@@ -152,12 +154,9 @@ impl Server {
             "--progress",
             "-v",
         ]);
-        let output = tool::run(&program, command, COPY_PATIENCE).await?;
-        let (end, timeline) = end_of_backup(&output.stderr).ok_or_else(|| ToolError {
-            program: "pg_basebackup".to_owned(),
-            outcome: "did not tell where the backup ends".to_owned(),
-            stderr: output.stderr.join(" | "),
-        })?;
+        tool::run(&program, command, COPY_PATIENCE).await?;
+        // No page reaches the source's disk before its WAL, so the copy's pages reach no further.
+        let (end, timeline) = (control.written_lsn().await?, control.timeline().await?);
         let server = self.shared();
         blocking(move || {
             let copied = copied(&server.files().pgdata, end, timeline)?;
@@ -168,59 +167,30 @@ impl Server {
     }
 }
 
-/// `write-ahead log start point: 0/2000028 on timeline 1`, `write-ahead log end point: 0/2000100`.
-fn end_of_backup(stderr: &[String]) -> Option<(Lsn, TimelineId)> {
-    let after = |words: &str| {
-        stderr
-            .iter()
-            .find_map(|line| Some(line.split_once(words)?.1.trim()))
-    };
-    let (_, timeline) = after("write-ahead log start point:")?.split_once(" on timeline ")?;
-    let end = after("write-ahead log end point:")?;
-    Some((end.parse().ok()?, TimelineId(timeline.parse().ok()?)))
-}
-
-/// Reads where recovery will begin: `START WAL LOCATION: 0/2000028 (file ...)`, `START TIMELINE: 1`.
+/// Reads where recovery will begin: `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)`.
+/// The file's name begins with the timeline; pg_rewind writes no other line that tells it.
 fn copied(pgdata: &Path, end: Lsn, timeline: TimelineId) -> Result<Copied, Error> {
     let path = pgdata.join("backup_label");
     let label = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let after = |words: &str| {
-        label
-            .lines()
-            .find_map(|line| line.strip_prefix(words))
-            .map(str::trim)
-    };
-    let start = after("START WAL LOCATION:").and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let start_timeline = after("START TIMELINE:")
-        .and_then(|rest| rest.parse().ok())
-        .map(TimelineId);
-    match (start, start_timeline) {
-        (Some(start), Some(start_timeline)) => Ok(Copied {
+    match start_of_recovery(&label) {
+        Some((start, start_timeline)) => Ok(Copied {
             start,
             start_timeline,
             end,
             timeline,
         }),
-        _ => Err(Error::Damaged {
+        None => Err(Error::Damaged {
             path,
             reason: "it does not tell where recovery begins".to_owned(),
         }),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_backup_is_read_from_what_pg_basebackup_says() {
-        let said = [
-            "pg_basebackup: initiating base backup, waiting for checkpoint to complete",
-            "pg_basebackup: write-ahead log start point: 0/2000028 on timeline 3",
-            "pg_basebackup: write-ahead log end point: 1/2000100",
-        ];
-        let lines = said.map(str::to_owned);
-        assert_eq!(end_of_backup(&lines), Some((Lsn(0x1_0200_0100), TimelineId(3))));
-        assert_eq!(end_of_backup(&lines[..2]), None);
-    }
+fn start_of_recovery(label: &str) -> Option<(Lsn, TimelineId)> {
+    let line = label
+        .lines()
+        .find_map(|line| line.strip_prefix("START WAL LOCATION: "))?;
+    let (start, file) = line.split_once(" (file ")?;
+    let timeline = u32::from_str_radix(file.get(..8)?, 16).ok()?;
+    Some((start.parse().ok()?, TimelineId(timeline)))
 }

@@ -12,11 +12,9 @@ use super::error::Error;
 const SUPPORTED: std::ops::RangeInclusive<u32> = 14..=18;
 
 /// Folders of distributions that hold one folder for each major version: before and after it.
-const VERSIONED_FOLDERS: [(&str, &str, &str); 4] = [
-    ("/usr/lib/postgresql", "", "bin"),   // Debian, Ubuntu
-    ("/usr", "pgsql-", "bin"),            // PostgreSQL's own RPMs
-    ("/usr/lib/postgresql", "", "bin64"), // some derivatives
-    ("/opt/homebrew/opt", "postgresql@", "bin"),
+const VERSIONED_FOLDERS: [(&str, &str); 2] = [
+    ("/usr/lib/postgresql/", "/bin"), // Debian, Ubuntu
+    ("/usr/pgsql-", "/bin"),          // PostgreSQL's own packages for Fedora, RHEL
 ];
 
 /// Folders that hold one version, whichever.
@@ -105,7 +103,7 @@ fn usual_folders() -> Vec<PathBuf> {
     let versions = SUPPORTED.rev().flat_map(|major| {
         VERSIONED_FOLDERS
             .iter()
-            .map(move |(base, before, after)| Path::new(base).join(format!("{before}{major}")).join(after))
+            .map(move |(before, after)| PathBuf::from(format!("{before}{major}{after}")))
     });
     versions
         .chain(PLAIN_FOLDERS.iter().map(PathBuf::from))

@@ -5,16 +5,32 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use tokio::sync::watch;
+
 /// One file's size; two are kept.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// What an error shows of the log.
 const TAIL_BYTES: u64 = 2048;
 const TAIL_LINES: usize = 8;
 
+/// Tells when all that PostgreSQL said is in the file.
+#[derive(Clone, Debug)]
+pub(super) struct Drained(watch::Receiver<()>);
+
+impl Drained {
+    /// Waits until every process that writes to the log has ended.
+    pub(super) async fn wait(&mut self) {
+        // Nothing is ever sent: the capturing thread's end closes the channel.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
 /// Copies `source` to the log at `path` until every process that writes to it has ended.
-pub(super) fn capture(mut source: impl Read + Send + 'static, path: PathBuf) -> io::Result<()> {
+pub(super) fn capture(mut source: impl Read + Send + 'static, path: PathBuf) -> io::Result<Drained> {
     let mut log = Log::open(path)?;
+    let (capturing, drained) = watch::channel(());
     let body = move || {
+        let _capturing = capturing;
         let mut chunk = vec![0; 16 * 1024];
         loop {
             match source.read(&mut chunk) {
@@ -30,7 +46,7 @@ pub(super) fn capture(mut source: impl Read + Send + 'static, path: PathBuf) -> 
     thread::Builder::new()
         .name("postgres-log".to_owned())
         .spawn(body)?;
-    Ok(())
+    Ok(Drained(drained))
 }
 
 struct Log {

@@ -30,9 +30,11 @@ mod orphan;
 mod process;
 mod running;
 mod server;
+mod sessions;
 mod settings;
 mod sockets;
 mod tool;
+mod undo;
 
 #[cfg(test)]
 mod tests;

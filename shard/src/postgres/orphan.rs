@@ -1,9 +1,9 @@
 //! Ends what an earlier node process left running on a data directory.
 //!
 //! `postmaster.pid` alone proves nothing: after a reboot its pid may be another server's. Every
-//! PostgreSQL process has the data directory as its working directory, so `/proc/<pid>/cwd`
-//! together with the program's name tells ours from strangers, and finds backends whose
-//! postmaster has gone. The pid is pinned by a pidfd before it is looked at, so the signal
+//! PostgreSQL process has the data directory as its working directory, and the programs that
+//! make or copy it name it in their arguments; together with the program's name that tells ours
+//! from strangers, and finds backends whose postmaster has gone. The pid is pinned by a pidfd before it is looked at, so the signal
 //! reaches the process that was looked at or none.
 
 use std::fs;
@@ -23,8 +23,8 @@ const QUIT_PATIENCE: Duration = Duration::from_secs(7);
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Programs that work in the data directory.
-const PROGRAMS: [&str; 2] = ["postgres", "pg_rewind"];
+/// Programs that write in the data directory.
+const PROGRAMS: [&str; 4] = ["postgres", "pg_rewind", "pg_basebackup", "initdb"];
 
 /// Ends every PostgreSQL process that works in `pgdata`. Blocks; quick where there is none.
 ///
@@ -100,13 +100,13 @@ fn attached(pgdata: &Path) -> Result<Vec<(Pid, OwnedFd)>, Error> {
         };
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // Cheap look first: most processes are not ours. Again after pinning.
-        if !works_in(&process.path(), &home) {
+        if !works_in(&process.path(), pgdata, &home) {
             continue;
         }
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
             continue;
         };
-        if works_in(&process.path(), &home) {
+        if works_in(&process.path(), pgdata, &home) {
             found.push((pid, pidfd));
         }
     }
@@ -114,17 +114,23 @@ fn attached(pgdata: &Path) -> Result<Vec<(Pid, OwnedFd)>, Error> {
 }
 
 /// Unreadable entries (ended, or another user's) are not ours.
-fn works_in(process: &Path, home: &fs::Metadata) -> bool {
-    let Ok(cwd) = fs::metadata(process.join("cwd")) else {
-        return false;
-    };
-    if (cwd.dev(), cwd.ino()) != (home.dev(), home.ino()) {
-        return false;
-    }
+fn works_in(process: &Path, pgdata: &Path, home: &fs::Metadata) -> bool {
     let Ok(program) = fs::read_link(process.join("exe")) else {
         return false;
     };
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     // The kernel marks a program whose file an upgrade has replaced.
-    PROGRAMS.contains(&name.trim_end_matches(" (deleted)"))
+    if !PROGRAMS.contains(&name.trim_end_matches(" (deleted)")) {
+        return false;
+    }
+    let stands_in =
+        fs::metadata(process.join("cwd")).is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (home.dev(), home.ino()));
+    stands_in || names(process, pgdata)
+}
+
+fn names(process: &Path, pgdata: &Path) -> bool {
+    let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+    arguments
+        .split(|&byte| byte == 0)
+        .any(|argument| argument == pgdata.as_os_str().as_encoded_bytes())
 }

@@ -141,15 +141,8 @@ impl Process {
     }
 
     fn reap(&self, child: &mut Child) -> ExitStatus {
-        loop {
-            match waitid(
-                WaitId::Pid(self.pid),
-                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-            ) {
-                Err(rustix::io::Errno::INTR) => {}
-                _ => break,
-            }
-        }
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(self.pid), ended) {}
         let mut reaped = self.reaped.lock();
         *reaped = true;
         // It has ended, so this does not wait; it cannot fail for a child that only we reap.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::control::Control;
+use super::log::Drained;
 use super::process::{Exited, Process};
 use super::server::{Server, StartMode, blocking};
 use super::{Endpoint, Error, durable, log, orphan};
@@ -17,6 +18,8 @@ const READY_POLL: Duration = Duration::from_millis(5);
 const PROMOTED_POLL: Duration = Duration::from_millis(5);
 /// How often a slow start is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// What the last lines of the log may take from the pipe to the file.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// A postmaster that is told to quit kills its slow children after 5 s.
 const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(7);
 /// A fast stop writes a checkpoint.
@@ -38,11 +41,13 @@ pub struct Running {
     process: Arc<Process>,
     /// Where this run's words begin in the log.
     log_start: u64,
+    drained: Option<Drained>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.process.signal(Signal::QUIT);
+        self.server.dismiss_running();
     }
 }
 
@@ -52,7 +57,12 @@ impl Running {
             server,
             process,
             log_start,
+            drained: None,
         }
+    }
+
+    pub(super) fn log_is_captured(&mut self, drained: Drained) {
+        self.drained = Some(drained);
     }
 
     /// The postmaster.
@@ -80,8 +90,11 @@ impl Running {
     }
 
     /// PostgreSQL's last words in this run, for a message about an unexpected end.
-    #[must_use]
-    pub fn last_words(&self) -> String {
+    pub async fn last_words(&self) -> String {
+        if let (false, Some(drained)) = (self.is_running(), &self.drained) {
+            // What it said just before its end is still on its way to the file.
+            drop(tokio::time::timeout(LOG_PATIENCE, drained.clone().wait()).await);
+        }
         log::tail(&self.server.files().log, self.log_start)
     }
 
@@ -93,6 +106,7 @@ impl Running {
     /// Stops the server, with every process that works in its directory. Bounded: what does not
     /// end by itself is killed.
     pub async fn stop(&self, mode: StopMode) -> Result<(), Error> {
+        let begin = Instant::now();
         let mut exited = self.exited();
         if mode == StopMode::Fast {
             self.process.signal(Signal::INT);
@@ -106,6 +120,7 @@ impl Running {
         let pgdata = self.server.files().pgdata.clone();
         blocking(move || orphan::kill_all(&pgdata)).await?;
         exited.wait().await;
+        tracing::info!(pid = self.pid(), ?mode, took = ?begin.elapsed(), "PostgreSQL is stopped");
         Ok(())
     }
 
@@ -168,12 +183,16 @@ impl Running {
                 return Err(Error::StartFailed {
                     path,
                     exit: status.to_string(),
-                    log: self.last_words(),
+                    log: self.last_words().await,
                 });
             }
             if Instant::now() > report {
                 report = Instant::now() + REPORT_EVERY;
-                tracing::info!(pid = self.pid(), "PostgreSQL is starting: {}", self.last_words());
+                tracing::info!(
+                    pid = self.pid(),
+                    "PostgreSQL is starting: {}",
+                    self.last_words().await
+                );
             }
         }
     }

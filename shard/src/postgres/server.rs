@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -236,6 +236,7 @@ impl Server {
     /// # Errors
     /// [`Error::Unfinished`] for a copy that may not be started; [`Error::StartFailed`] with PostgreSQL's last words.
     pub async fn start(&self, mode: &StartMode) -> Result<Running, Error> {
+        let begin = Instant::now();
         self.require_stopped().await?;
         let (server, prepared) = (self.clone(), mode.clone());
         let running = blocking(move || {
@@ -244,6 +245,11 @@ impl Server {
         })
         .await?;
         running.wait_ready(mode).await?;
+        let (pid, took) = (running.pid(), begin.elapsed());
+        match mode {
+            StartMode::Primary => tracing::info!(pid, ?took, "PostgreSQL runs as a primary"),
+            StartMode::Standby(_) => tracing::info!(pid, ?took, "PostgreSQL runs as a standby"),
+        }
         Ok(running)
     }
 
@@ -299,9 +305,11 @@ impl Server {
         let log_start = log::end(&files.log);
         let (process, pipes) = Process::spawn(command).map_err(Error::io("start", &program))?;
         *self.inner.running.lock() = Arc::downgrade(&process);
-        let running = Running::new(self.clone(), process, log_start);
+        // From here on an early return stops what was started.
+        let mut running = Running::new(self.clone(), process, log_start);
         if let Some(stderr) = pipes.stderr {
-            log::capture(stderr, files.log.clone()).map_err(Error::io("write", &files.log))?;
+            let drained = log::capture(stderr, files.log.clone()).map_err(Error::io("write", &files.log))?;
+            running.log_is_captured(drained);
         }
         Ok(running)
     }
@@ -314,6 +322,11 @@ impl Server {
             return Err(Error::StillRunning { path: pgdata });
         }
         blocking(move || orphan::end_all(&pgdata)).await
+    }
+
+    /// The handle of the server that ran here is gone: what is left of it is an orphan.
+    pub(super) fn dismiss_running(&self) {
+        *self.inner.running.lock() = Weak::new();
     }
 
     /// Makes an empty folder for PostgreSQL's user alone.

@@ -39,8 +39,8 @@ const DEFAULTS: [(&str, &str); 27] = [
     // Transactions across groups are prepared.
     ("max_prepared_transactions", "200"),
     ("max_wal_senders", "10"),
-    // A slot would keep WAL without bound, and would not survive a failover.
-    ("max_replication_slots", "0"),
+    // The WAL receiver's own, which go with its connection.
+    ("max_replication_slots", "10"),
     // What pg_rewind must find in a former primary.
     ("wal_keep_size", "256MB"),
     ("max_wal_size", "512MB"),

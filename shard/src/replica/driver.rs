@@ -17,7 +17,8 @@ use super::{ReplicaError, Shared};
 use crate::entry::{Command, Genesis, TimelineSwitch};
 use crate::id::Term;
 use crate::postgres::{Rewind, Running, Server, StartMode, StopMode, SUPERUSER};
-use crate::wal::{Receiver, StandbyStatus, TimelineId, WalHistory, parent_of};
+use crate::transport::StreamError;
+use crate::wal::{Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
 
 /// How long to wait before a step that failed is tried again: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -52,8 +53,8 @@ impl Driver {
         feed: watch::Receiver<StandbyStatus>,
     ) -> Result<Driver, ReplicaError> {
         let life = server.read_life().await?.unwrap_or_default();
-        let part = shared.raft.part();
-        let history = shared.raft.committed();
+        let part = shared.observed.part.clone();
+        let history = shared.observed.history.clone();
         let mut driver = Driver { shared, server, life, postgres: None, feed, part, history, reached: None };
         driver.read_reached().await;
         Ok(driver)
@@ -81,8 +82,7 @@ impl Driver {
             match outcome {
                 Ok(()) => retry = FIRST_RETRY,
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(group = %self.shared.group, step = state_of(&step), "failed, will be tried again: {}", chain(error));
+                    self.report(&step, &error);
                     let mut part = self.part.clone();
                     tokio::select! {
                         () = stop.cancelled() => break,
@@ -99,6 +99,17 @@ impl Driver {
         }
     }
 
+    fn report(&self, step: &Step, error: &ReplicaError) {
+        let (group, step) = (self.shared.group, state_of(step));
+        match error {
+            // A leader that is not ready yet, a leadership that ended meanwhile: part of a failover.
+            ReplicaError::Source(StreamError::Refused(_)) | ReplicaError::Propose(_) => {
+                tracing::info!(%group, step, "not yet: {}", chain(error));
+            }
+            _ => tracing::warn!(%group, step, "failed, will be tried again: {}", chain(error)),
+        }
+    }
+
     fn server_state(&self) -> ServerState {
         match &self.postgres {
             Some(postgres) if postgres.running.is_running() => match postgres.primary_in {
@@ -112,9 +123,10 @@ impl Driver {
     fn feed_state(&self) -> Feed {
         let feed = self.feed.borrow();
         let history = self.history.borrow();
-        if feed.lost {
+        let caught_up = |timeline| feed.connected && feed.has_all(timeline, history.end());
+        if feed.rebuild.is_some() {
             Feed::Lost
-        } else if feed.connected && feed.timeline == history.timeline() && feed.flushed >= history.end() {
+        } else if history.timeline().is_some_and(caught_up) {
             Feed::CaughtUp
         } else {
             Feed::Behind
@@ -169,14 +181,14 @@ impl Driver {
             changed = self.part.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
             changed = self.history.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
             changed = self.feed.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
-            () = exited => self.report_exit(),
+            () = exited => self.report_exit().await,
         }
         Ok(())
     }
 
-    fn report_exit(&self) {
+    async fn report_exit(&self) {
         if let Some(postgres) = &self.postgres {
-            let words = postgres.running.last_words();
+            let words = postgres.running.last_words().await;
             tracing::warn!(group = %self.shared.group, "PostgreSQL ended by itself: {words}");
         }
     }
@@ -231,7 +243,7 @@ impl Driver {
             start: identity.flushed.segment_start(),
             origin: self.shared.node,
         };
-        self.shared.raft.propose(Command::Genesis(genesis)).await?;
+        self.shared.raft.propose(Command::Genesis(genesis)).await?.outcome().await?;
         Ok(())
     }
 
@@ -275,10 +287,10 @@ impl Driver {
         let mut receiver = Receiver::connect(stream, SUPERUSER).await?;
         let timeline = receiver.identify().await?.timeline;
         let history = receiver.history(timeline).await?;
-        let (_, at) = parent_of(&history)?;
+        let at = parse_history_file(&history)?.last().ok_or(ReplicaError::NotBorn)?.end;
         let switch = TimelineSwitch { timeline, at, after, origin: self.shared.node, history };
         // A crash before it commits leaves the promotion open; after, the log knows it as ours.
-        self.shared.raft.propose(Command::Switch(switch)).await?;
+        self.shared.raft.propose(Command::Switch(switch)).await?.outcome().await?;
         self.write_life(Life::Primary { timeline }).await
     }
 
@@ -289,17 +301,21 @@ impl Driver {
         tokio::select! {
             outcome = lead::lead(&self.shared, term, timeline, running) => outcome.map(|never| match never {}),
             _ = exited.wait() => {
-                self.report_exit();
+                self.report_exit().await;
                 Ok(())
             }
         }
     }
 
     async fn resign(&mut self) -> Result<(), ReplicaError> {
-        self.shared.raft.transfer_to_any().await?;
-        // It takes the others an election; asking again at once would only disturb it.
-        tokio::time::sleep(LAST_RETRY).await;
-        Ok(())
+        let others = self.shared.raft.others_by_progress();
+        for other in others {
+            match self.shared.raft.transfer_to(other).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::info!(group = %self.shared.group, %other, %error, "it did not take the leadership"),
+            }
+        }
+        Err(ReplicaError::NobodyElse)
     }
 
     async fn rewind(&mut self, leader: crate::id::NodeId) -> Result<(), ReplicaError> {

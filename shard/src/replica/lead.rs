@@ -36,7 +36,7 @@ pub(super) async fn lead(
 ) -> Result<Infallible, ReplicaError> {
     // Whatever an earlier attempt of this node proposed is in the log before this, or never.
     shared.raft.barrier().await?;
-    let from = shared.raft.committed().borrow().end();
+    let from = shared.raft.committed().borrow().history.end();
     let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
     let wal = Receiver::connect(stream, SUPERUSER).await?.start(timeline, from).await?;
     let control = Arc::new(running.control().await?);
@@ -123,8 +123,9 @@ async fn carry(
                 Event::Wal { start, bytes } => {
                     let length = bytes.len();
                     in_flight += length;
-                    let answer = shared.raft.propose(Command::Wal(WalChunk { timeline, start, bytes }));
-                    proposed.push_back(async move { (length, answer.await) });
+                    let chunk = WalChunk { timeline, start, bytes };
+                    let proposal = shared.raft.propose(Command::Wal(chunk)).await?;
+                    proposed.push_back(async move { (length, proposal.outcome().await) });
                 }
                 Event::TimelineEnded { next, at } => {
                     return Err(ReplicaError::ForeignPromotion { timeline: next, at });
@@ -143,7 +144,8 @@ struct Leading {
 impl Guarded for Leading {
     fn settle(&self) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async {
-            let written = self.control.insert_lsn().await.map_err(io::Error::other)?;
+            // Whoever sees a commit sees it after PostgreSQL flushed its record.
+            let written = self.control.flushed_lsn().await.map_err(io::Error::other)?;
             let mut committed = self.committed.subscribe();
             committed.wait_for(|committed| *committed >= written).await.map_err(io::Error::other)?;
             Ok(())

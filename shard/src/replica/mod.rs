@@ -3,11 +3,12 @@
 mod driver;
 mod lead;
 mod life;
+mod observe;
 mod source;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,18 +20,22 @@ use tokio_util::sync::CancellationToken;
 pub use life::{Facts, Feed, Life, Part, Server, Step, decide};
 
 use self::driver::Driver;
+use self::observe::{LogSource, Observed};
 use crate::config::Config;
 use crate::gate::{Gate, Lease};
 use crate::id::{GroupId, NodeId};
 use crate::log::GroupLog;
 use crate::postgres::{self, Identity, Installation};
-use crate::raft::{ProposeError, RaftError, RaftGroup};
+use crate::raft::{ProposeError, RaftGroup, RequestFailed, StartError};
 use crate::status::{ReplicaStatus, Role};
 use crate::transport::{StreamError, Transport};
 use crate::wal::{self, Lsn, StandbyStatus, TimelineId};
 
 /// How often old log is looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the other members leave the beginning of a new group's log to the first.
+const OTHERS_BEGIN: Duration = Duration::from_secs(5);
 
 /// Why a replica cannot start, or why a step of its life failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +45,10 @@ pub enum ReplicaError {
     Postgres(#[from] postgres::Error),
     /// Raft could not start.
     #[error(transparent)]
-    Raft(#[from] RaftError),
+    Raft(#[from] StartError),
+    /// Raft did not do what it was asked.
+    #[error(transparent)]
+    Request(#[from] RequestFailed),
     /// The log did not take an entry.
     #[error("the log did not take an entry")]
     Propose(#[from] ProposeError),
@@ -49,7 +57,7 @@ pub enum ReplicaError {
     Receiver(#[from] wal::ReceiverError),
     /// The own primary's timeline history.
     #[error(transparent)]
-    TimelineFile(#[from] wal::TimelineFileError),
+    TimelineFile(#[from] wal::HistoryFileError),
     /// The leader's node gives no connection.
     #[error("the leader gives no connection")]
     Source(#[from] StreamError),
@@ -73,6 +81,9 @@ pub enum ReplicaError {
     /// A step that needs the group's system came before its birth.
     #[error("the group has no database system yet")]
     NotBorn,
+    /// This replica cannot serve, and no other took the leadership from it.
+    #[error("no other replica takes the leadership")]
+    NobodyElse,
     /// Raft has ended.
     #[error("Raft has stopped")]
     RaftGone,
@@ -83,6 +94,7 @@ struct Shared {
     node: NodeId,
     group: GroupId,
     raft: RaftGroup,
+    observed: Observed,
     gate: Gate,
     transport: Transport,
     state: watch::Sender<State>,
@@ -109,8 +121,8 @@ impl Shared {
 struct RaftLease(RaftGroup);
 
 impl Lease for RaftLease {
-    fn valid_until(&self) -> Option<Instant> {
-        self.0.lease_valid_until()
+    fn holds(&self) -> bool {
+        self.0.holds_lease()
     }
 }
 
@@ -140,27 +152,29 @@ impl Replica {
         let dir = config.data_dir.join(format!("group-{group}"));
         let identity = Identity { cluster: config.cluster.clone(), node: config.node, group };
         let server = postgres::Server::open(&dir, identity, installation.clone(), &config.postgres).await?;
-        let raft = RaftGroup::start(config, group, log, &dir.join("raft"), transport.clone()).await?;
+        let raft_dir = dir.join("raft");
+        std::fs::create_dir_all(&raft_dir).map_err(ReplicaError::Socket)?;
+        let raft = RaftGroup::start(config, group, log, &raft_dir, transport.clone()).await?;
         let gate = Gate::new(Arc::new(RaftLease(raft.clone())));
         let (state, _) = watch::channel(State { name: "starting", postgres_pid: None });
         let (feed, feed_status) = watch::channel(StandbyStatus::default());
-        let shared = Arc::new(Shared { node: config.node, group, raft, gate, transport, state, feed });
-
         let stop = CancellationToken::new();
+        let observed = Observed::start(&raft, stop.clone());
+        let shared =
+            Arc::new(Shared { node: config.node, group, raft, observed, gate, transport, state, feed });
+
         let endpoint = server.feed_endpoint();
-        let listener = wal::listen(&endpoint.socket_path()).map_err(ReplicaError::Socket)?;
+        let listener = wal::listen(&endpoint.dir, endpoint.port).map_err(ReplicaError::Socket)?;
         server.hand_over(&endpoint.socket_path())?;
-        let feeding = {
-            let (shared, stop, version) = (shared.clone(), stop.clone(), installation.version.to_string());
-            tokio::spawn(async move {
-                let serving = wal::serve(listener, shared.raft.wal_source(), version, shared.feed.clone());
-                tokio::select! { () = serving => {}, () = stop.cancelled() => {} }
-            })
-        };
+        let source = LogSource::new(shared.raft.wal(), shared.observed.history.clone());
+        let sender = wal::Sender::new(source, &installation.version.to_string(), shared.feed.clone());
+        let feeding = tokio::spawn(listener.run(sender, stop.clone()));
         let driver = Driver::open(shared.clone(), server, feed_status).await?;
         let driving = tokio::spawn(driver.run(stop.clone()));
         let purging = tokio::spawn(purge(shared.clone(), config.log.clone(), stop.clone()));
-        let tasks = Arc::new(Mutex::new(vec![driving, feeding, purging]));
+        let members = config.groups.get(&group).cloned().unwrap_or_default();
+        let beginning = tokio::spawn(begin(shared.clone(), members, stop.clone()));
+        let tasks = Arc::new(Mutex::new(vec![driving, feeding, purging, beginning]));
         Ok(Replica { shared, stop, tasks })
     }
 
@@ -173,13 +187,13 @@ impl Replica {
     /// Whether this replica leads its group in Raft, its gate open or not.
     #[must_use]
     pub fn leads(&self) -> bool {
-        matches!(*self.shared.raft.part().borrow(), Part::Leader { .. })
+        matches!(*self.shared.observed.part.borrow(), Part::Leader { .. })
     }
 
     /// The leader that this replica knows of.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        match *self.shared.raft.part().borrow() {
+        match *self.shared.observed.part.borrow() {
             Part::Leader { .. } => Some(self.shared.node),
             Part::Follower { leader } => leader,
             Part::Dead => None,
@@ -188,7 +202,7 @@ impl Replica {
 
     /// Returns when this replica knows that a node other than `node` leads.
     pub(crate) fn replaced(&self, node: NodeId) -> BoxFuture<'static, ()> {
-        let mut part = self.shared.raft.part();
+        let mut part = self.shared.observed.part.clone();
         let me = self.shared.node;
         async move {
             let other = |part: &Part| match *part {
@@ -207,26 +221,22 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         let state = *self.shared.state.borrow();
-        let history = self.shared.raft.committed().borrow().clone();
-        let feed = self.shared.feed.borrow().clone();
-        let role = match *self.shared.raft.part().borrow() {
-            Part::Leader { .. } => Role::Leader,
-            Part::Follower { leader: None } => Role::Candidate,
-            Part::Follower { .. } | Part::Dead => Role::Follower,
-        };
+        let history = self.shared.observed.history.borrow().clone();
+        let feed = *self.shared.feed.borrow();
+        let raft = self.shared.raft.status();
         ReplicaStatus {
             group: self.shared.group,
-            role,
+            role: raft.role,
             state: match state.name {
                 "leading" if self.shared.gate.open_in().is_none() => "opening".to_owned(),
                 name => name.to_owned(),
             },
             leader: self.leader(),
-            term: self.shared.raft.term(),
-            commit_index: self.shared.raft.commit_index(),
+            term: raft.term,
+            commit_index: raft.committed,
             timeline: history.timeline(),
             committed_lsn: history.end(),
-            replayed_lsn: if role == Role::Leader { history.end() } else { feed.replayed },
+            replayed_lsn: if raft.role == Role::Leader { history.end() } else { feed.replayed },
             postgres_pid: state.postgres_pid,
         }
     }
@@ -254,20 +264,41 @@ async fn purge(shared: Arc<Shared>, bounds: crate::config::LogConfig, stop: Canc
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PURGE_EVERY) => {}
         }
-        let end = shared.raft.committed().borrow().end();
+        let end = shared.observed.history.borrow().end();
         let state = *shared.state.borrow();
-        let feed = shared.feed.borrow().clone();
+        let feed = *shared.feed.borrow();
         let own = match state.name {
             "leading" => end,
             "following" => feed.flushed,
             // Being rebuilt, promoted or stopped: what its server will ask for is not known.
             _ => Lsn(0),
         };
-        let kept = end.since(shared.raft.first_held().unwrap_or(end));
-        let others = if kept > bounds.max_bytes { end } else { shared.raft.slowest_follower().unwrap_or(end) };
-        let wanted = own.min(others).segment_start() - wal::SEGMENT_SIZE;
-        let keep = wanted.min(end - bounds.keep_bytes);
-        let target = if kept > bounds.max_bytes { end - bounds.keep_bytes } else { keep };
-        shared.raft.purge_to(target).await;
+        let kept = end.since(shared.raft.wal().first());
+        let in_step = shared.raft.in_step();
+        if !in_step && kept <= bounds.max_bytes {
+            continue;
+        }
+        // One that is further behind than the log may grow is rebuilt by base backup.
+        let own = if kept > bounds.max_bytes { end } else { own };
+        let wanted = own.segment_start() - wal::SEGMENT_SIZE;
+        let target = wanted.min(end - bounds.keep_bytes);
+        if let Err(error) = shared.raft.purge_to(target).await {
+            tracing::info!(group = %shared.group, %error, "the log was not shortened this time");
+        }
+    }
+}
+
+/// Begins the group's log, once in its life. The members begin it alike; one of them goes first, so
+/// that the groups' first leaders are spread over the nodes.
+async fn begin(shared: Arc<Shared>, members: Vec<NodeId>, stop: CancellationToken) {
+    let turn = usize::try_from(shared.group.0.saturating_sub(1)).unwrap_or(0);
+    let first = members.get(turn % members.len().max(1));
+    let wait = if first == Some(&shared.node) { Duration::ZERO } else { OTHERS_BEGIN };
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = tokio::time::sleep(wait) => {}
+    }
+    if let Err(error) = shared.raft.initialize(&members).await {
+        tracing::warn!(group = %shared.group, %error, "the group's log could not be begun");
     }
 }

@@ -92,6 +92,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// The connection's half; nothing that arrived may be waiting.
+    #[cfg(test)]
+    pub(crate) fn into_inner(self) -> R {
+        assert!(self.buffer.is_empty(), "unread bytes would be lost");
+        self.io
+    }
+
     /// The next frame that has arrived whole, without waiting.
     pub(crate) fn buffered(&mut self) -> Result<Option<Frame>, WireError> {
         if self.buffer.len() < FRAME_HEADER {

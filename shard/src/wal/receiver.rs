@@ -130,8 +130,18 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Receiver<S> {
     ///
     /// PostgreSQL refuses a position that lies beyond its flush position or beyond the place where
     /// a later timeline left `timeline`, and one whose segment it has removed.
+    ///
+    /// A temporary replication slot, which goes with the connection, makes the primary keep what
+    /// has not been reported as flushed: without it a checkpoint removes segments that were not
+    /// sent yet. It protects from the first report on, so report `from` at once.
     pub async fn start(mut self, timeline: TimelineId, from: Lsn) -> Result<Streaming, ReceiverError> {
-        let command = format!("START_REPLICATION PHYSICAL {from} TIMELINE {timeline}");
+        // Random, because the connection before may still be about to end.
+        let slot = format!("howdah_{:016x}", rand::random::<u64>());
+        self.query(&format!(
+            "CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY PHYSICAL RESERVE_WAL"
+        ))
+        .await?;
+        let command = format!("START_REPLICATION SLOT \"{slot}\" PHYSICAL {from} TIMELINE {timeline}");
         self.send_query(&command).await?;
         let frame = self.next_frame().await?;
         match frame.tag {

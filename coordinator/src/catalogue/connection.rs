@@ -1,0 +1,72 @@
+//! A control connection to one database of a group.
+
+use std::time::Duration;
+
+use shard::client::{ConnectError, Groups};
+use shard::id::GroupId;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+/// The superuser of every group. Only nodes reach PostgreSQL's socket.
+const SUPERUSER: &str = "postgres";
+
+/// A client and the task that drives its connection; ends with it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) client: Client,
+    driver: Driver,
+}
+
+impl Connection {
+    /// Connects through the group's leader.
+    pub(super) async fn open(
+        groups: &dyn Groups,
+        group: GroupId,
+        database: &str,
+        patience: Duration,
+    ) -> Result<Connection, OpenError> {
+        let backend = groups.connect(group, patience).await?;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .user(SUPERUSER)
+            .dbname(database)
+            .application_name("howdah catalogue");
+        let (client, connection) = config.connect_raw(backend, NoTls).await?;
+        // An error of the connection is also the error of what is asked over it, and is told there.
+        let driver = tokio::spawn(async move {
+            let _ended = connection.await;
+        });
+        Ok(Connection {
+            client,
+            driver: Driver(driver),
+        })
+    }
+
+    /// Ends it, and waits until PostgreSQL has been told.
+    pub(super) async fn close(self) {
+        let Connection { client, mut driver } = self;
+        drop(client);
+        let _ended = (&mut driver.0).await;
+    }
+}
+
+/// Ends the task when the connection is dropped.
+#[derive(Debug)]
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// The group's leader cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// PostgreSQL refused.
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+}

@@ -1,0 +1,298 @@
+//! A backend that a session holds: its connection, and what is still to come from it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use shard::client::{Backend, Groups};
+use shard::id::GroupId;
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::poll_read_buf;
+
+use crate::cancel::Target;
+use crate::failure::Failure;
+use crate::protocol::encode::{self, TransactionStatus};
+use crate::protocol::fields::Fields;
+use crate::protocol::{Body, frame};
+
+/// One answer that a backend still owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expect {
+    pub(crate) kind: Kind,
+    pub(crate) audience: Audience,
+    pub(crate) stake: Stake,
+}
+
+/// Which message it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Parse,
+    Bind,
+    Describe,
+    Execute,
+    Close,
+    Sync,
+    Query,
+}
+
+/// Who gets the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// The client, untouched.
+    Client,
+    /// The client, but for ReadyForQuery: the session says itself when it is ready.
+    Statement,
+    /// Nobody; an error goes to the client, whose own message cannot succeed then.
+    Silent,
+    /// The session itself ([`Captured`]); notices go to the client.
+    Session,
+    /// The session itself, notices included.
+    Quiet,
+    /// The client gets the rows of several groups as one answer: this is the first group.
+    MergeFirst,
+    /// As [`Audience::MergeFirst`]; a further group, whose descriptions are not repeated.
+    MergeNext,
+}
+
+/// What it means if the connection breaks before the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stake {
+    /// Nothing is committed.
+    Nothing,
+    /// A commit is under way: its outcome is unknown.
+    Commit,
+}
+
+/// What an answer to the session itself said.
+#[derive(Debug, Default)]
+pub(crate) struct Captured {
+    /// The first error.
+    pub(crate) error: Option<Failure>,
+    /// The last command tag.
+    pub(crate) tag: Option<String>,
+    /// The first value of the last row.
+    pub(crate) value: Option<Bytes>,
+    /// Rows that merged statements counted.
+    pub(crate) counted: u64,
+}
+
+/// A connected backend.
+///
+/// Invariants: `expect` has one entry for each answer that is still to come, in order; `parsing` has
+/// one for each `Kind::Parse` among them.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) group: GroupId,
+    pub(crate) stream: Box<dyn Backend>,
+    pub(crate) input: BytesMut,
+    pub(crate) output: BytesMut,
+    pub(crate) process_id: i32,
+    pub(crate) secret_key: i32,
+    pub(crate) expect: VecDeque<Expect>,
+    /// Bytes of a message in passing that have not arrived yet, and whether the client gets them.
+    pub(crate) passing: (usize, bool),
+    /// The prepared statements that it holds: name and the session's number of the statement.
+    pub(crate) prepared: HashMap<Vec<u8>, u64>,
+    /// The number of the unnamed statement that it holds.
+    pub(crate) unnamed: Option<u64>,
+    /// Statements whose ParseComplete is still to come.
+    pub(crate) parsing: VecDeque<(Vec<u8>, u64)>,
+    /// Statements that the client has closed and this backend still holds.
+    pub(crate) stale: Vec<Vec<u8>>,
+    /// How many of the session's settings it has.
+    pub(crate) settings_seen: u64,
+    /// As its last ReadyForQuery said.
+    pub(crate) status: TransactionStatus,
+    /// That answer was to a message of the client, not to one of our own.
+    pub(crate) status_is_clients: bool,
+    /// It was sent messages of the extended protocol since its last Sync.
+    pub(crate) unsynced: bool,
+    /// An error came since the last ReadyForQuery.
+    pub(crate) errored: bool,
+    /// It gave up waiting for replication since the last ReadyForQuery.
+    pub(crate) commit_unconfirmed: bool,
+    /// Its FATAL error, which is kept until the connection ends.
+    pub(crate) last_words: Option<Fields>,
+    pub(crate) captured: Captured,
+}
+
+impl Conn {
+    /// Connects to the group's leader and starts a PostgreSQL session there.
+    ///
+    /// Gives also the parameters that PostgreSQL reported.
+    pub(crate) async fn open(
+        groups: &dyn Groups,
+        group: GroupId,
+        startup: &[(Vec<u8>, Vec<u8>)],
+        patience: Duration,
+        max_message: usize,
+    ) -> Result<(Conn, Vec<(Bytes, Bytes)>), Failure> {
+        let stream = groups.connect(group, patience).await?;
+        let mut conn = Conn {
+            group,
+            stream,
+            input: BytesMut::with_capacity(16 << 10),
+            output: BytesMut::with_capacity(8 << 10),
+            process_id: 0,
+            secret_key: 0,
+            expect: VecDeque::new(),
+            passing: (0, false),
+            prepared: HashMap::new(),
+            unnamed: None,
+            parsing: VecDeque::new(),
+            stale: Vec::new(),
+            settings_seen: 0,
+            status: TransactionStatus::Idle,
+            status_is_clients: false,
+            unsynced: false,
+            errored: false,
+            commit_unconfirmed: false,
+            last_words: None,
+            captured: Captured::default(),
+        };
+        let started = tokio::time::timeout(patience, conn.start(startup, max_message)).await;
+        let parameters = started
+            .unwrap_or_else(|_| Err(conn.broken("no answer to the start-up message in time".to_owned())))?;
+        Ok((conn, parameters))
+    }
+
+    async fn start(
+        &mut self,
+        startup: &[(Vec<u8>, Vec<u8>)],
+        max_message: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Failure> {
+        let mut hello = BytesMut::new();
+        encode::startup(&mut hello, startup);
+        self.stream.write_all(&hello).await.map_err(|e| self.broken(e.to_string()))?;
+        self.stream.flush().await.map_err(|e| self.broken(e.to_string()))?;
+        let mut parameters = Vec::new();
+        loop {
+            let Some(found) = frame::peek(&self.input, max_message)?.filter(|f| f.len <= self.input.len())
+            else {
+                let stream = &mut self.stream;
+                let input = &mut self.input;
+                let read =
+                    std::future::poll_fn(|cx| poll_read_buf(std::pin::Pin::new(&mut **stream), cx, input))
+                        .await;
+                match read {
+                    Ok(0) => return Err(self.broken("it closed the connection".to_owned())),
+                    Ok(_) => continue,
+                    Err(error) => return Err(self.broken(error.to_string())),
+                }
+            };
+            let message = self.input.split_to(found.len).freeze();
+            let mut body = Body::new(&message[frame::HEADER..]);
+            match found.tag {
+                b'E' => return Err(Failure::Postgres(message)),
+                b'R' if body.i32()? == 0 => {}
+                b'R' => {
+                    return Err(
+                        self.broken("its PostgreSQL asks for a password, which nodes do not have".to_owned())
+                    );
+                }
+                b'K' => {
+                    self.process_id = body.i32()?;
+                    self.secret_key = body.i32()?;
+                }
+                b'S' => {
+                    let (name, value) = (body.cstr()?, body.cstr()?);
+                    parameters.push((message.slice_ref(name), message.slice_ref(value)));
+                }
+                b'Z' => return Ok(parameters),
+                _ => {}
+            }
+        }
+    }
+
+    /// What the end of this connection means outside a commit.
+    pub(crate) fn broken(&self, why: String) -> Failure {
+        Failure::Broken { group: self.group, why }
+    }
+
+    /// The same during a commit, if `stake` says so.
+    pub(crate) fn broken_at(&self, stake: Stake, why: String) -> Failure {
+        match stake {
+            Stake::Nothing => self.broken(why),
+            Stake::Commit => Failure::CommitBroken { group: self.group, why },
+        }
+    }
+
+    /// How a cancel request reaches it.
+    pub(crate) fn target(&self) -> Target {
+        Target { group: self.group, process_id: self.process_id, secret_key: self.secret_key }
+    }
+
+    /// Adds an answer to those still to come.
+    pub(crate) fn owes(&mut self, kind: Kind, audience: Audience, stake: Stake) {
+        self.expect.push_back(Expect { kind, audience, stake });
+    }
+
+    /// Sends a Query of our own.
+    pub(crate) fn query(&mut self, sql: &str, audience: Audience, stake: Stake) {
+        encode::query(&mut self.output, sql);
+        self.owes(Kind::Query, audience, stake);
+        self.unnamed = None;
+    }
+
+    /// Sends a statement of our own that may stand in the middle of the client's pipeline.
+    pub(crate) fn extended(&mut self, sql: &str) {
+        encode::extended_statement(&mut self.output, sql);
+        for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close] {
+            self.owes(kind, Audience::Silent, Stake::Nothing);
+        }
+        self.parsing.push_back((Vec::new(), 0));
+    }
+
+    /// Sends Sync.
+    pub(crate) fn sync(&mut self, audience: Audience, stake: Stake) {
+        encode::empty(&mut self.output, b'S');
+        self.owes(Kind::Sync, audience, stake);
+        self.unsynced = false;
+    }
+
+    /// Whether it holds this prepared statement.
+    pub(crate) fn holds(&self, name: &[u8], number: u64) -> bool {
+        if name.is_empty() {
+            self.unnamed == Some(number)
+        } else {
+            self.prepared.get(name) == Some(&number)
+        }
+    }
+
+    /// Sends the Parse message of a prepared statement.
+    pub(crate) fn parse(&mut self, name: &[u8], number: u64, message: &[u8], audience: Audience) {
+        if name.is_empty() {
+            self.unnamed = Some(number);
+        } else {
+            if self.prepared.insert(name.to_vec(), number).is_some() {
+                encode::close_statement(&mut self.output, name);
+                self.owes(Kind::Close, Audience::Silent, Stake::Nothing);
+            }
+            self.stale.retain(|stale| stale != name);
+        }
+        self.output.extend_from_slice(message);
+        self.parsing.push_back((name.to_vec(), number));
+        self.owes(Kind::Parse, audience, Stake::Nothing);
+    }
+
+    /// Closes what the client has closed while another backend was in use.
+    pub(crate) fn close_stale(&mut self) {
+        for name in std::mem::take(&mut self.stale) {
+            encode::close_statement(&mut self.output, &name);
+            self.owes(Kind::Close, Audience::Silent, Stake::Nothing);
+        }
+    }
+
+    /// A statement that PostgreSQL did not take.
+    pub(crate) fn forget_parse(&mut self) {
+        if let Some((name, number)) = self.parsing.pop_front() {
+            if name.is_empty() {
+                if self.unnamed == Some(number) {
+                    self.unnamed = None;
+                }
+            } else if self.prepared.get(&name) == Some(&number) {
+                self.prepared.remove(&name);
+            }
+        }
+    }
+}

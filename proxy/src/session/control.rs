@@ -1,0 +1,254 @@
+//! BEGIN, COMMIT, ROLLBACK and savepoints: answered here, and done on the groups that take part.
+
+use super::Session;
+use super::conn::{Audience, Stake};
+use super::transaction::{Step, Transaction, quoted};
+use crate::analysis::{Refusal, TransactionControl, TransactionModes};
+use crate::failure::{Failure, Halt};
+use crate::protocol::encode;
+
+/// Whether another transaction with the same modes follows at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chain {
+    Yes,
+    No,
+}
+
+impl Session {
+    /// Runs a transaction control statement and answers its tag. Nothing is owed when this is called.
+    pub(super) async fn control(&mut self, control: &TransactionControl, text: &str) -> Result<(), Halt> {
+        match control {
+            TransactionControl::Begin(modes) => self.begin_transaction(*modes, text),
+            TransactionControl::Commit { chain } => self.end(true, chain_of(*chain)).await,
+            TransactionControl::Rollback { chain } => self.end(false, chain_of(*chain)).await,
+            TransactionControl::Savepoint(name) => self.savepoint(name).await,
+            TransactionControl::Release(name) => self.release(name).await,
+            TransactionControl::RollbackTo(name) => self.roll_back_to(name).await,
+            TransactionControl::Set(modes) => self.set_modes(*modes, text).await,
+        }
+    }
+
+    fn begin_transaction(&mut self, modes: TransactionModes, text: &str) -> Result<(), Halt> {
+        match &mut self.transaction {
+            Some(t) if t.implicit => {
+                // As PostgreSQL does: what the Query did before BEGIN becomes a part of the block. The
+                // groups are in one already.
+                t.implicit = false;
+                if modes.isolation.is_some() {
+                    t.isolation = modes.isolation;
+                }
+                if t.participants.is_empty() {
+                    t.begin = text.to_owned();
+                }
+            }
+            Some(_) => encode::warning(self.out(), "25001", "there is already a transaction in progress"),
+            None => self.transaction = Some(Transaction::new(text, modes)),
+        }
+        encode::command_complete(self.out(), if starts_with_start(text) { "START TRANSACTION" } else { "BEGIN" });
+        Ok(())
+    }
+
+    async fn end(&mut self, commit: bool, chain: Chain) -> Result<(), Halt> {
+        let Some(transaction) = self.transaction.as_ref().filter(|t| !t.implicit) else {
+            if chain == Chain::Yes {
+                let what = if commit { "COMMIT" } else { "ROLLBACK" };
+                return Err(outside(&format!("{what} AND CHAIN")));
+            }
+            let implicit = self.transaction.is_some();
+            encode::warning(self.out(), "25P01", "there is no transaction in progress");
+            if implicit {
+                if commit { self.commit(Audience::Session).await? } else { self.roll_back().await? }
+            }
+            encode::command_complete(self.out(), if commit { "COMMIT" } else { "ROLLBACK" });
+            return Ok(());
+        };
+        let next = (chain == Chain::Yes).then(|| (transaction.begin.clone(), transaction.isolation));
+        let failed = transaction.failed;
+        if commit && !failed {
+            self.commit(Audience::Session).await?;
+            encode::command_complete(self.out(), "COMMIT");
+        } else {
+            self.roll_back().await?;
+            encode::command_complete(self.out(), "ROLLBACK");
+        }
+        if let Some((begin, isolation)) = next {
+            let modes = TransactionModes { isolation, ..TransactionModes::default() };
+            self.transaction = Some(Transaction::new(&begin, modes));
+        }
+        Ok(())
+    }
+
+    /// Commits on every participant, the one that wrote last: its answer is the transaction's.
+    pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
+        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let order = transaction.in_commit_order();
+        for (index, participant) in order.iter().enumerate() {
+            let stake = if participant.wrote { Stake::Commit } else { Stake::Nothing };
+            self.current = Some(participant.place);
+            self.aim();
+            // A crash before PostgreSQL's COMMIT record is replicated rolls the writer's part back and
+            // nobody was told otherwise; after it the new leader has it. Only the client, told 08007,
+            // has to look.
+            let committed = self.exec(participant.place, "COMMIT", audience, stake).await;
+            let rolled_back = |c: &super::conn::Captured| c.tag.as_deref() == Some("ROLLBACK");
+            let failure = match committed {
+                Ok(captured) if rolled_back(&captured) => Halt::Fail(Failure::TransactionAborted),
+                Ok(_) => continue,
+                Err(halt) => halt,
+            };
+            for rest in &order[index + 1..] {
+                self.current = Some(rest.place);
+                let _ = self.exec(rest.place, "ROLLBACK", Audience::Quiet, Stake::Nothing).await;
+            }
+            self.after_transaction();
+            return Err(failure);
+        }
+        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        self.keep_settings(transaction.script, &places);
+        self.after_transaction();
+        Ok(())
+    }
+
+    /// Rolls back on every participant. A connection that breaks on the way has done so, too.
+    pub(super) async fn roll_back(&mut self) -> Result<(), Halt> {
+        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        for participant in transaction.in_commit_order() {
+            if self.slots[participant.place].is_none() {
+                continue;
+            }
+            self.current = Some(participant.place);
+            self.aim();
+            let result = self.exec(participant.place, "ROLLBACK", Audience::Session, Stake::Nothing).await;
+            if let Err(Halt::End(ended)) = result {
+                return Err(Halt::End(ended));
+            }
+        }
+        self.after_transaction();
+        Ok(())
+    }
+
+    /// SETs of a committed transaction are the session's.
+    fn keep_settings(&mut self, script: Vec<Step>, places: &[usize]) {
+        let before = self.settings.latest();
+        for step in script {
+            if let Step::Set { name, sql, local: false } = step {
+                self.settings.record(name.as_deref(), &sql);
+            }
+        }
+        let latest = self.settings.latest();
+        for place in places {
+            if let Some(conn) = self.slots[*place].as_mut().filter(|conn| conn.settings_seen == before) {
+                conn.settings_seen = latest;
+            }
+        }
+    }
+
+    /// A transaction has ended behind our back.
+    pub(super) fn end_transaction(&mut self) {
+        self.transaction = None;
+        self.after_transaction();
+    }
+
+    fn after_transaction(&mut self) {
+        self.statements.clear_portals();
+        self.search_path = None;
+    }
+
+    /// A cancel request means the current backend.
+    pub(super) fn aim(&mut self) {
+        let target = self.current.and_then(|place| self.slots[place].as_ref()).map(super::Conn::target);
+        self.entered.session.aim(target);
+    }
+
+    /// Runs a statement on every participant.
+    pub(super) async fn on_participants(&mut self, sql: &str) -> Result<(), Halt> {
+        let places: Vec<usize> =
+            self.transaction.iter().flat_map(|t| t.participants.iter().map(|p| p.place)).collect();
+        for (index, place) in places.into_iter().enumerate() {
+            self.current = Some(place);
+            self.aim();
+            let audience = if index == 0 { Audience::Session } else { Audience::Quiet };
+            self.exec(place, sql, audience, Stake::Nothing).await?;
+        }
+        Ok(())
+    }
+
+    async fn savepoint(&mut self, name: &str) -> Result<(), Halt> {
+        if !self.in_block() {
+            return Err(outside("SAVEPOINT"));
+        }
+        self.on_participants(&format!("SAVEPOINT {}", quoted(name))).await?;
+        if let Some(transaction) = &mut self.transaction {
+            transaction.script.push(Step::Savepoint(name.to_owned()));
+        }
+        encode::command_complete(self.out(), "SAVEPOINT");
+        Ok(())
+    }
+
+    async fn release(&mut self, name: &str) -> Result<(), Halt> {
+        if !self.in_block() {
+            return Err(outside("RELEASE SAVEPOINT"));
+        }
+        let position = self.live_savepoint(name)?;
+        self.on_participants(&format!("RELEASE SAVEPOINT {}", quoted(name))).await?;
+        if let Some(transaction) = &mut self.transaction {
+            transaction.release(position);
+        }
+        encode::command_complete(self.out(), "RELEASE");
+        Ok(())
+    }
+
+    async fn roll_back_to(&mut self, name: &str) -> Result<(), Halt> {
+        if !self.in_block() {
+            return Err(outside("ROLLBACK TO SAVEPOINT"));
+        }
+        if self.transaction.as_ref().is_some_and(|t| t.lost) {
+            return Err(Failure::TransactionLost.into());
+        }
+        let position = self.live_savepoint(name)?;
+        self.on_participants(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name))).await?;
+        if let Some(transaction) = &mut self.transaction {
+            transaction.script.truncate(position + 1);
+            transaction.failed = false;
+        }
+        self.search_path = None;
+        encode::command_complete(self.out(), "ROLLBACK");
+        Ok(())
+    }
+
+    fn live_savepoint(&self, name: &str) -> Result<usize, Halt> {
+        let found = self.transaction.as_ref().and_then(|t| t.savepoint(name));
+        found.ok_or_else(|| Refusal::new("3B001", format!("savepoint \"{name}\" does not exist")).into())
+    }
+
+    async fn set_modes(&mut self, modes: TransactionModes, text: &str) -> Result<(), Halt> {
+        if self.in_block() {
+            self.on_participants(text).await?;
+            if let Some(transaction) = &mut self.transaction {
+                transaction.script.push(Step::Modes(text.to_owned()));
+                transaction.isolation = modes.isolation.or(transaction.isolation);
+            }
+        } else {
+            let words = "SET TRANSACTION can only be used in transaction blocks";
+            encode::warning(self.out(), "25P01", words);
+        }
+        encode::command_complete(self.out(), "SET");
+        Ok(())
+    }
+
+    pub(super) fn in_block(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|t| !t.implicit)
+    }
+}
+
+fn chain_of(chain: bool) -> Chain {
+    if chain { Chain::Yes } else { Chain::No }
+}
+
+fn starts_with_start(text: &str) -> bool {
+    text.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("start"))
+}
+
+fn outside(what: &str) -> Halt {
+    Refusal::new("25P01", format!("{what} can only be used in transaction blocks")).into()
+}

@@ -1,0 +1,201 @@
+//! Statements that every group runs: DDL, maintenance, and `create_distributed_table`.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use coordinator::catalogue::bootstrap::distribute_table_sql;
+use coordinator::catalogue::cache::LEASE;
+
+use super::conn::{Audience, Stake};
+use super::plans::Planned;
+use super::{Session, TransactionStatus};
+use crate::analysis::{Ddl, Distribute, EachGroup, Plan, Refusal};
+use crate::failure::{Failure, Halt, Partly};
+use crate::protocol::{encode, frame};
+
+impl Session {
+    /// Runs DDL on every group, in a transaction of its own on each. These are committed only when
+    /// all groups have done it.
+    pub(super) async fn ddl(&mut self, statements: &[(&str, &Ddl)]) -> Result<(), Halt> {
+        if self.transaction.is_some() {
+            return Err(Refusal::unsupported("DDL in a transaction block is not supported yet")
+                .hint("Run the statement alone, outside of BEGIN and COMMIT.")
+                .into());
+        }
+        if let [(text, ddl)] = statements
+            && ddl.outside_transaction
+        {
+            return self.plainly(text).await;
+        }
+        let texts: Vec<String> = statements.iter().map(|(text, _)| (*text).to_owned()).collect();
+        let tags = self.on_every_group(&texts).await?;
+        for tag in tags {
+            encode::command_complete(self.out(), &tag);
+        }
+        Ok(())
+    }
+
+    /// A Query of nothing but DDL: all of it or nothing of it, as in PostgreSQL.
+    pub(super) async fn ddl_batch(&mut self, planned: &Planned) -> Result<(), Halt> {
+        let mut statements = Vec::new();
+        for statement in &planned.statements {
+            if let Ok(Plan::Ddl(ddl)) = &statement.plan {
+                if ddl.outside_transaction {
+                    let words = "this statement cannot run together with others in one Query";
+                    return Err(Refusal::new("25001", words).into());
+                }
+                statements.push((statement.text.as_str(), ddl));
+            }
+        }
+        self.ddl(&statements).await
+    }
+
+    /// `SELECT create_distributed_table(...)`.
+    pub(super) async fn distribute(&mut self, distribute: &Distribute) -> Result<(), Halt> {
+        if self.transaction.is_some() {
+            let words = "create_distributed_table in a transaction block is not supported yet";
+            return Err(Refusal::unsupported(words).into());
+        }
+        let table = &distribute.table;
+        let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
+        self.on_every_group(&[sql]).await?;
+        encode::one_column(self.out(), "create_distributed_table", 2278, 4);
+        encode::one_value(self.out(), b"");
+        encode::command_complete(self.out(), "SELECT 1");
+        Ok(())
+    }
+
+    /// VACUUM and the like: each group for itself, one after the other.
+    pub(super) async fn each_group(&mut self, each: EachGroup, text: &str) -> Result<(), Halt> {
+        if self.transaction.is_some() {
+            let words = "maintenance of all groups in a transaction block is not supported";
+            let state = if each.outside_transaction { "25001" } else { "0A000" };
+            return Err(Refusal::new(state, words).hint("Run it outside of BEGIN and COMMIT.").into());
+        }
+        self.plainly(text).await
+    }
+
+    /// Runs a statement on every group, outside of transaction blocks.
+    async fn plainly(&mut self, text: &str) -> Result<(), Halt> {
+        let mut tag = String::new();
+        for place in 0..self.slots.len() {
+            let result = match self.enter_bare(place).await {
+                Ok(()) => {
+                    let audience = if place == 0 { Audience::Session } else { Audience::Quiet };
+                    self.exec(place, text, audience, Stake::Commit).await
+                }
+                Err(halt) => Err(halt),
+            };
+            match result {
+                Ok(captured) => tag = captured.tag.unwrap_or_default(),
+                Err(Halt::Fail(error)) => {
+                    self.catalogue_changed().await;
+                    return Err(self.partly(place, place, error).into());
+                }
+                Err(halt) => return Err(halt),
+            }
+        }
+        self.catalogue_changed().await;
+        encode::command_complete(self.out(), &tag);
+        Ok(())
+    }
+
+    /// Runs statements in one transaction on every group and commits all of them, in ascending order
+    /// so that two such never wait for each other. Gives the tags.
+    async fn on_every_group(&mut self, statements: &[String]) -> Result<Vec<String>, Halt> {
+        let mut tags = Vec::new();
+        for place in 0..self.slots.len() {
+            match self.begin_on(place, statements).await {
+                Ok(of_group) => tags = of_group,
+                Err(halt) => {
+                    self.undo(place).await?;
+                    return Err(halt);
+                }
+            }
+        }
+        for place in 0..self.slots.len() {
+            self.current = Some(place);
+            self.aim();
+            // A crash here leaves the groups before this one with the change and the others without:
+            // the client is told which, and repeats it with IF [NOT] EXISTS.
+            let committed = self.exec(place, "COMMIT", Audience::Quiet, Stake::Commit).await;
+            if let Err(halt) = committed {
+                self.undo(self.slots.len() - 1).await?;
+                self.catalogue_changed().await;
+                return match halt {
+                    Halt::Fail(error) => Err(self.partly(place, place, error).into()),
+                    halt => Err(halt),
+                };
+            }
+        }
+        self.catalogue_changed().await;
+        Ok(tags)
+    }
+
+    async fn begin_on(&mut self, place: usize, statements: &[String]) -> Result<Vec<String>, Halt> {
+        self.enter_bare(place).await?;
+        let audience = if place == 0 { Audience::Session } else { Audience::Quiet };
+        self.exec(place, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", Audience::Quiet, Stake::Nothing)
+            .await?;
+        let mut tags = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let captured = self.exec(place, statement, audience, Stake::Nothing).await?;
+            tags.push(captured.tag.unwrap_or_default());
+        }
+        Ok(tags)
+    }
+
+    /// Rolls back what is open on the groups up to this place.
+    async fn undo(&mut self, last: usize) -> Result<(), Halt> {
+        for place in 0..=last {
+            let open = |conn: &super::Conn| conn.status != TransactionStatus::Idle;
+            if self.slots[place].as_ref().is_some_and(open) {
+                self.current = Some(place);
+                self.aim();
+                let undone = self.exec(place, "ROLLBACK", Audience::Quiet, Stake::Nothing).await;
+                if let Err(Halt::End(ended)) = undone {
+                    return Err(ended.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A failure on the group at `failed`; it is done on those before `done`.
+    fn partly(&self, done: usize, failed: usize, error: Failure) -> Failure {
+        let groups = self.shared.groups.groups();
+        if done == 0 && !matches!(error, Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }) {
+            return error;
+        }
+        Failure::Partly(Box::new(Partly {
+            done: groups[..done].to_vec(),
+            failed: groups[failed],
+            untried: groups[failed + 1..].to_vec(),
+            error,
+        }))
+    }
+
+    /// Tables may be others than before: nobody may route by what was before.
+    async fn catalogue_changed(&mut self) {
+        self.search_path = None;
+        let deadline = Instant::now() + LEASE;
+        let refreshed = self.database.refresh_all(deadline).await;
+        let versions = self.database.versions();
+        let everywhere = refreshed.iter().all(|(_, result)| result.is_ok())
+            && self.shared.peers.have_seen(&self.database_name(), &versions, deadline).await;
+        if !everywhere {
+            // Whoever has not answered may rely on what it knows for as long as its lease lasts.
+            tokio::time::sleep_until((deadline + LEASE).into()).await;
+        }
+    }
+}
+
+/// Takes a RowDescription that stands at `mark` out again.
+pub(super) fn without_description(out: &mut BytesMut, mark: usize) {
+    if out.get(mark) == Some(&b'T')
+        && let Ok(Some(found)) = frame::peek(&out[mark..], usize::MAX)
+    {
+        let rest = out.split_off(mark);
+        out.extend_from_slice(&rest[found.len..]);
+    }
+}

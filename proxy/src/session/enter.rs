@@ -1,0 +1,345 @@
+//! Making a group's backend ready for the next statement: connected, with the session's settings, in
+//! its transaction; and waiting for what backends owe.
+
+use super::conn::{Audience, Captured, Conn, Kind, Stake};
+use super::io::{self, Event, Wait};
+use super::transaction::{Participant, Transaction, second_snapshot, second_writer};
+use super::{Session, relay};
+use crate::analysis::{Access, Isolation};
+use crate::failure::{Ended, Failure, Halt};
+use crate::protocol::encode::{self, TransactionStatus};
+
+/// Which protocol the messages are of that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    Simple,
+    Extended,
+}
+
+impl Session {
+    /// Makes the backend of a group the current one and ready for a statement with this access.
+    pub(super) async fn enter(&mut self, place: usize, access: Access, style: Style) -> Result<(), Halt> {
+        self.enter_bare(place).await?;
+        self.admit(place, access, style).await?;
+        // `admit` may have asked another participant.
+        self.enter_bare(place).await?;
+        self.engage(place, access, style);
+        Ok(())
+    }
+
+    /// As [`Session::enter`], outside of the transaction.
+    pub(super) async fn enter_bare(&mut self, place: usize) -> Result<(), Halt> {
+        if self.current != Some(place) {
+            self.settle().await?;
+            self.current = None;
+            let owed = self.engaged(place);
+            if !owed
+                && let Some(conn) = &mut self.slots[place]
+                && !io::still_there(conn).await
+            {
+                self.broke(place, "it was closed while idle")?;
+                if self.told.skip {
+                    return Err(Halt::Skip);
+                }
+            }
+            if self.slots[place].is_none() {
+                self.open(place, self.shared.limits.leader_wait).await?;
+            }
+            self.current = Some(place);
+            let target = self.slots[place].as_ref().map(Conn::target);
+            self.entered.session.aim(target);
+        }
+        if self.slots[place].is_none() {
+            self.open(place, self.shared.limits.leader_wait).await?;
+            let target = self.slots[place].as_ref().map(Conn::target);
+            self.entered.session.aim(target);
+        }
+        let latest = self.settings.latest();
+        if self.slots[place].as_ref().is_some_and(|conn| conn.settings_seen != latest) && !self.engaged(place) {
+            self.replay_settings(place).await?;
+        }
+        Ok(())
+    }
+
+    /// The group for a statement that may run on any: one that works for the session already, else its
+    /// home; another one takes over as home when that one has no leader.
+    pub(super) async fn any_place(&mut self) -> Result<usize, Halt> {
+        let working = self.transaction.as_ref().and_then(Transaction::preferred);
+        if let Some(place) = working.or(self.pipeline.touched.first().copied()) {
+            return Ok(place);
+        }
+        if self.slots[self.home].is_some() {
+            return Ok(self.home);
+        }
+        self.settle().await?;
+        let patience = self.shared.limits.leader_wait;
+        let Err(first) = self.open(self.home, patience).await else { return Ok(self.home) };
+        if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
+            return Err(first);
+        }
+        for place in (0..self.slots.len()).filter(|place| *place != self.home) {
+            if self.slots[place].is_some() || self.open(place, patience / 10).await.is_ok() {
+                self.home = place;
+                return Ok(place);
+            }
+        }
+        Err(first)
+    }
+
+    /// Whether the backend at `place` is within a transaction of the session.
+    fn engaged(&self, place: usize) -> bool {
+        self.pipeline.touched.contains(&place)
+            || self.transaction.as_ref().is_some_and(|t| t.participates(place))
+    }
+
+    pub(super) async fn open(&mut self, place: usize, patience: std::time::Duration) -> Result<(), Halt> {
+        let group = self.group(place);
+        let max = self.shared.limits.max_message;
+        let (conn, parameters) =
+            Conn::open(&*self.shared.groups, group, &self.startup, patience, max).await?;
+        if self.told.parameters.is_empty() {
+            let owned = parameters.iter().map(|(name, value)| (name.to_vec(), value.to_vec()));
+            self.told.parameters.extend(owned);
+        }
+        self.slots[place] = Some(conn);
+        Ok(())
+    }
+
+    /// Gives a backend the settings that it has not seen.
+    async fn replay_settings(&mut self, place: usize) -> Result<(), Halt> {
+        let seen = self.slots[place].as_ref().map_or(0, |conn| conn.settings_seen);
+        for sql in self.settings.since(seen) {
+            self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
+        }
+        if let Some(conn) = &mut self.slots[place] {
+            conn.settings_seen = self.settings.latest();
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction, or the pipeline, may use this group so.
+    async fn admit(&mut self, place: usize, access: Access, style: Style) -> Result<(), Halt> {
+        let Some(transaction) = &self.transaction else {
+            if style == Style::Extended && access == Access::Write {
+                if let Some(writer) = self.pipeline.writer.filter(|w| *w != place) {
+                    return Err(second_writer(self.group(writer), self.group(place)).into());
+                }
+                self.pipeline.writer = Some(place);
+            }
+            return Ok(());
+        };
+        if let Some(writer) = transaction.other_writer(place).filter(|_| access == Access::Write) {
+            return Err(second_writer(self.group(writer), self.group(place)).into());
+        }
+        let Some(other) = transaction.other_touched(place) else {
+            return Ok(());
+        };
+        let isolation = match transaction.isolation {
+            Some(isolation) => isolation,
+            None => self.ask_isolation(other).await?,
+        };
+        if isolation != Isolation::ReadCommitted {
+            return Err(second_snapshot(self.group(other), self.group(place)).into());
+        }
+        Ok(())
+    }
+
+    /// The level of a transaction that was begun without naming one.
+    async fn ask_isolation(&mut self, participant: usize) -> Result<Isolation, Halt> {
+        self.enter_bare(participant).await?;
+        let captured = self.exec(participant, "SHOW transaction_isolation", Audience::Quiet, Stake::Nothing);
+        let isolation = match captured.await?.value.as_deref() {
+            Some(b"read committed" | b"read uncommitted") => Isolation::ReadCommitted,
+            _ => Isolation::Serializable,
+        };
+        if let Some(transaction) = &mut self.transaction {
+            transaction.isolation = Some(isolation);
+        }
+        Ok(isolation)
+    }
+
+    /// Lets the backend join the transaction, if there is one and it has not.
+    pub(super) fn join(&mut self, place: usize) {
+        let Some(conn) = &mut self.slots[place] else { return };
+        let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else { return };
+        // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
+        // cannot run outside of its transaction.
+        conn.extended(&transaction.begin);
+        for step in &transaction.script {
+            conn.extended(&step.sql());
+        }
+        transaction.participants.push(Participant { place, touched: false, wrote: false });
+    }
+
+    /// Lets the backend join and notes what the client's next statement does there.
+    pub(super) fn engage(&mut self, place: usize, access: Access, style: Style) {
+        self.join(place);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.use_at(place, access);
+        }
+        let Some(conn) = &mut self.slots[place] else { return };
+        if style == Style::Extended && !conn.unsynced {
+            conn.unsynced = true;
+            if !self.pipeline.touched.contains(&place) {
+                self.pipeline.touched.push(place);
+            }
+        }
+    }
+
+    /// Waits until nothing is owed.
+    ///
+    /// # Errors
+    /// [`Halt::Skip`] when an error has come that makes the client's messages skipped until Sync.
+    pub(super) async fn settle(&mut self) -> Result<(), Halt> {
+        if let Some(place) = self.current {
+            self.drain(place).await?;
+        }
+        if self.told.skip { Err(Halt::Skip) } else { Ok(()) }
+    }
+
+    /// Waits until the backend owes nothing.
+    pub(super) async fn drain(&mut self, place: usize) -> Result<(), Ended> {
+        if let Some(conn) = &mut self.slots[place]
+            && let Some(last) = conn.expect.back()
+            && !matches!(last.kind, Kind::Query | Kind::Sync)
+        {
+            encode::empty(&mut conn.output, b'H');
+        }
+        while self.slots[place].as_ref().is_some_and(|conn| !conn.expect.is_empty()) {
+            if self.told.copy_in {
+                // The client's CopyData come next; until then the answer cannot end.
+                return Ok(());
+            }
+            self.answers(place).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next answers of a backend, and passes them on.
+    pub(super) async fn answers(&mut self, place: usize) -> Result<(), Ended> {
+        match io::turn(&mut self.client, &mut self.slots, Some(place), Wait::Answers).await {
+            Event::Backend => self.relayed(place),
+            Event::Broken(place, why) => self.broke(place, &why),
+            Event::ClientGone => Err(Ended::ByClient),
+            Event::Client | Event::Written => Ok(()),
+        }
+    }
+
+    /// Something has arrived from a backend.
+    pub(super) fn relayed(&mut self, place: usize) -> Result<(), Ended> {
+        let Some(conn) = &mut self.slots[place] else { return Ok(()) };
+        let max = self.shared.limits.max_message;
+        if let Err(error) = relay::relay(conn, &mut self.client.output, &mut self.told, max) {
+            tracing::warn!(group = %conn.group, %error, "a backend broke the protocol");
+            return self.broke(place, &error.to_string());
+        }
+        if std::mem::take(&mut self.told.error) {
+            if let Some(transaction) = &mut self.transaction {
+                transaction.failed = true;
+            }
+            if self.told.skip {
+                self.drop_held();
+            }
+        }
+        let Some(conn) = &self.slots[place] else { return Ok(()) };
+        if conn.expect.is_empty() && !conn.unsynced && conn.status_is_clients {
+            let status = conn.status;
+            self.follow(place, status);
+        }
+        Ok(())
+    }
+
+    /// A statement of the client may have begun or ended a transaction without our noticing before.
+    fn follow(&mut self, place: usize, status: TransactionStatus) {
+        match (&self.transaction, status) {
+            (None, TransactionStatus::InBlock) => self.transaction = Some(Transaction::adopted(place, false)),
+            (None, TransactionStatus::Failed) => self.transaction = Some(Transaction::adopted(place, true)),
+            (Some(t), TransactionStatus::Idle) if t.participates(place) => {
+                tracing::debug!("a transaction ended by itself");
+                self.end_transaction();
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection to a backend has ended.
+    pub(super) fn broke(&mut self, place: usize, why: &str) -> Result<(), Ended> {
+        let Some(conn) = self.slots[place].take() else { return Ok(()) };
+        tracing::debug!(group = %conn.group, why, owed = conn.expect.len(), "a backend is gone");
+        if conn.passing.0 > 0 && conn.passing.1 {
+            // The client holds a part of a message: nothing that follows could be told from its rest.
+            return Err(Ended::ByClient);
+        }
+        if self.current == Some(place) {
+            self.current = None;
+            self.entered.session.aim(None);
+        }
+        self.pipeline.touched.retain(|touched| *touched != place);
+        self.told.copy_in = false;
+        self.cursors.retain(|_, at| *at != place);
+        let engaged = self.transaction.as_ref().is_some_and(|t| t.participates(place));
+        if let Some(transaction) = self.transaction.as_mut().filter(|_| engaged) {
+            transaction.lose(place);
+        }
+        let status = self.status();
+        let unanswered = relay::answer_for(&conn, why, status, &mut self.client.output);
+        if unanswered.skip {
+            self.told.skip = true;
+            self.drop_held();
+        }
+        if let Some(transaction) = self.transaction.as_mut().filter(|_| engaged)
+            && unanswered.ended == 0
+            && !unanswered.skip
+        {
+            transaction.untold = Some(conn.broken(why.to_owned()));
+        }
+        self.last_break = why.to_owned();
+        Ok(())
+    }
+
+    /// Runs a statement of our own and waits for its answer.
+    ///
+    /// # Errors
+    /// With PostgreSQL's error, or the end of the connection.
+    pub(super) async fn exec(
+        &mut self,
+        place: usize,
+        sql: &str,
+        audience: Audience,
+        stake: Stake,
+    ) -> Result<Captured, Halt> {
+        let group = self.group(place);
+        if let Some(conn) = &mut self.slots[place] {
+            conn.captured = Captured::default();
+            conn.query(sql, audience, stake);
+        }
+        self.drain(place).await?;
+        self.take_captured(place, group, stake)
+    }
+
+    /// What a drained backend said to the session itself.
+    pub(super) fn take_captured(
+        &mut self,
+        place: usize,
+        group: shard::id::GroupId,
+        stake: Stake,
+    ) -> Result<Captured, Halt> {
+        let Some(conn) = &mut self.slots[place] else {
+            let why = std::mem::take(&mut self.last_break);
+            let failure = match stake {
+                Stake::Nothing => Failure::Broken { group, why },
+                Stake::Commit => Failure::CommitBroken { group, why },
+            };
+            // Told now, by this error.
+            if let Some(transaction) = &mut self.transaction {
+                transaction.untold = None;
+            }
+            return Err(Halt::Fail(failure));
+        };
+        let mut captured = std::mem::take(&mut conn.captured);
+        match captured.error.take() {
+            Some(error) => Err(Halt::Fail(error)),
+            None => Ok(captured),
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
+//!
+//! A Parse is held back until its Bind says where it belongs; if something else comes first, any group
+//! gets it, so that PostgreSQL's errors and descriptions appear where the client expects them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Session;
+use super::conn::{Audience, Captured, Conn, Kind, Stake};
+use super::enter::Style;
+use super::plans::Planned;
+use super::simple::Placed;
+use super::statements::{Portal, Statement};
+use crate::analysis::{Access, Form, Format, Parameter, Plan, Query, Refusal, SessionCommand};
+use crate::failure::{Ended, Failure, Halt};
+use crate::protocol::encode;
+use crate::protocol::frontend::{Bind, Execute, Named, Parse};
+
+impl Session {
+    /// Handles any of them but Sync.
+    pub(super) async fn extended(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
+        if self.told.skip {
+            return Ok(());
+        }
+        let handled = match tag {
+            b'P' => self.parse(message).await,
+            b'B' => self.bind(message).await,
+            b'D' => self.describe(message).await,
+            b'E' => self.execute(message).await,
+            b'C' => self.close_named(message).await,
+            _ => self.flush().await,
+        };
+        match handled {
+            Ok(()) | Err(Halt::Skip) => Ok(()),
+            Err(Halt::End(ended)) => Err(ended),
+            Err(Halt::Fail(failure)) => {
+                self.fail(failure).await?;
+                self.told.skip = true;
+                self.drop_held();
+                Ok(())
+            }
+        }
+    }
+
+    async fn parse(&mut self, message: &[u8]) -> Result<(), Halt> {
+        self.release_held().await?;
+        let parse = Parse::read(Self::body(message))?;
+        if !parse.name.is_empty() {
+            let name = || String::from_utf8_lossy(parse.name).into_owned();
+            if self.statements.get(parse.name).is_some() {
+                return Err(Failure::StatementExists(name()).into());
+            }
+            self.bound_statements()?;
+        }
+        let text = self.readable(parse.query)?;
+        let planned = self.plan(text).await?;
+        let plan = planned.only()?;
+        self.check_failed(plan)?;
+        if let Err(refusal) = plan {
+            return Err(refusal.clone().into());
+        }
+        let statement = Arc::new(Statement {
+            number: self.statements.number(),
+            name: parse.name.to_vec(),
+            message: Bytes::copy_from_slice(message),
+            text: text.to_owned(),
+            types: parse.types,
+        });
+        let relayed = relayed(plan).is_some();
+        if let Ok(Plan::Judge(refusal)) = plan {
+            let refusal = refusal.clone();
+            return self.judge(text.as_bytes(), &refusal).await;
+        }
+        self.statements.put(Arc::clone(&statement), planned);
+        if relayed {
+            self.statements.held = Some(statement);
+        } else {
+            self.settle().await?;
+            encode::empty(self.out(), b'1');
+        }
+        Ok(())
+    }
+
+    /// Sends a Parse that was held back to any group.
+    async fn release_held(&mut self) -> Result<(), Halt> {
+        let Some(statement) = self.statements.held.take() else { return Ok(()) };
+        let place = self.any_place().await?;
+        self.enter_bare(place).await?;
+        self.join(place);
+        self.mark_pipeline(place);
+        if let Some(conn) = &mut self.slots[place] {
+            conn.close_stale();
+            conn.parse(&statement.name, statement.number, &statement.message, Audience::Client);
+        }
+        Ok(())
+    }
+
+    /// A Parse that was held back, or whose ParseComplete did not come, was skipped.
+    pub(super) fn drop_held(&mut self) {
+        if let Some(statement) = self.statements.held.take() {
+            self.statements.remove(&statement.name);
+        }
+    }
+
+    /// Sends a statement to the backend at `place`, if it does not hold it.
+    fn supply(&mut self, place: usize, statement: &Arc<Statement>) {
+        let held = self.statements.held.take_if(|held| held.number == statement.number).is_some();
+        let Some(conn) = &mut self.slots[place] else { return };
+        if !conn.stale.is_empty() {
+            conn.close_stale();
+        }
+        if held {
+            conn.parse(&statement.name, statement.number, &statement.message, Audience::Client);
+        } else if !conn.holds(&statement.name, statement.number) {
+            conn.parse(&statement.name, statement.number, &statement.message, Audience::Silent);
+        }
+    }
+
+    fn mark_pipeline(&mut self, place: usize) {
+        if let Some(conn) = self.slots[place].as_mut().filter(|conn| !conn.unsynced) {
+            conn.unsynced = true;
+            if !self.pipeline.touched.contains(&place) {
+                self.pipeline.touched.push(place);
+            }
+        }
+    }
+
+    async fn bind(&mut self, message: &[u8]) -> Result<(), Halt> {
+        let bind = Bind::read(Self::body(message))?;
+        let (statement, planned) = self.statement(bind.statement).await?;
+        if self.statements.held.as_ref().is_some_and(|held| held.number != statement.number) {
+            self.release_held().await?;
+        }
+        let plan = planned.only()?;
+        self.check_failed(plan)?;
+        let Some(query) = relayed(plan) else {
+            return self.bind_own(&bind, statement, planned).await;
+        };
+        let parameters: Vec<Parameter<'_>> = bind
+            .each()
+            .enumerate()
+            .map(|(index, (binary, value))| Parameter {
+                value,
+                format: if binary { Format::Binary } else { Format::Text },
+                type_oid: statement.types.get(index).copied().filter(|oid| *oid != 0),
+            })
+            .collect();
+        for (_, value) in bind.each() {
+            self.readable_value(value)?;
+        }
+        let routed = match query {
+            Some(query) => match self.route(query, &parameters, &planned).await {
+                Ok(routed) => routed,
+                Err(Halt::Fail(failure)) => {
+                    // PostgreSQL's own objection to the Parse comes first.
+                    self.release_held().await?;
+                    return Err(Halt::Fail(failure));
+                }
+                Err(halt) => return Err(halt),
+            },
+            None => Placed::One(self.any_place().await?),
+        };
+        let access = query.map_or(Access::Read, |query| query.access);
+        match routed {
+            Placed::One(place) => {
+                if let Some(query) = query {
+                    self.note_cursor(&query.form, place);
+                }
+                self.enter(place, access, Style::Extended).await?;
+                self.supply(place, &statement);
+                if let Some(conn) = &mut self.slots[place] {
+                    conn.output.extend_from_slice(message);
+                    conn.owes(Kind::Bind, Audience::Client, Stake::Nothing);
+                }
+                self.statements.put_portal(bind.portal, Portal::At { place, access });
+            }
+            Placed::Many(places) => {
+                self.release_held().await?;
+                self.settle().await?;
+                encode::empty(self.out(), b'2');
+                let bind_message = Bytes::copy_from_slice(message);
+                let portal =
+                    Portal::Many { places, bind: bind_message, statement, planned, bound: Vec::new() };
+                self.statements.put_portal(bind.portal, portal);
+            }
+        }
+        Ok(())
+    }
+
+    async fn bind_own(
+        &mut self,
+        bind: &Bind<'_>,
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+    ) -> Result<(), Halt> {
+        self.settle().await?;
+        if bind.each().next().is_some() {
+            let words = "bind message supplies parameters, but the statement has none";
+            return Err(Refusal::new("08P01", words).into());
+        }
+        encode::empty(self.out(), b'2');
+        self.statements.put_portal(bind.portal, Portal::Own { statement, planned });
+        Ok(())
+    }
+
+    /// A prepared statement with a plan that is still right.
+    async fn statement(&mut self, name: &[u8]) -> Result<(Arc<Statement>, Arc<Planned>), Halt> {
+        let Some((statement, planned)) = self.statements.get(name).cloned() else {
+            return Err(Failure::NoStatement(String::from_utf8_lossy(name).into_owned()).into());
+        };
+        if self.is_current(&planned).await? {
+            return Ok((statement, planned));
+        }
+        let planned = self.plan(&statement.text).await?;
+        self.statements.put(Arc::clone(&statement), Arc::clone(&planned));
+        Ok((statement, planned))
+    }
+
+    async fn describe(&mut self, message: &[u8]) -> Result<(), Halt> {
+        match Named::read(Self::body(message))? {
+            Named::Statement(name) => {
+                let Some((statement, planned)) = self.statements.get(name).cloned() else {
+                    return Err(Failure::NoStatement(String::from_utf8_lossy(name).into_owned()).into());
+                };
+                let plan = planned.only()?;
+                if relayed(plan).is_none() {
+                    self.settle().await?;
+                    encode::no_parameters(self.out());
+                    describe_own(plan, self.out());
+                    return Ok(());
+                }
+                if self.statements.held.as_ref().is_some_and(|held| held.number != statement.number) {
+                    self.release_held().await?;
+                }
+                let place = self.any_place().await?;
+                self.enter_bare(place).await?;
+                self.join(place);
+                self.mark_pipeline(place);
+                self.supply(place, &statement);
+                self.send_on(place, Kind::Describe, message);
+            }
+            Named::Portal(name) => {
+                self.release_held().await?;
+                match self.statements.portal(name).cloned() {
+                    Some(Portal::At { place, .. }) => {
+                        self.enter(place, Access::Read, Style::Extended).await?;
+                        self.send_on(place, Kind::Describe, message);
+                    }
+                    Some(Portal::Many { places, .. }) => {
+                        let first = places[0];
+                        self.enter(first, Access::Read, Style::Extended).await?;
+                        self.bind_one(first, name);
+                        self.send_on(first, Kind::Describe, message);
+                    }
+                    Some(Portal::Own { planned, .. }) => {
+                        self.settle().await?;
+                        let plan = planned.only()?;
+                        describe_own(plan, self.out());
+                    }
+                    Some(Portal::Done) => {
+                        self.settle().await?;
+                        encode::empty(self.out(), b'n');
+                    }
+                    None => {
+                        return Err(Failure::NoPortal(String::from_utf8_lossy(name).into_owned()).into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_on(&mut self, place: usize, kind: Kind, message: &[u8]) {
+        if let Some(conn) = &mut self.slots[place] {
+            conn.output.extend_from_slice(message);
+            conn.owes(kind, Audience::Client, Stake::Nothing);
+        }
+    }
+
+    /// Binds a portal of several groups on one of them.
+    fn bind_one(&mut self, place: usize, name: &[u8]) {
+        let Some(Portal::Many { bind, statement, bound, .. }) = self.statements.portal_mut(name) else {
+            return;
+        };
+        if bound.contains(&place) {
+            return;
+        }
+        bound.push(place);
+        let (bind, statement) = (bind.clone(), Arc::clone(statement));
+        let Some(conn) = &mut self.slots[place] else { return };
+        conn.close_stale();
+        if !conn.holds(&statement.name, statement.number) {
+            conn.parse(&statement.name, statement.number, &statement.message, Audience::Silent);
+        }
+        conn.output.extend_from_slice(&bind);
+        conn.owes(Kind::Bind, Audience::Silent, Stake::Nothing);
+    }
+
+    async fn execute(&mut self, message: &[u8]) -> Result<(), Halt> {
+        self.release_held().await?;
+        let execute = Execute::read(Self::body(message))?;
+        match self.statements.portal(execute.portal).cloned() {
+            Some(Portal::At { place, access }) => {
+                self.enter(place, access, Style::Extended).await?;
+                self.send_on(place, Kind::Execute, message);
+                Ok(())
+            }
+            Some(Portal::Many { places, planned, .. }) => {
+                if execute.limit != 0 {
+                    let words = "a limit of rows on a result of several groups is not supported";
+                    return Err(Refusal::unsupported(words).hint("Fetch all rows at once.").into());
+                }
+                let query = match planned.only()? {
+                    Ok(Plan::Query(query)) => query.clone(),
+                    _ => return Err(Refusal::unsupported("this portal cannot be executed").into()),
+                };
+                for place in &places {
+                    self.enter(*place, Access::Read, Style::Extended).await?;
+                    self.bind_one(*place, execute.portal);
+                    self.settle().await?;
+                }
+                for (index, place) in places.iter().enumerate() {
+                    if let Some(conn) = &mut self.slots[*place] {
+                        let audience = if index == 0 { Audience::MergeFirst } else { Audience::MergeNext };
+                        conn.captured = Captured::default();
+                        conn.output.extend_from_slice(message);
+                        conn.owes(Kind::Execute, audience, Stake::Nothing);
+                        encode::empty(&mut conn.output, b'H');
+                    }
+                }
+                self.gather(&places, &query).await
+            }
+            Some(Portal::Own { statement, planned }) => {
+                self.settle().await?;
+                self.check_failed(planned.only()?)?;
+                let plan = planned.only()?.clone();
+                self.statements.put_portal(execute.portal, Portal::Done);
+                self.execute_own(&plan, &statement, &planned).await
+            }
+            Some(Portal::Done) => {
+                self.settle().await?;
+                encode::command_complete(self.out(), "SELECT 0");
+                Ok(())
+            }
+            None => Err(Failure::NoPortal(String::from_utf8_lossy(execute.portal).into_owned()).into()),
+        }
+    }
+
+    async fn execute_own(
+        &mut self,
+        plan: &Result<Plan, Refusal>,
+        statement: &Statement,
+        planned: &Planned,
+    ) -> Result<(), Halt> {
+        let plan = plan.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
+        if let Plan::CopyIn(copy) = plan {
+            let copying =
+                super::statements::Copying { text: statement.text.clone(), plan: copy.clone() };
+            return self.begin_copy(copying, planned, false);
+        }
+        let mark = self.client.output.len();
+        self.command(plan, &statement.text, planned).await?;
+        // The row's description is Describe's to give.
+        super::ddl::without_description(&mut self.client.output, mark);
+        Ok(())
+    }
+
+    async fn close_named(&mut self, message: &[u8]) -> Result<(), Halt> {
+        self.release_held().await?;
+        match Named::read(Self::body(message))? {
+            Named::Statement(name) => {
+                self.statements.remove(name);
+                let current = self.current;
+                let mut sent = false;
+                for (place, slot) in self.slots.iter_mut().enumerate() {
+                    let Some(conn) = slot else { continue };
+                    if name.is_empty() {
+                        conn.unnamed = None;
+                    } else if conn.prepared.remove(name).is_none() {
+                        continue;
+                    }
+                    if Some(place) == current && conn.unsynced {
+                        conn.output.extend_from_slice(message);
+                        conn.owes(Kind::Close, Audience::Client, Stake::Nothing);
+                        sent = true;
+                    } else if !name.is_empty() {
+                        conn.stale.push(name.to_vec());
+                    }
+                }
+                if !sent {
+                    self.settle().await?;
+                    encode::empty(self.out(), b'3');
+                }
+            }
+            Named::Portal(name) => match self.statements.remove_portal(name) {
+                Some(Portal::At { place, .. }) if self.current == Some(place) && self.unsynced(place) => {
+                    self.send_on(place, Kind::Close, message);
+                }
+                _ => {
+                    self.settle().await?;
+                    encode::empty(self.out(), b'3');
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn unsynced(&self, place: usize) -> bool {
+        self.slots[place].as_ref().is_some_and(|conn| conn.unsynced)
+    }
+
+    async fn flush(&mut self) -> Result<(), Halt> {
+        self.release_held().await?;
+        if let Some(place) = self.current
+            && let Some(conn) = self.slots[place].as_mut().filter(|conn| conn.unsynced)
+        {
+            encode::empty(&mut conn.output, b'H');
+        }
+        Ok(())
+    }
+
+    /// The end of a pipeline, and of its implicit transaction.
+    pub(super) async fn sync(&mut self) -> Result<(), Ended> {
+        if !self.told.skip {
+            match self.release_held().await {
+                Ok(()) | Err(Halt::Skip) => {}
+                Err(Halt::End(ended)) => return Err(ended),
+                Err(Halt::Fail(failure)) => {
+                    self.fail(failure).await?;
+                    self.told.skip = true;
+                    self.drop_held();
+                }
+            }
+        }
+        if self.copy.is_some() {
+            // The copy ends by CopyDone or CopyFail, and this Sync is for nothing.
+            return Ok(());
+        }
+        if let [place] = self.pipeline.touched[..]
+            && self.current == Some(place)
+            && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
+        {
+            let writes = self.pipeline.writer == Some(place) && !self.told.skip;
+            let stake = if writes { Stake::Commit } else { Stake::Nothing };
+            if let Some(conn) = &mut self.slots[place] {
+                conn.sync(Audience::Client, stake);
+            }
+            self.pipeline.touched.clear();
+            self.pipeline.writer = None;
+            self.told.skip = false;
+            return Ok(());
+        }
+        match self.end_pipeline().await {
+            Ok(()) | Err(Halt::Skip) => {}
+            Err(Halt::End(ended)) => return Err(ended),
+            Err(Halt::Fail(failure)) => self.report(&failure),
+        }
+        self.told.skip = false;
+        if self.transaction.is_none() {
+            self.statements.clear_portals();
+        }
+        self.ready();
+        Ok(())
+    }
+
+    /// Sends Sync to all that the pipeline has touched, those that only read first; after an error
+    /// those that had none roll back.
+    pub(super) async fn end_pipeline(&mut self) -> Result<(), Halt> {
+        let failed = match self.settle().await {
+            Ok(()) => false,
+            Err(Halt::Skip) => true,
+            Err(halt) => return Err(halt),
+        };
+        let mut touched = std::mem::take(&mut self.pipeline.touched);
+        let writer = self.pipeline.writer.take();
+        touched.sort_by_key(|place| Some(*place) == writer);
+        let implicit = self.transaction.is_none();
+        let mut result = Ok(());
+        for place in touched {
+            let group = self.group(place);
+            self.current = Some(place);
+            self.aim();
+            let Some(conn) = &mut self.slots[place] else { continue };
+            conn.captured = Captured::default();
+            if failed && implicit && !conn.errored {
+                // What this group did in the pipeline must not be kept.
+                roll_back_pipeline(conn);
+            }
+            let stake =
+                if Some(place) == writer && !failed { Stake::Commit } else { Stake::Nothing };
+            conn.sync(Audience::Session, stake);
+            self.drain(place).await?;
+            if let Err(halt) = self.take_captured(place, group, stake)
+                && !failed
+                && result.is_ok()
+            {
+                result = Err(halt);
+            }
+        }
+        result
+    }
+}
+
+/// Ends the implicit transaction of a pipeline without keeping anything of it.
+fn roll_back_pipeline(conn: &mut Conn) {
+    encode::extended_statement(&mut conn.output, "ROLLBACK");
+    conn.parsing.push_back((Vec::new(), 0));
+    for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close] {
+        // It warns that there is no transaction block, which is nobody's business.
+        conn.owes(kind, Audience::Quiet, Stake::Nothing);
+    }
+}
+
+/// The query inside a plan whose messages pass to a backend; `Some(None)` for one that any group
+/// answers; `None` for what the session does itself.
+fn relayed(plan: &Result<Plan, Refusal>) -> Option<Option<&Query>> {
+    match plan {
+        Ok(Plan::Query(query)) => Some(Some(query)),
+        Ok(Plan::Session(SessionCommand::Show { .. })) => Some(None),
+        _ => None,
+    }
+}
+
+/// NoData, or the row that a statement of our own answers.
+fn describe_own(plan: &Result<Plan, Refusal>, out: &mut bytes::BytesMut) {
+    match plan {
+        Ok(Plan::Session(SessionCommand::Set { answers_row: true, .. })) => {
+            encode::one_column(out, "set_config", 25, -1);
+        }
+        Ok(Plan::Distribute(_)) => encode::one_column(out, "create_distributed_table", 2278, 4),
+        _ => encode::empty(out, b'n'),
+    }
+}
+
+/// Whether a form's answer is CopyOut.
+pub(super) fn copies_out(form: &Form) -> bool {
+    *form == Form::CopyOut
+}

@@ -1,0 +1,247 @@
+//! One client's session: its messages in order, each sent to where its rows are.
+//!
+//! `serve` reads a message, `simple` or `extended` plans it, `enter` makes the backend of its group
+//! ready for it (connected, with the session's settings, in the session's transaction), and `relay`
+//! passes the answers on.
+//!
+//! Invariants:
+//! - Answers reach the client in the order of its messages: at most one backend owes answers to the
+//!   client at a time, except within `scatter`, which reads them one after the other.
+//! - A statement is never sent twice to a backend.
+//! - At most one group is written on by a transaction or by a pipeline between two Syncs.
+
+mod commands;
+mod conn;
+mod control;
+mod copy;
+mod ddl;
+mod enter;
+mod extended;
+mod io;
+mod plans;
+mod relay;
+mod scatter;
+mod settings;
+mod simple;
+mod startup;
+mod statements;
+mod transaction;
+
+pub(crate) use plans::PlanCache;
+pub(crate) use startup::begin;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use coordinator::catalogue::cache::DatabaseCatalogue;
+
+use crate::Shared;
+use crate::cancel::Entered;
+use crate::failure::{Ended, Failure, Halt, Severity};
+use crate::protocol::encode::{self, TransactionStatus};
+use crate::protocol::frame::{self, HEADER};
+use conn::Conn;
+use copy::CopyState;
+use io::{Client, Event, Wait};
+use relay::Told;
+use settings::Settings;
+use statements::Statements;
+use transaction::Transaction;
+
+/// Answers that may be outstanding before more of the client's messages are sent on.
+const RUN_AHEAD: usize = 4096;
+
+/// A client's session. Groups are named by their place in `shared.groups.groups()`.
+#[derive(Debug)]
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    client: Client,
+    /// The backends that it holds, by place.
+    slots: Vec<Option<Conn>>,
+    /// The one that may owe answers.
+    current: Option<usize>,
+    /// Where statements run that may run anywhere.
+    home: usize,
+    /// What its backends' start-up messages say.
+    startup: Vec<(Vec<u8>, Vec<u8>)>,
+    told: Told,
+    transaction: Option<Transaction>,
+    pipeline: Pipeline,
+    settings: Settings,
+    statements: Statements,
+    /// Where its cursors are.
+    cursors: HashMap<String, usize>,
+    /// Schemas without a name in front; `None` when it may have changed.
+    search_path: Option<Arc<[String]>>,
+    /// Why the last connection to a backend broke.
+    last_break: String,
+    copy: Option<CopyState>,
+    database: Arc<DatabaseCatalogue>,
+    entered: Entered,
+}
+
+/// The messages of the extended protocol since the last Sync: one implicit transaction.
+#[derive(Debug, Default)]
+struct Pipeline {
+    /// Backends that were sent some, by place.
+    touched: Vec<usize>,
+    /// The one that it writes on.
+    writer: Option<usize>,
+}
+
+impl Session {
+    /// Serves the client until it goes.
+    pub(crate) async fn serve(&mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.take_input().await {
+                return ended;
+            }
+            match io::turn(&mut self.client, &mut self.slots, self.current, Wait::Client).await {
+                Event::Client | Event::Written => {}
+                Event::ClientGone => return Ended::ByClient,
+                Event::Backend => {
+                    if let Some(place) = self.current
+                        && let Err(ended) = self.relayed(place)
+                    {
+                        return ended;
+                    }
+                }
+                Event::Broken(place, why) => {
+                    if let Err(ended) = self.broke(place, &why) {
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Handles every message that has arrived whole.
+    async fn take_input(&mut self) -> Result<(), Ended> {
+        let mut input = std::mem::take(&mut self.client.input);
+        loop {
+            let found = frame::peek_frontend(&input, self.shared.limits.max_message)
+                .map_err(|error| Ended::Fatal(error.into()))?;
+            let Some(found) = found.filter(|f| f.len <= input.len()) else {
+                break;
+            };
+            self.handle(found.tag, &input[..found.len]).await?;
+            input.advance(found.len);
+            self.make_room().await?;
+        }
+        self.client.input = input;
+        Ok(())
+    }
+
+    /// Does not run further ahead of the backend than its buffers should hold.
+    async fn make_room(&mut self) -> Result<(), Ended> {
+        while let Some(place) = self.current
+            && let Some(conn) = &self.slots[place]
+            && (conn.output.len() > io::HIGH_WATER || conn.expect.len() > RUN_AHEAD)
+        {
+            self.answers(place).await?;
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
+        match tag {
+            b'Q' => Box::pin(self.simple(message)).await,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => Box::pin(self.extended(tag, message)).await,
+            b'S' => self.sync().await,
+            b'd' | b'c' | b'f' => Box::pin(self.copy_data(tag, message)).await,
+            b'X' => Err(Ended::ByClient),
+            b'F' => {
+                let refusal = crate::analysis::Refusal::unsupported("function calls by protocol are not supported")
+                    .hint("Use SELECT function(...).");
+                self.fail(refusal.into()).await?;
+                self.ready();
+                Ok(())
+            }
+            _ => Err(Ended::Fatal(frame::FrameError::UnknownType(tag).into())),
+        }
+    }
+
+    /// Tells the client of a failure, after the answers that come before it.
+    async fn fail(&mut self, failure: Failure) -> Result<(), Ended> {
+        match self.settle().await {
+            Err(Halt::End(ended)) => return Err(ended),
+            // The error that came first is the one that counts.
+            Err(Halt::Skip | Halt::Fail(_)) => return Ok(()),
+            Ok(()) => {}
+        }
+        self.report(&failure);
+        Ok(())
+    }
+
+    fn report(&mut self, failure: &Failure) {
+        tracing::debug!(%failure, "statement failed");
+        failure.encode(Severity::Error, &mut self.client.output);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.failed = true;
+        }
+    }
+
+    /// Sends the session's own ReadyForQuery.
+    fn ready(&mut self) {
+        let status = self.status();
+        encode::ready(&mut self.client.output, status);
+    }
+
+    fn status(&self) -> TransactionStatus {
+        match &self.transaction {
+            None => TransactionStatus::Idle,
+            Some(t) if t.implicit => TransactionStatus::Idle,
+            Some(t) if t.failed => TransactionStatus::Failed,
+            Some(_) => TransactionStatus::InBlock,
+        }
+    }
+
+    fn out(&mut self) -> &mut BytesMut {
+        &mut self.client.output
+    }
+
+    fn group(&self, place: usize) -> shard::id::GroupId {
+        self.shared.groups.groups()[place]
+    }
+
+    fn place(&self, group: shard::id::GroupId) -> Option<usize> {
+        self.shared.groups.groups().binary_search(&group).ok()
+    }
+
+    fn body(message: &[u8]) -> &[u8] {
+        message.get(HEADER..).unwrap_or_default()
+    }
+
+    /// Ends the session: last words to the client, goodbye to the backends.
+    pub(crate) async fn close(mut self, ended: Ended) {
+        for slot in &mut self.slots {
+            // A backend that still works is left alone: its statement ends as the client's would have
+            // on a plain PostgreSQL. Cutting a commit short would change nothing but the wait for it.
+            if let Some(conn) = slot
+                && conn.expect.is_empty()
+            {
+                encode::empty(&mut conn.output, b'X');
+            }
+        }
+        if let Ended::Fatal(failure) = ended {
+            failure.encode(Severity::Fatal, &mut self.client.output);
+        }
+        let goodbye = async {
+            while !self.client.output.is_empty() || self.slots.iter().flatten().any(|c| !c.output.is_empty()) {
+                match io::turn(&mut self.client, &mut self.slots, None, Wait::Written).await {
+                    Event::Broken(place, _) => self.slots[place] = None,
+                    Event::ClientGone => self.client.output.clear(),
+                    _ => {}
+                }
+                if self.client.output.is_empty() {
+                    break;
+                }
+            }
+        };
+        let patience = std::time::Duration::from_secs(1);
+        if tokio::time::timeout(patience, goodbye).await.is_err() {
+            tracing::debug!("a client did not take its last messages");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! From a statement's text to its plan, by the catalogue and the search path of the moment.
+
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use coordinator::catalogue::Catalogue;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::Session;
+use super::conn::{Audience, Stake};
+use crate::analysis::{self, Plan, Refusal};
+use crate::failure::{Failure, Halt};
+
+/// Longer texts are not remembered.
+const LONGEST_REMEMBERED: usize = 32 << 10;
+
+/// A text and what it means, as long as the catalogue and the search path stay as they are.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    text: String,
+    database: String,
+    search_path: Arc<[String]>,
+    /// By which group's catalogue.
+    place: usize,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) statements: Vec<PlannedStatement>,
+    /// What stands for a text without a statement.
+    empty: Result<Plan, Refusal>,
+}
+
+/// One statement of a text.
+#[derive(Debug)]
+pub(super) struct PlannedStatement {
+    pub(super) plan: Result<Plan, Refusal>,
+    pub(super) text: String,
+}
+
+impl Planned {
+    /// The plan of a text that may have one statement only.
+    pub(super) fn only(&self) -> Result<&Result<Plan, Refusal>, Failure> {
+        match self.statements.as_slice() {
+            [] => Ok(&self.empty),
+            [one] => Ok(&one.plan),
+            _ => {
+                let words = "cannot insert multiple commands into a prepared statement";
+                Err(Refusal::new("42601", words).into())
+            }
+        }
+    }
+
+    fn is_of(&self, place: usize, catalogue: &Catalogue, search_path: &Arc<[String]>) -> bool {
+        self.place == place
+            && self.catalogue.version() == catalogue.version()
+            && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
+    }
+
+    fn has_unknown(&self) -> bool {
+        self.statements.iter().any(|s| matches!(s.plan, Ok(Plan::Judge(_))))
+    }
+}
+
+/// The plans of prepared statements, for all sessions of the node.
+#[derive(Debug)]
+pub(crate) struct PlanCache {
+    hasher: RandomState,
+    plans: Mutex<LruCache<u64, Arc<Planned>>>,
+}
+
+impl PlanCache {
+    pub(crate) fn new(texts: usize) -> Self {
+        let size = NonZeroUsize::new(texts).unwrap_or(NonZeroUsize::MIN);
+        PlanCache { hasher: RandomState::new(), plans: Mutex::new(LruCache::new(size)) }
+    }
+
+    fn get(&self, database: &str, text: &str) -> Option<Arc<Planned>> {
+        let found = self.plans.lock().get(&self.hasher.hash_one((database, text))).cloned();
+        found.filter(|planned| planned.text == text && planned.database == database)
+    }
+
+    fn put(&self, planned: &Arc<Planned>) {
+        if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() {
+            let hash = self.hasher.hash_one((planned.database.as_str(), planned.text.as_str()));
+            self.plans.lock().put(hash, Arc::clone(planned));
+        }
+    }
+}
+
+impl Session {
+    /// Plans a text.
+    pub(super) async fn plan(&mut self, text: &str) -> Result<Arc<Planned>, Halt> {
+        let search_path = self.search_path().await?;
+        let (place, catalogue) = self.catalogue().await?;
+        let database = self.database_name();
+        if let Some(planned) = self.shared.plans.get(&database, text)
+            && planned.is_of(place, &catalogue, &search_path)
+        {
+            return Ok(planned);
+        }
+        let mut planned = analyse(text, &database, place, catalogue, &search_path);
+        if planned.has_unknown() {
+            // A relation may be newer than what is known.
+            let deadline = Instant::now() + self.shared.limits.leader_wait;
+            let refreshed = self.database.refresh(self.group(place), deadline).await;
+            if let Ok(newer) = refreshed
+                && newer.version() != planned.catalogue.version()
+            {
+                planned = analyse(text, &database, place, newer, &search_path);
+            }
+        }
+        let planned = Arc::new(planned);
+        self.shared.plans.put(&planned);
+        Ok(planned)
+    }
+
+    /// Plans a text again that was planned before a change.
+    pub(super) async fn plan_again(&mut self, planned: &Planned) -> Result<Arc<Planned>, Halt> {
+        self.plan(&planned.text).await
+    }
+
+    /// Whether a plan is as the catalogue and the search path of this moment make it.
+    pub(super) async fn is_current(&mut self, planned: &Planned) -> Result<bool, Halt> {
+        let search_path = self.search_path().await?;
+        let (place, catalogue) = self.catalogue().await?;
+        Ok(planned.is_of(place, &catalogue, &search_path))
+    }
+
+    /// A catalogue to plan by: the home group's, another's if that has no leader.
+    async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
+        if let Ok(catalogue) = self.database.current(self.group(self.home)) {
+            return Ok((self.home, catalogue));
+        }
+        let patience = self.shared.limits.leader_wait;
+        let mut why = None;
+        for step in 0..self.slots.len() {
+            let place = (self.home + step) % self.slots.len();
+            let deadline = Instant::now() + if step == 0 { patience / 2 } else { patience / 4 };
+            match self.database.refresh(self.group(place), deadline).await {
+                Ok(catalogue) => {
+                    if self.slots[self.home].is_none() || self.transaction.is_none() {
+                        self.home = place;
+                    }
+                    return Ok((place, catalogue));
+                }
+                Err(stale) => why = why.or(Some(stale.to_string())),
+            }
+        }
+        Err(Failure::Catalogue(why.unwrap_or_default()).into())
+    }
+
+    /// The schemas that are searched for names without one.
+    async fn search_path(&mut self) -> Result<Arc<[String]>, Halt> {
+        /// Between names; no sane schema has it in its own.
+        const BETWEEN: char = '\u{1}';
+        if let Some(path) = &self.search_path {
+            return Ok(Arc::clone(path));
+        }
+        if self.transaction.as_ref().is_some_and(|t| t.failed) {
+            // Nothing but the end of the transaction can be run, and that needs no names.
+            return Ok(Arc::from([]));
+        }
+        let place = self.any_place().await?;
+        self.enter_bare(place).await?;
+        self.settle().await?;
+        let sql = format!(
+            "SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(false), '{BETWEEN}')"
+        );
+        let value = self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?.value;
+        let joined = value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let names = joined.split(BETWEEN).filter(|name| !name.is_empty()).map(str::to_owned);
+        let path: Arc<[String]> = names.collect();
+        self.search_path = Some(Arc::clone(&path));
+        Ok(path)
+    }
+
+    /// The text, if it can be read as it is: keys in it are hashed as the server's encoding, UTF-8,
+    /// has them.
+    pub(super) fn readable<'a>(&self, text: &'a [u8]) -> Result<&'a str, Failure> {
+        self.readable_value(Some(text))?;
+        std::str::from_utf8(text)
+            .map_err(|_| Refusal::new("22021", "invalid byte sequence for encoding \"UTF8\"").into())
+    }
+
+    /// Refuses what a client's encoding makes other bytes of than the server has.
+    pub(super) fn readable_value(&self, value: Option<&[u8]>) -> Result<(), Failure> {
+        let Some(encoding) = self.told.parameters.get(&b"client_encoding"[..]) else { return Ok(()) };
+        if matches!(&encoding[..], b"UTF8" | b"SQL_ASCII") || value.is_none_or(<[u8]>::is_ascii) {
+            return Ok(());
+        }
+        let encoding = String::from_utf8_lossy(encoding);
+        Err(Refusal::unsupported(format!("text that is not ASCII in client encoding {encoding}"))
+            .hint("SET client_encoding = 'UTF8'.")
+            .into())
+    }
+}
+
+fn analyse(
+    text: &str,
+    database: &str,
+    place: usize,
+    catalogue: Arc<Catalogue>,
+    search_path: &Arc<[String]>,
+) -> Planned {
+    let path: Vec<&str> = search_path.iter().map(String::as_str).collect();
+    let facts = analysis::Facts { search_path: &path };
+    let statements = analysis::analyse(text, facts, &catalogue)
+        .into_iter()
+        .map(|statement| PlannedStatement { plan: statement.plan, text: text[statement.range].to_owned() })
+        .collect();
+    Planned {
+        text: text.to_owned(),
+        database: database.to_owned(),
+        search_path: Arc::clone(search_path),
+        place,
+        catalogue,
+        statements,
+        empty: Ok(Plan::Empty),
+    }
+}

@@ -1,0 +1,371 @@
+//! A backend's answers on their way to the client: only headers are looked at, and the few messages
+//! that say how a statement ended.
+
+use std::collections::HashMap;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::conn::{Audience, Conn, Expect, Kind, Stake};
+use crate::failure::{Failure, Severity};
+use crate::protocol::encode::{self, TransactionStatus};
+use crate::protocol::fields::Fields;
+use crate::protocol::frame::{self, HEADER};
+use crate::protocol::{Body, Malformed};
+
+/// What the client has been told, and what the session must know of it.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The last ParameterStatus of each name.
+    pub(crate) parameters: HashMap<Vec<u8>, Vec<u8>>,
+    /// An error went to the client since this was last cleared.
+    pub(crate) error: bool,
+    /// Messages of the client are skipped until its next Sync.
+    pub(crate) skip: bool,
+    /// A backend waits for the client's CopyData.
+    pub(crate) copy_in: bool,
+}
+
+/// What becomes of one message.
+enum Verdict {
+    Pass,
+    Drop,
+    Instead(Failure),
+    /// This failure, then the message.
+    After(Failure),
+}
+
+/// Takes all that has arrived from a backend.
+///
+/// # Errors
+/// When it is not what a PostgreSQL would send here: the connection cannot be used any more.
+pub(crate) fn relay(conn: &mut Conn, out: &mut BytesMut, told: &mut Told, max: usize) -> Result<(), Malformed> {
+    let mut input = std::mem::take(&mut conn.input);
+    let result = relay_all(conn, &mut input, out, told, max);
+    conn.input = input;
+    result
+}
+
+fn relay_all(
+    conn: &mut Conn,
+    input: &mut BytesMut,
+    out: &mut BytesMut,
+    told: &mut Told,
+    max: usize,
+) -> Result<(), Malformed> {
+    if conn.passing.0 > 0 {
+        let count = conn.passing.0.min(input.len());
+        if conn.passing.1 {
+            out.extend_from_slice(&input[..count]);
+        }
+        input.advance(count);
+        conn.passing.0 -= count;
+    }
+    // Messages that pass are copied as one run, not one by one.
+    let (mut run, mut at) = (0, 0);
+    while let Some(found) =
+        frame::peek(&input[at..], max).map_err(|_| Malformed("a backend's message has no sane length"))?
+    {
+        let here = input.len() - at;
+        let whole = here >= found.len;
+        if !whole && !(matches!(found.tag, b'D' | b'd') && conn.streams()) {
+            break;
+        }
+        let end = at + found.len.min(here);
+        let verdict = conn.judge(found.tag, &input[at..end], told)?;
+        if !matches!(verdict, Verdict::Pass) {
+            out.extend_from_slice(&input[run..at]);
+            run = end;
+        }
+        match verdict {
+            Verdict::Pass | Verdict::Drop => {}
+            Verdict::Instead(failure) => {
+                failure.encode(Severity::Error, out);
+                told.error = true;
+            }
+            Verdict::After(failure) => {
+                failure.encode(Severity::Error, out);
+                told.error = true;
+                out.extend_from_slice(&input[at..end]);
+            }
+        }
+        if !whole {
+            conn.passing = (found.len - here, run != end);
+        }
+        at = end;
+    }
+    out.extend_from_slice(&input[run..at]);
+    input.advance(at);
+    Ok(())
+}
+
+impl Conn {
+    /// Whether a row may pass before all of it has arrived.
+    fn streams(&self) -> bool {
+        self.expect.front().is_some_and(|e| {
+            !matches!(e.audience, Audience::Session | Audience::Quiet | Audience::Silent)
+        })
+    }
+
+    fn judge(&mut self, tag: u8, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
+        let head = self.expect.front().copied();
+        match tag {
+            b'D' | b'd' => Ok(self.row(head, message)),
+            b'1' => {
+                self.parsing.pop_front();
+                self.pop(Kind::Parse)
+            }
+            b'2' => self.pop(Kind::Bind),
+            b'3' => self.pop(Kind::Close),
+            b'T' | b'n' if head.is_some_and(|e| e.kind == Kind::Describe) => self.pop(Kind::Describe),
+            b'T' | b'n' | b't' | b'H' => Ok(described(head)),
+            b'c' => Ok(pass_to(head, &[Audience::Client, Audience::Statement])),
+            b'C' | b'I' | b's' => self.complete(head, tag, message),
+            b'G' => {
+                if head.is_some_and(|e| matches!(e.audience, Audience::Client | Audience::Statement)) {
+                    told.copy_in = true;
+                    return Ok(Verdict::Pass);
+                }
+                // Whoever asked for it without the client waits for this.
+                self.captured.tag = Some("COPY IN".to_owned());
+                Ok(Verdict::Drop)
+            }
+            b'Z' => self.ready(head, message),
+            b'E' => self.error(head, message, told),
+            b'N' => Ok(self.notice(head, message)),
+            b'S' => parameter(head, message, told),
+            b'A' => Ok(Verdict::Pass),
+            _ => Err(Malformed("a backend sent a message that has no place here")),
+        }
+    }
+
+    fn row(&mut self, head: Option<Expect>, message: &[u8]) -> Verdict {
+        match head.map(|e| e.audience) {
+            Some(
+                Audience::Client | Audience::Statement | Audience::MergeFirst | Audience::MergeNext,
+            ) => Verdict::Pass,
+            Some(Audience::Session | Audience::Quiet) => {
+                self.captured.value = first_value(message);
+                Verdict::Drop
+            }
+            _ => Verdict::Drop,
+        }
+    }
+
+    /// An answer of one message has come.
+    fn pop(&mut self, kind: Kind) -> Result<Verdict, Malformed> {
+        match self.expect.pop_front() {
+            Some(e) if e.kind == kind => Ok(match e.audience {
+                Audience::Client | Audience::Statement | Audience::MergeFirst => Verdict::Pass,
+                _ => Verdict::Drop,
+            }),
+            _ => Err(Malformed("a backend's answers are out of order")),
+        }
+    }
+
+    /// A statement has ended well, or rests.
+    fn complete(&mut self, head: Option<Expect>, tag: u8, message: &[u8]) -> Result<Verdict, Malformed> {
+        let Some(head) = head else {
+            return Err(Malformed("a backend ended a statement that it was not given"));
+        };
+        match head.kind {
+            Kind::Execute => {
+                self.expect.pop_front();
+            }
+            Kind::Query => {}
+            _ => return Err(Malformed("a backend's answers are out of order")),
+        }
+        // Its success is not to be believed: syncrep.c reports it although only its own disk has it.
+        let unknown = std::mem::take(&mut self.commit_unconfirmed);
+        match head.audience {
+            Audience::Client | Audience::Statement if unknown => {
+                Ok(Verdict::Instead(Failure::CommitUnconfirmed { group: self.group }))
+            }
+            Audience::Client | Audience::Statement => Ok(Verdict::Pass),
+            Audience::Silent => Ok(Verdict::Drop),
+            _ if unknown => {
+                self.captured.error.get_or_insert(Failure::CommitUnconfirmed { group: self.group });
+                Ok(Verdict::Drop)
+            }
+            _ => {
+                if tag == b'C' {
+                    let text = Body::new(&message[HEADER..]).cstr()?;
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    let count = text.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+                    self.captured.counted += count;
+                    self.captured.tag = Some(text);
+                }
+                Ok(Verdict::Drop)
+            }
+        }
+    }
+
+    fn ready(&mut self, head: Option<Expect>, message: &[u8]) -> Result<Verdict, Malformed> {
+        let Some(Expect { kind: Kind::Sync | Kind::Query, audience, .. }) = head else {
+            return Err(Malformed("a backend is ready although more answers were due"));
+        };
+        self.expect.pop_front();
+        self.status = TransactionStatus::read(message.get(HEADER)).ok_or(Malformed("no such status"))?;
+        self.status_is_clients = matches!(audience, Audience::Client | Audience::Statement);
+        self.errored = false;
+        let unknown = std::mem::take(&mut self.commit_unconfirmed);
+        match audience {
+            Audience::Client if unknown => {
+                Ok(Verdict::After(Failure::CommitUnconfirmed { group: self.group }))
+            }
+            Audience::Client => Ok(Verdict::Pass),
+            Audience::Silent | Audience::Statement if unknown => {
+                Ok(Verdict::Instead(Failure::CommitUnconfirmed { group: self.group }))
+            }
+            _ => {
+                if unknown {
+                    self.captured.error.get_or_insert(Failure::CommitUnconfirmed { group: self.group });
+                }
+                Ok(Verdict::Drop)
+            }
+        }
+    }
+
+    fn error(
+        &mut self,
+        head: Option<Expect>,
+        message: &[u8],
+        told: &mut Told,
+    ) -> Result<Verdict, Malformed> {
+        let fields = Fields::read(&message[HEADER..]);
+        if fields.ends_the_backend() {
+            self.last_words = Some(fields);
+            return Ok(Verdict::Drop);
+        }
+        let Some(head) = head else {
+            return Err(Malformed("a backend reported an error about nothing"));
+        };
+        self.errored = true;
+        if !matches!(head.kind, Kind::Query | Kind::Sync) {
+            let whole = self.skip_to_sync();
+            // What the session asked for itself, it reports itself.
+            told.skip |= whole && matches!(head.audience, Audience::Client | Audience::Silent);
+        }
+        match head.audience {
+            Audience::Client | Audience::Statement | Audience::Silent => {
+                told.error = true;
+                Ok(Verdict::Pass)
+            }
+            _ => {
+                self.captured
+                    .error
+                    .get_or_insert_with(|| Failure::Postgres(Bytes::copy_from_slice(message)));
+                Ok(Verdict::Drop)
+            }
+        }
+    }
+
+    /// After an error PostgreSQL skips everything until Sync; so do the answers that were due.
+    /// Whether the Sync is still to be sent by the client.
+    fn skip_to_sync(&mut self) -> bool {
+        while let Some(next) = self.expect.front().copied() {
+            match next.kind {
+                Kind::Sync => return false,
+                Kind::Query => {
+                    // It skips this Query too, as our BEGIN before it failed: end the skipping.
+                    encode::empty(&mut self.output, b'S');
+                    self.unsynced = false;
+                    if let Some(front) = self.expect.front_mut() {
+                        front.kind = Kind::Sync;
+                    }
+                    return false;
+                }
+                Kind::Parse => self.forget_parse(),
+                _ => {}
+            }
+            self.expect.pop_front();
+        }
+        true
+    }
+
+    fn notice(&mut self, head: Option<Expect>, message: &[u8]) -> Verdict {
+        if Fields::read(&message[HEADER..]).says_commit_is_unknown() {
+            self.commit_unconfirmed = true;
+        }
+        match head.map(|e| e.audience) {
+            Some(Audience::Silent | Audience::Quiet) => Verdict::Drop,
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+fn described(head: Option<Expect>) -> Verdict {
+    pass_to(head, &[Audience::Client, Audience::Statement, Audience::MergeFirst])
+}
+
+fn pass_to(head: Option<Expect>, audiences: &[Audience]) -> Verdict {
+    match head {
+        Some(head) if audiences.contains(&head.audience) => Verdict::Pass,
+        _ => Verdict::Drop,
+    }
+}
+
+fn parameter(head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
+    let mut body = Body::new(&message[HEADER..]);
+    let (name, value) = (body.cstr()?, body.cstr()?);
+    let quiet = head.is_some_and(|e| matches!(e.audience, Audience::Silent | Audience::Quiet));
+    if quiet || told.parameters.get(name).is_some_and(|known| known == value) {
+        return Ok(Verdict::Drop);
+    }
+    told.parameters.insert(name.to_vec(), value.to_vec());
+    Ok(Verdict::Pass)
+}
+
+fn first_value(message: &[u8]) -> Option<Bytes> {
+    let mut body = Body::new(message.get(HEADER..)?);
+    body.i16().ok()?;
+    let len = usize::try_from(body.i32().ok()?).ok()?;
+    body.bytes(len).ok().map(Bytes::copy_from_slice)
+}
+
+/// What the client is told of the answers that a broken connection still owed.
+pub(crate) struct Unanswered {
+    /// A part of a pipeline without its Sync is among them: skip until it comes.
+    pub(crate) skip: bool,
+    /// How many of the client's Query or Sync were not answered.
+    pub(crate) ended: usize,
+}
+
+/// Answers in place of a backend whose connection ended.
+pub(crate) fn answer_for(
+    conn: &Conn,
+    why: &str,
+    status: TransactionStatus,
+    out: &mut BytesMut,
+) -> Unanswered {
+    let mut unanswered = Unanswered { skip: false, ended: 0 };
+    let mut told = conn.errored;
+    let (mut open, mut stake) = (conn.unsynced && conn.expect.is_empty(), Stake::Nothing);
+    let failure = |stake| match stake {
+        Stake::Nothing => Failure::Broken { group: conn.group, why: why.to_owned() },
+        Stake::Commit => Failure::CommitBroken { group: conn.group, why: why.to_owned() },
+    };
+    for due in &conn.expect {
+        if !matches!(due.audience, Audience::Client | Audience::Statement | Audience::Silent) {
+            continue;
+        }
+        open = true;
+        stake = stake.max(due.stake);
+        if matches!(due.kind, Kind::Sync | Kind::Query) {
+            if !told {
+                failure(stake).encode(Severity::Error, out);
+            }
+            if due.audience == Audience::Client {
+                encode::ready(out, status);
+                unanswered.ended += 1;
+            }
+            (told, open, stake) = (false, false, Stake::Nothing);
+        }
+    }
+    if open || conn.unsynced {
+        if !told {
+            failure(stake).encode(Severity::Error, out);
+        }
+        unanswered.skip = true;
+    }
+    unanswered
+}

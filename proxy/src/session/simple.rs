@@ -1,0 +1,332 @@
+//! The simple protocol: a Query, of one statement or of several.
+
+use std::sync::Arc;
+
+use super::conn::{Audience, Kind, Stake};
+use super::enter::Style;
+use super::plans::Planned;
+use super::transaction::Transaction;
+use super::{Session, statements::Copying};
+use crate::analysis::{
+    Access, Format, Parameter, Plan, Query, Refusal, Route, SessionCommand, TransactionControl,
+    TransactionModes,
+};
+use crate::failure::{Ended, Failure, Halt};
+use crate::protocol::{encode, frontend};
+
+/// Who says that the session is ready after a Query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// The backend: its ReadyForQuery passes.
+    Backend,
+    /// The session, now.
+    Now,
+    /// The session, when the client's COPY data have ended.
+    AfterCopy,
+}
+
+/// Where a statement is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    One(usize),
+    Many(Vec<usize>),
+}
+
+impl Session {
+    pub(super) async fn simple(&mut self, message: &[u8]) -> Result<(), Ended> {
+        if self.told.skip {
+            return Ok(());
+        }
+        match self.simple_query(message).await {
+            Ok(Ready::Backend | Ready::AfterCopy) | Err(Halt::Skip) => Ok(()),
+            Ok(Ready::Now) => {
+                self.ready();
+                Ok(())
+            }
+            Err(Halt::End(ended)) => Err(ended),
+            Err(Halt::Fail(failure)) => {
+                self.fail(failure).await?;
+                if !self.told.skip {
+                    self.ready();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn simple_query(&mut self, message: &[u8]) -> Result<Ready, Halt> {
+        let text = frontend::query_text(Self::body(message))?;
+        let text = self.readable(text)?;
+        if !self.pipeline.touched.is_empty() {
+            self.end_pipeline().await?;
+        }
+        let planned = self.plan(text).await?;
+        match planned.statements.as_slice() {
+            [] => {
+                self.settle().await?;
+                encode::empty(self.out(), b'I');
+                Ok(Ready::Now)
+            }
+            [one] => self.run(&one.plan, text, &planned, Some(message)).await,
+            _ => self.several(&planned, message).await,
+        }
+    }
+
+    /// Runs one statement. With its whole Query message, that is passed on as it is, and the backend
+    /// says when it is ready.
+    pub(super) async fn run(
+        &mut self,
+        plan: &Result<Plan, Refusal>,
+        text: &str,
+        planned: &Planned,
+        message: Option<&[u8]>,
+    ) -> Result<Ready, Halt> {
+        self.check_failed(plan)?;
+        let plan = plan.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
+        match plan {
+            Plan::Query(query) => match self.route(query, &[], planned).await? {
+                Placed::One(place) => self.forward(place, query, text, message).await,
+                Placed::Many(places) => {
+                    self.scatter_query(&places, text, query).await?;
+                    Ok(Ready::Now)
+                }
+            },
+            Plan::Session(SessionCommand::Show { .. }) => {
+                let place = self.any_place().await?;
+                self.send_query(place, Access::Read, text, message).await
+            }
+            Plan::CopyIn(copy) => {
+                self.settle().await?;
+                let copying = Copying { text: text.to_owned(), plan: copy.clone() };
+                self.begin_copy(copying, planned, message.is_some())?;
+                Ok(Ready::AfterCopy)
+            }
+            other => {
+                self.settle().await?;
+                self.command(other, text, planned).await?;
+                Ok(Ready::Now)
+            }
+        }
+    }
+
+    /// A failed transaction takes nothing but its end.
+    pub(super) fn check_failed(&mut self, plan: &Result<Plan, Refusal>) -> Result<(), Failure> {
+        let Some(transaction) = self.transaction.as_mut().filter(|t| t.failed) else {
+            return Ok(());
+        };
+        let leads_out = matches!(
+            plan,
+            Ok(Plan::Transaction(
+                TransactionControl::Commit { .. }
+                    | TransactionControl::Rollback { .. }
+                    | TransactionControl::RollbackTo(_)
+            ))
+        );
+        if leads_out || matches!(plan, Ok(Plan::Empty)) {
+            return Ok(());
+        }
+        Err(transaction.untold.take().unwrap_or(Failure::TransactionAborted))
+    }
+
+    /// Passes a statement on to one group.
+    async fn forward(
+        &mut self,
+        place: usize,
+        query: &Query,
+        text: &str,
+        message: Option<&[u8]>,
+    ) -> Result<Ready, Halt> {
+        self.note_cursor(&query.form, place);
+        self.send_query(place, query.access, text, message).await
+    }
+
+    async fn send_query(
+        &mut self,
+        place: usize,
+        access: Access,
+        text: &str,
+        message: Option<&[u8]>,
+    ) -> Result<Ready, Halt> {
+        self.enter(place, access, Style::Simple).await?;
+        let stake = self.stake(access);
+        if let Some(conn) = &mut self.slots[place] {
+            conn.unnamed = None;
+            if let Some(message) = message {
+                conn.output.extend_from_slice(message);
+                conn.owes(Kind::Query, Audience::Client, stake);
+                return Ok(Ready::Backend);
+            }
+            conn.query(text, Audience::Statement, stake);
+        }
+        self.settle().await?;
+        Ok(Ready::Now)
+    }
+
+    /// What a broken connection means for a statement that ends with its own commit.
+    pub(super) fn stake(&self, access: Access) -> Stake {
+        if access == Access::Write && self.transaction.is_none() { Stake::Commit } else { Stake::Nothing }
+    }
+
+    /// Several statements in one Query are one transaction, unless they say otherwise.
+    async fn several(&mut self, planned: &Arc<Planned>, message: &[u8]) -> Result<Ready, Halt> {
+        if let Some((place, access)) = self.all_on_one(planned).await? {
+            let text = "";
+            return self.send_query(place, access, text, Some(message)).await;
+        }
+        self.settle().await?;
+        if planned.statements.iter().all(|s| matches!(s.plan, Ok(Plan::Ddl(_)))) {
+            return self.ddl_batch(planned).await.map(|()| Ready::Now);
+        }
+        let result = self.one_by_one(planned).await;
+        let implicit = self.transaction.as_ref().is_some_and(|t| t.implicit);
+        match result {
+            Ok(()) if implicit && !self.transaction.as_ref().is_some_and(|t| t.failed) => {
+                self.commit(Audience::Session).await?;
+                Ok(Ready::Now)
+            }
+            Err(Halt::Fail(failure)) => {
+                self.fail(failure).await?;
+                self.roll_back_implicit().await?;
+                Ok(Ready::Now)
+            }
+            Ok(()) => {
+                self.roll_back_implicit().await?;
+                Ok(Ready::Now)
+            }
+            Err(halt) => Err(halt),
+        }
+    }
+
+    async fn roll_back_implicit(&mut self) -> Result<(), Halt> {
+        if self.transaction.as_ref().is_some_and(|t| t.implicit) {
+            self.roll_back().await?;
+        }
+        Ok(())
+    }
+
+    async fn one_by_one(&mut self, planned: &Arc<Planned>) -> Result<(), Halt> {
+        let mut planned = Arc::clone(planned);
+        for index in 0..planned.statements.len() {
+            if self.transaction.is_none() {
+                let mut implicit = Transaction::new("BEGIN", TransactionModes::default());
+                implicit.implicit = true;
+                self.transaction = Some(implicit);
+            }
+            if !self.is_current(&planned).await? {
+                planned = self.plan_again(&planned).await?;
+            }
+            let Some(statement) = planned.statements.get(index) else { break };
+            let (plan, text) = (statement.plan.clone(), statement.text.clone());
+            if matches!(plan, Ok(Plan::CopyIn(_))) {
+                return Err(Refusal::unsupported("COPY FROM STDIN must be alone in its Query").into());
+            }
+            self.run(&plan, &text, &planned, None).await?;
+            if self.transaction.as_ref().is_some_and(|t| t.failed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The one group that all statements can be sent to as they are, if there is one.
+    async fn all_on_one(&mut self, planned: &Arc<Planned>) -> Result<Option<(usize, Access)>, Halt> {
+        let mut access = Access::Read;
+        let mut place = None;
+        for statement in &planned.statements {
+            let Ok(Plan::Query(query)) = &statement.plan else { return Ok(None) };
+            if query.form != crate::analysis::Form::Plain {
+                return Ok(None);
+            }
+            if query.access == Access::Write {
+                access = Access::Write;
+            }
+            let Ok(Route::One(group)) =
+                query.route(&[], planned.catalogue.slots(), &std::collections::HashMap::new())
+            else {
+                return Ok(None);
+            };
+            if *place.get_or_insert(group) != group {
+                return Ok(None);
+            }
+        }
+        if self.transaction.as_ref().is_some_and(|t| t.failed) {
+            return Ok(None);
+        }
+        Ok(place.and_then(|group| self.place(group)).map(|place| (place, access)))
+    }
+
+    /// Finds where a statement runs.
+    pub(super) async fn route(
+        &mut self,
+        query: &Query,
+        parameters: &[Parameter<'_>],
+        planned: &Planned,
+    ) -> Result<Placed, Halt> {
+        if let crate::analysis::Form::Cursor { name } = &query.form
+            && let Some(place) = name.as_ref().and_then(|name| self.cursors.get(name))
+        {
+            return Ok(Placed::One(*place));
+        }
+        let slots = planned.catalogue.slots();
+        let mut answers = crate::analysis::Answers::new();
+        loop {
+            match query.route(parameters, slots, &answers)? {
+                Route::Any => return self.any_place().await.map(Placed::One),
+                Route::One(group) => return Ok(Placed::One(self.known_place(group)?)),
+                Route::Several(groups) => {
+                    let places = groups.into_iter().map(|group| self.known_place(group));
+                    return Ok(Placed::Many(places.collect::<Result<_, _>>()?));
+                }
+                Route::All => {
+                    let all = self.shared.groups.groups().len();
+                    return Ok(if all == 1 { Placed::One(0) } else { Placed::Many((0..all).collect()) });
+                }
+                Route::Ask(questions) => {
+                    let before = answers.len();
+                    for question in &questions {
+                        let parameter = question.parameter.and_then(|index| parameters.get(index));
+                        let slot = self.ask_slot(&question.sql, parameter).await?;
+                        answers.insert(question.key, slot);
+                    }
+                    if answers.len() == before {
+                        return Err(Failure::Catalogue("a key's slot is not to be had".to_owned()).into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn known_place(&self, group: shard::id::GroupId) -> Result<usize, Failure> {
+        self.place(group)
+            .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)))
+    }
+
+    /// Has PostgreSQL compute a key's slot, in the client's session state.
+    async fn ask_slot(
+        &mut self,
+        sql: &str,
+        parameter: Option<&Parameter<'_>>,
+    ) -> Result<coordinator::hash::HashSlot, Halt> {
+        let place = self.any_place().await?;
+        self.enter(place, Access::Read, Style::Simple).await?;
+        self.settle().await?;
+        let group = self.group(place);
+        if let Some(conn) = &mut self.slots[place] {
+            conn.captured = super::conn::Captured::default();
+            let bound = parameter.map(|p| (p.type_oid.unwrap_or(0), p.format == Format::Binary, p.value));
+            encode::bound_statement(&mut conn.output, sql, bound);
+            conn.parsing.push_back((Vec::new(), 0));
+            for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close] {
+                conn.owes(kind, Audience::Quiet, Stake::Nothing);
+            }
+            if !conn.unsynced {
+                conn.sync(Audience::Quiet, Stake::Nothing);
+            }
+        }
+        self.drain(place).await?;
+        let value = self.take_captured(place, group, Stake::Nothing)?.value;
+        let slot = value.as_deref().and_then(|v| std::str::from_utf8(v).ok()).and_then(|v| v.parse().ok());
+        slot.and_then(coordinator::hash::HashSlot::new)
+            .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a key's slot".to_owned()).into())
+    }
+}

@@ -1,0 +1,243 @@
+//! The beginning of a connection: who the client is, or that it only wants to cancel.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::io::Client;
+use super::{Pipeline, Session};
+use crate::Shared;
+use crate::analysis::Refusal;
+use crate::failure::{Ended, Failure, Halt, Severity};
+use crate::protocol::{Body, Malformed, encode};
+
+/// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
+const LONGEST_STARTUP: usize = 10_000;
+const CANCEL_REQUEST: i32 = 80_877_102;
+const SSL_REQUEST: i32 = 80_877_103;
+const GSS_REQUEST: i32 = 80_877_104;
+
+/// What a client wants.
+enum Wish {
+    Session { minor: i32, parameters: Vec<(Vec<u8>, Vec<u8>)> },
+    Cancel { process_id: i32, secret_key: i32 },
+    Nothing,
+}
+
+/// Reads what the client wants; makes its session if it wants one.
+pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option<Session> {
+    let mut input = BytesMut::with_capacity(16 << 10);
+    let read = tokio::time::timeout(shared.limits.startup_timeout, read_wish(&mut stream, &mut input));
+    let wish = read.await.unwrap_or(Err(Failure::StartupTimeout));
+    let started = match wish {
+        Ok(Wish::Nothing) => return None,
+        Ok(Wish::Cancel { process_id, secret_key }) => {
+            cancel(shared, process_id, secret_key).await;
+            return None;
+        }
+        Ok(Wish::Session { minor, parameters }) => {
+            let client = Client { stream, input, output: BytesMut::with_capacity(16 << 10) };
+            start(client, shared, minor, parameters).await
+        }
+        Err(failure) => Err((stream, failure)),
+    };
+    match started {
+        Ok(session) => Some(session),
+        Err((mut stream, failure)) => {
+            tracing::debug!(%failure, "a client was not let in");
+            let mut out = BytesMut::new();
+            failure.encode(Severity::Fatal, &mut out);
+            // It may be gone already.
+            let _ = stream.write_all(&out).await;
+            let _ = stream.shutdown().await;
+            None
+        }
+    }
+}
+
+async fn cancel(shared: &Shared, process_id: i32, secret_key: i32) {
+    for target in shared.sessions.find(process_id, secret_key) {
+        let asked = shared.groups.cancel(target.group, target.process_id, target.secret_key).await;
+        if let Err(error) = asked {
+            tracing::debug!(%error, "a statement could not be cancelled");
+        }
+    }
+}
+
+async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish, Failure> {
+    loop {
+        let Some((packet, code)) = read_packet(stream, input).await? else { return Ok(Wish::Nothing) };
+        let mut body = Body::new(&packet);
+        match code {
+            SSL_REQUEST | GSS_REQUEST => {
+                if stream.write_all(b"N").await.is_err() {
+                    return Ok(Wish::Nothing);
+                }
+            }
+            CANCEL_REQUEST => {
+                return Ok(Wish::Cancel { process_id: body.i32()?, secret_key: body.i32()? });
+            }
+            _ if code >> 16 == 3 => {
+                return Ok(Wish::Session { minor: code & 0xffff, parameters: read_parameters(&mut body)? });
+            }
+            _ => {
+                let (major, minor) = (code >> 16, code & 0xffff);
+                let words = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0");
+                return Err(Refusal::unsupported(words).into());
+            }
+        }
+    }
+}
+
+/// One packet without its length and code; `None` when the client goes before all of it came.
+async fn read_packet(
+    stream: &mut TcpStream,
+    input: &mut BytesMut,
+) -> Result<Option<(BytesMut, i32)>, Failure> {
+    let mut length = None;
+    loop {
+        if length.is_none()
+            && let Some((head, _)) = input.split_first_chunk::<4>()
+        {
+            let given = usize::try_from(i32::from_be_bytes(*head)).unwrap_or(0);
+            if !(8..=LONGEST_STARTUP).contains(&given) {
+                return Err(Malformed("invalid length of startup packet").into());
+            }
+            length = Some(given);
+        }
+        if let Some(length) = length.filter(|length| *length <= input.len()) {
+            let mut packet = input.split_to(length);
+            packet.advance(4);
+            let code = packet.get_i32();
+            return Ok(Some((packet, code)));
+        }
+        match stream.read_buf(input).await {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn read_parameters(body: &mut Body<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Malformed> {
+    let mut parameters = Vec::new();
+    loop {
+        let name = body.cstr()?;
+        if name.is_empty() {
+            return Ok(parameters);
+        }
+        parameters.push((name.to_vec(), body.cstr()?.to_vec()));
+    }
+}
+
+/// Refuses what a session may not begin with.
+fn check(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
+    for (name, value) in parameters {
+        let value = String::from_utf8_lossy(value).to_ascii_lowercase();
+        match &name[..] {
+            b"replication" if !matches!(&value[..], "false" | "off" | "no" | "0" | "f" | "n") => {
+                return Err(Refusal::unsupported("replication connections are not supported")
+                    .hint("Howdah replicates by itself; read the data with SQL or COPY.")
+                    .into());
+            }
+            _ if name.eq_ignore_ascii_case(b"synchronous_commit") && value != "on" => {
+                return Err(synchronous_commit());
+            }
+            b"options" if value.contains("synchronous_commit") => return Err(synchronous_commit()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn synchronous_commit() -> Failure {
+    Refusal::unsupported("synchronous_commit cannot be changed")
+        .detail("A commit that does not wait for its replication could be lost.")
+        .into()
+}
+
+/// Connects to the home group as this client and greets it.
+async fn start(
+    client: Client,
+    shared: &Arc<Shared>,
+    minor: i32,
+    parameters: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<Session, (TcpStream, Failure)> {
+    let (extensions, mut parameters): (Vec<_>, Vec<_>) =
+        parameters.into_iter().partition(|(name, _)| name.starts_with(b"_pq_."));
+    if let Err(failure) = check(&parameters) {
+        return Err((client.stream, failure));
+    }
+    let value = |wanted: &[u8]| {
+        let found = parameters.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    };
+    let Some(user) = value(b"user") else {
+        let words = "no PostgreSQL user name specified in startup packet";
+        return Err((client.stream, Refusal::new("28000", words).into()));
+    };
+    let database = value(b"database").unwrap_or(user);
+    parameters.retain(|(name, _)| name != b"replication" && name != b"database");
+    parameters.push((b"database".to_vec(), database.clone()));
+    let groups = shared.groups.groups();
+    let home = groups.iter().position(|group| shared.groups.leads(*group)).unwrap_or(0);
+    let mut session = Session {
+        client,
+        slots: groups.iter().map(|_| None).collect(),
+        current: None,
+        home,
+        startup: parameters,
+        told: super::Told::default(),
+        transaction: None,
+        pipeline: Pipeline::default(),
+        settings: super::Settings::default(),
+        statements: super::Statements::default(),
+        cursors: std::collections::HashMap::new(),
+        search_path: None,
+        last_break: String::new(),
+        copy: None,
+        database: shared.catalogues.database(&String::from_utf8_lossy(&database)),
+        entered: shared.sessions.enter(),
+        shared: Arc::clone(shared),
+    };
+    match session.any_place().await {
+        Ok(_) => {
+            session.greet(minor, &extensions);
+            Ok(session)
+        }
+        Err(Halt::Fail(failure) | Halt::End(Ended::Fatal(failure))) => Err((session.client.stream, failure)),
+        Err(_) => Err((session.client.stream, Failure::ShuttingDown)),
+    }
+}
+
+impl Session {
+    fn greet(&mut self, minor: i32, extensions: &[(Vec<u8>, Vec<u8>)]) {
+        let out = &mut self.client.output;
+        if minor > 0 || !extensions.is_empty() {
+            encode::message(out, b'v', |out| {
+                out.put_i32(3 << 16);
+                out.put_u32(u32::try_from(extensions.len()).unwrap_or(0));
+                for (name, _) in extensions {
+                    encode::cstr(out, name);
+                }
+            });
+        }
+        encode::message(out, b'R', |out| out.put_u32(0));
+        for (name, value) in &self.told.parameters {
+            encode::parameter_status(out, name, value);
+        }
+        let session = &self.entered.session;
+        encode::message(out, b'K', |out| {
+            out.put_i32(session.process_id);
+            out.put_i32(session.secret_key);
+        });
+        self.ready();
+    }
+
+    /// The database that the client asked for.
+    pub(super) fn database_name(&self) -> String {
+        let found = self.startup.iter().find(|(name, _)| name == b"database");
+        found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    }
+}

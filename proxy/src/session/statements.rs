@@ -1,0 +1,130 @@
+//! The session's prepared statements and portals.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::plans::Planned;
+use crate::analysis::{Access, CopyIn};
+
+/// A prepared statement. It is sent to a backend when it is first needed there.
+#[derive(Debug)]
+pub(super) struct Statement {
+    /// Distinguishes statements of one session that have the same name after one another.
+    pub(super) number: u64,
+    pub(super) name: Vec<u8>,
+    /// The client's Parse message.
+    pub(super) message: Bytes,
+    pub(super) text: String,
+    /// Declared parameter types; 0 for none.
+    pub(super) types: Vec<u32>,
+}
+
+/// One prepared by SQL's PREPARE.
+#[derive(Debug)]
+pub(super) struct SqlPrepared {
+    pub(super) number: u64,
+    pub(super) text: String,
+    pub(super) query: crate::analysis::Query,
+    pub(super) types: Vec<Option<u32>>,
+}
+
+/// A portal: where it is, or what it will do.
+#[derive(Clone, Debug)]
+pub(super) enum Portal {
+    /// On one group.
+    At { place: usize, access: Access },
+    /// On several, bound when it is executed.
+    Many { places: Vec<usize>, bind: Bytes, statement: Arc<Statement>, planned: Arc<Planned>, bound: Vec<usize> },
+    /// Answered by Howdah when it is executed.
+    Own { statement: Arc<Statement>, planned: Arc<Planned> },
+    /// An own one that has been executed.
+    Done,
+}
+
+/// Names of statements and portals.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    numbers: u64,
+    unnamed: Option<(Arc<Statement>, Arc<Planned>)>,
+    named: HashMap<Vec<u8>, (Arc<Statement>, Arc<Planned>)>,
+    pub(super) sql: HashMap<String, Arc<SqlPrepared>>,
+    /// A Parse that no backend has seen: it goes where its Bind goes, or to any when something else comes.
+    pub(super) held: Option<Arc<Statement>>,
+    unnamed_portal: Option<Portal>,
+    portals: HashMap<Vec<u8>, Portal>,
+}
+
+impl Statements {
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// How many there are with a name.
+    pub(super) fn count(&self) -> usize {
+        self.named.len() + self.sql.len()
+    }
+
+    pub(super) fn get(&self, name: &[u8]) -> Option<&(Arc<Statement>, Arc<Planned>)> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+    }
+
+    pub(super) fn put(&mut self, statement: Arc<Statement>, planned: Arc<Planned>) {
+        if statement.name.is_empty() {
+            self.unnamed = Some((statement, planned));
+        } else {
+            self.named.insert(statement.name.clone(), (statement, planned));
+        }
+    }
+
+    /// Forgets one; whether there was one.
+    pub(super) fn remove(&mut self, name: &[u8]) -> bool {
+        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.unnamed = None;
+        self.named.clear();
+        self.sql.clear();
+        self.clear_portals();
+    }
+
+    pub(super) fn names(&self) -> Vec<Vec<u8>> {
+        self.named.keys().cloned().collect()
+    }
+
+    pub(super) fn portal(&self, name: &[u8]) -> Option<&Portal> {
+        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
+    }
+
+    pub(super) fn portal_mut(&mut self, name: &[u8]) -> Option<&mut Portal> {
+        if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) }
+    }
+
+    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
+        if name.is_empty() {
+            self.unnamed_portal = Some(portal);
+        } else {
+            self.portals.insert(name.to_vec(), portal);
+        }
+    }
+
+    pub(super) fn remove_portal(&mut self, name: &[u8]) -> Option<Portal> {
+        if name.is_empty() { self.unnamed_portal.take() } else { self.portals.remove(name) }
+    }
+
+    /// A transaction's end takes its portals along.
+    pub(super) fn clear_portals(&mut self) {
+        self.unnamed_portal = None;
+        self.portals.clear();
+    }
+}
+
+/// Rows of this COPY are awaited from the client.
+#[derive(Debug)]
+pub(super) struct Copying {
+    pub(super) text: String,
+    pub(super) plan: CopyIn,
+}

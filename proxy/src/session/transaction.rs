@@ -1,0 +1,188 @@
+//! The session's transaction: which groups take part, what a group that joins later must catch up
+//! with, and which statements may go where. No I/O.
+
+use crate::analysis::{Access, Isolation, Refusal, TransactionModes};
+use crate::failure::Failure;
+
+/// A transaction block that the client has opened.
+///
+/// Invariants: at most one participant has written; `script` holds what is live, in order.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    /// The statement that begins it on a group.
+    pub(crate) begin: String,
+    /// Made for a Query of several statements, and ends with it.
+    pub(crate) implicit: bool,
+    /// Its isolation level, as far as a statement has said.
+    pub(crate) isolation: Option<Isolation>,
+    /// What a group runs after `begin` when it joins.
+    pub(crate) script: Vec<Step>,
+    pub(crate) participants: Vec<Participant>,
+    /// Nothing but its end, or a rollback to a savepoint, is taken.
+    pub(crate) failed: bool,
+    /// A participant's connection was lost: no savepoint leads back.
+    pub(crate) lost: bool,
+    /// A loss that the client has not been told of.
+    pub(crate) untold: Option<Failure>,
+}
+
+/// One step to catch up with.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// SAVEPOINT, by its name.
+    Savepoint(String),
+    /// A SET; `name` is `None` for RESET ALL.
+    Set { name: Option<String>, sql: String, local: bool },
+    /// SET TRANSACTION.
+    Modes(String),
+}
+
+impl Step {
+    pub(crate) fn sql(&self) -> String {
+        match self {
+            Step::Savepoint(name) => format!("SAVEPOINT {}", quoted(name)),
+            Step::Set { sql, .. } | Step::Modes(sql) => sql.clone(),
+        }
+    }
+}
+
+/// An identifier as PostgreSQL reads it back unchanged.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A group in the transaction, by its place among the groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Participant {
+    pub(crate) place: usize,
+    /// A statement of the client has read or written there.
+    pub(crate) touched: bool,
+    pub(crate) wrote: bool,
+}
+
+impl Transaction {
+    pub(crate) fn new(begin: &str, modes: TransactionModes) -> Self {
+        Transaction {
+            begin: begin.to_owned(),
+            implicit: false,
+            isolation: modes.isolation,
+            script: Vec::new(),
+            participants: Vec::new(),
+            failed: false,
+            lost: false,
+            untold: None,
+        }
+    }
+
+    /// One that a backend has begun by itself, for all we know: it stays there.
+    pub(crate) fn adopted(place: usize, failed: bool) -> Self {
+        let mut adopted = Transaction::new("BEGIN", TransactionModes::default());
+        adopted.isolation = Some(Isolation::Serializable);
+        adopted.participants.push(Participant { place, touched: true, wrote: true });
+        adopted.failed = failed;
+        adopted
+    }
+
+    pub(crate) fn participates(&self, place: usize) -> bool {
+        self.participants.iter().any(|p| p.place == place)
+    }
+
+    /// The group that a statement which may run anywhere should go to.
+    pub(crate) fn preferred(&self) -> Option<usize> {
+        self.participants.iter().find(|p| p.touched).or(self.participants.first()).map(|p| p.place)
+    }
+
+    /// Another group than `place` whose data the transaction has used.
+    pub(crate) fn other_touched(&self, place: usize) -> Option<usize> {
+        self.participants.iter().find(|p| p.touched && p.place != place).map(|p| p.place)
+    }
+
+    /// Another group than `place` that the transaction has written on.
+    pub(crate) fn other_writer(&self, place: usize) -> Option<usize> {
+        self.participants.iter().find(|p| p.wrote && p.place != place).map(|p| p.place)
+    }
+
+    /// A statement with this access goes to a participant.
+    pub(crate) fn use_at(&mut self, place: usize, access: Access) {
+        if let Some(p) = self.participants.iter_mut().find(|p| p.place == place) {
+            p.touched = true;
+            p.wrote |= access == Access::Write;
+        }
+    }
+
+    /// The connection to a participant was lost.
+    pub(crate) fn lose(&mut self, place: usize) {
+        self.participants.retain(|p| p.place != place);
+        self.failed = true;
+        self.lost = true;
+    }
+
+    /// Where the latest live savepoint of that name stands in the script.
+    pub(crate) fn savepoint(&self, name: &str) -> Option<usize> {
+        self.script.iter().rposition(|step| matches!(step, Step::Savepoint(n) if n == name))
+    }
+
+    /// RELEASE of the savepoint at `position`: it and later ones are gone, settings stay.
+    pub(crate) fn release(&mut self, position: usize) {
+        let mut at = 0;
+        self.script.retain(|step| {
+            at += 1;
+            at <= position || !matches!(step, Step::Savepoint(_))
+        });
+    }
+
+    /// The participants in the order in which they commit: those that only read first.
+    pub(crate) fn in_commit_order(&self) -> Vec<Participant> {
+        let mut all = self.participants.clone();
+        all.sort_by_key(|p| (p.wrote, p.touched));
+        all
+    }
+}
+
+/// A write on a second group, in an explicit transaction or in one pipeline.
+pub(crate) fn second_writer(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
+    Refusal::unsupported("a transaction that writes on several groups is not supported yet")
+        .detail(format!("It has written on group {first}, and this statement writes on group {second}."))
+        .hint("Write the rows of one group in one transaction, and of another group in another.")
+}
+
+/// A second group in a transaction that needs one snapshot.
+pub(crate) fn second_snapshot(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
+    Refusal::unsupported("a transaction of this isolation level on several groups is not supported yet")
+        .detail(format!("It has used group {first}, and this statement needs group {second}."))
+        .hint("Use READ COMMITTED, or keep the transaction to the rows of one group.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str) -> Step {
+        Step::Set { name: Some(name.to_owned()), sql: format!("SET {name} = 1"), local: false }
+    }
+
+    #[test]
+    fn release_keeps_settings_and_drops_later_savepoints() {
+        let mut t = Transaction::new("BEGIN", TransactionModes::default());
+        t.script = vec![
+            Step::Savepoint("a".into()),
+            set("x"),
+            Step::Savepoint("b".into()),
+            set("y"),
+            Step::Savepoint("c".into()),
+        ];
+        t.release(t.savepoint("b").expect("live"));
+        let sql: Vec<_> = t.script.iter().map(Step::sql).collect();
+        assert_eq!(sql, ["SAVEPOINT \"a\"", "SET x = 1", "SET y = 1"]);
+    }
+
+    #[test]
+    fn the_writer_commits_last() {
+        let mut t = Transaction::new("BEGIN", TransactionModes::default());
+        for (place, wrote) in [(0, true), (1, false)] {
+            t.participants.push(Participant { place, touched: true, wrote });
+        }
+        let order: Vec<_> = t.in_commit_order().iter().map(|p| p.place).collect();
+        assert_eq!(order, [1, 0]);
+    }
+}
