@@ -122,6 +122,8 @@ async fn keep(node: u16, layout: Layout, stop: CancellationToken, tell: mpsc::Se
         let started = Instant::now();
         let (how, by_itself) = match start(node, &layout) {
             Ok(mut child) => {
+                // Taken out, for `wait` would close it: that means stop.
+                let _pipe = child.stdin.take();
                 if let Some(pid) = child.id() {
                     let _ = tell.send(Event::Started { node, pid }).await;
                 }
