@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::error::{DemoError, file};
+use super::layout::Stop;
 use super::lock::{Holder, Lock};
 use super::process::ProcessId;
 use super::progress::{self, Progress};
@@ -40,7 +41,7 @@ pub(super) async fn start(args: &StartArgs) -> Result<(), DemoError> {
         }
     };
     match outcome {
-        Ok(()) => progress.say(&layout.welcome()),
+        Ok(()) => progress.say(&layout.welcome(Stop::Command)),
         Err(error) => {
             self::stop(&data).await?;
             return Err(error);

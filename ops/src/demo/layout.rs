@@ -45,6 +45,15 @@ pub(super) struct Layout {
     facts: Facts,
 }
 
+/// What stops a demo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It runs at a terminal.
+    CtrlC,
+    /// It runs in the background.
+    Command,
+}
+
 /// Where a demo lives unless told otherwise: where the user that PostgreSQL runs as can get to.
 #[must_use]
 pub fn default_data_dir() -> PathBuf {
@@ -144,8 +153,8 @@ impl Layout {
         )
     }
 
-    /// How to use it.
-    pub(super) fn welcome(&self) -> String {
+    /// How to use it, and how to stop it besides `howdah demo stop`.
+    pub(super) fn welcome(&self, stop: Stop) -> String {
         let mut text = format!("ready: {}\n\n", self.describe());
         for node in self.nodes() {
             // Writing to a String cannot fail.
@@ -157,9 +166,13 @@ impl Layout {
             text,
             "\nEvery port serves the same database. How it is:  {howdah} status --data {data}\n"
         );
+        let also = match stop {
+            Stop::CtrlC => "Ctrl-C, or  ",
+            Stop::Command => "",
+        };
         let _ = writeln!(
             text,
-            "To stop it (the data stays):  Ctrl-C, or  {howdah} demo stop --data {data}"
+            "To stop it (the data stays):  {also}{howdah} demo stop --data {data}"
         );
         text
     }

@@ -20,7 +20,7 @@ use shard::postgres::Installation;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::DemoError;
-use self::layout::Layout;
+use self::layout::{Layout, Stop};
 pub use self::layout::{any_node_config, default_data_dir};
 use self::lock::Lock;
 pub use self::process::{ProcessId, postgres_below};
@@ -158,7 +158,7 @@ async fn watch(
         () = stop.cancelled() => return Ok(()),
         ready = starting => ready?,
     }
-    progress.say(&layout.welcome());
+    progress.say(&layout.welcome(Stop::CtrlC));
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

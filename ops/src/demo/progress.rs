@@ -81,6 +81,13 @@ impl Progress {
 pub(super) async fn wait_ready(cluster: &ClusterConfig, progress: &Progress) -> Result<(), DemoError> {
     wait_for(cluster, progress, "nodes answering", nodes_up).await?;
     wait_for(cluster, progress, "groups with a leader that serves", groups_led).await?;
+    wait_for(
+        cluster,
+        progress,
+        "replicas leading or following",
+        replicas_settled,
+    )
+    .await?;
     for addresses in cluster.nodes.values() {
         while TcpStream::connect(addresses.sql).await.is_err() {
             patience(progress, "ports for clients", 0, cluster.nodes.len())?;
@@ -136,4 +143,13 @@ fn nodes_up(status: &ClusterStatus) -> (usize, usize) {
 fn groups_led(status: &ClusterStatus) -> (usize, usize) {
     let led = status.groups.iter().filter(|group| group.is_serving()).count();
     (led, status.groups.len())
+}
+
+/// Until then the loss of a node may be the loss of a group's only copy.
+fn replicas_settled(status: &ClusterStatus) -> (usize, usize) {
+    let replicas: Vec<_> = status.groups.iter().flat_map(|group| &group.replicas).collect();
+    (
+        replicas.iter().filter(|replica| replica.is_settled()).count(),
+        replicas.len(),
+    )
 }

@@ -85,6 +85,14 @@ impl GroupStatus {
     }
 }
 
+impl ReplicaView {
+    /// Whether it does what a replica of a healthy group does, its PostgreSQL running.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.state.as_str(), "leading" | "following") && self.postgres_pid.is_some()
+    }
+}
+
 /// Puts together what the nodes that answered say. Pure.
 #[must_use]
 pub fn merge(cluster: &ClusterConfig, answers: &BTreeMap<NodeId, NodeStatus>) -> ClusterStatus {

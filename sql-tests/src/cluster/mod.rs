@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ops::config::ClusterConfig;
-use ops::status::{ClusterStatus, GroupStatus, NodeState, gather};
+use ops::status::{ClusterStatus, GroupStatus, NodeState, ReplicaView, gather};
 use shard::id::{GroupId, NodeId};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -323,14 +323,8 @@ pub fn group_of(status: &ClusterStatus, group: GroupId) -> Option<&GroupStatus> 
 }
 
 fn is_whole(status: &ClusterStatus) -> bool {
-    let settled = |state: &str| state == "leading" || state == "following";
-    let in_order = |group: &GroupStatus| {
-        group.is_serving()
-            && group
-                .replicas
-                .iter()
-                .all(|one| settled(&one.state) && one.postgres_pid.is_some())
-    };
+    let in_order =
+        |group: &GroupStatus| group.is_serving() && group.replicas.iter().all(ReplicaView::is_settled);
     status.nodes.iter().all(|node| node.state == NodeState::Up) && status.groups.iter().all(in_order)
 }
 
