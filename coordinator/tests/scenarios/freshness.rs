@@ -100,7 +100,7 @@ async fn databases_are_known_apart_and_new_ones_bring_the_schema() {
         other => panic!("{other:?}"),
     }
     assert!(!knows(
-        &*cache.database("postgres").refresh(FIRST, soon()).await.unwrap(),
+        &cache.database("postgres").refresh(FIRST, soon()).await.unwrap(),
         "t"
     ));
 
