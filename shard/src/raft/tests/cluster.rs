@@ -95,6 +95,7 @@ impl Handlers for NoStreams {
 
 struct Running {
     runtime: Option<Runtime>,
+    log: NodeLog,
     replica: RaftGroup,
 }
 
@@ -178,14 +179,26 @@ impl Cluster {
             .enable_all()
             .build()
             .unwrap();
-        let replica = runtime.spawn(start_replica(config)).await.unwrap();
+        let (log, replica) = runtime.spawn(start_replica(config)).await.unwrap();
         let runtime = Some(runtime);
-        self.running.insert(node, Running { runtime, replica });
+        self.running.insert(
+            node,
+            Running {
+                runtime,
+                log,
+                replica,
+            },
+        );
     }
 
     /// Ends a node without a word to anyone.
     pub(super) fn kill(&mut self, node: NodeId) {
         self.running.remove(&node).expect("only a running node is killed");
+    }
+
+    /// Makes every further write of a node fail.
+    pub(super) fn close_log(&self, node: NodeId) {
+        self.running[&node].log.close();
     }
 
     pub(super) fn replica(&self, node: NodeId) -> &RaftGroup {
@@ -255,7 +268,7 @@ impl Cluster {
     }
 }
 
-async fn start_replica(config: Config) -> RaftGroup {
+async fn start_replica(config: Config) -> (NodeLog, RaftGroup) {
     let folder = config.data_dir.join("group");
     std::fs::create_dir_all(&folder).unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -280,9 +293,9 @@ async fn start_replica(config: Config) -> RaftGroup {
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     let transport = Transport::serve(&config, listener, Arc::new(NoStreams));
-    RaftGroup::start(&config, GROUP, log.group(GROUP), &folder, transport)
-        .await
-        .unwrap()
+    let started = RaftGroup::start(&config, GROUP, log.group(GROUP), &folder, transport);
+    let replica = started.await.unwrap();
+    (log, replica)
 }
 
 pub(super) fn genesis(origin: NodeId) -> Command {

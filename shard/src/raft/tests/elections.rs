@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::id::NodeId;
 use crate::raft::RequestFailed;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, genesis};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn follower_that_was_cut_off_does_not_depose_the_leader() {
@@ -49,7 +49,7 @@ async fn leader_that_was_cut_off_loses_its_lease_before_another_leads() {
     };
     let (lost, replaced) = (lost.unwrap(), cut.elapsed());
     assert!(lost < cluster.timing.election, "lost after {lost:?}");
-    println!("lease lost after {lost:?}, new leader's after {replaced:?}");
+    tracing::info!(?lost, ?replaced, "the lease went over");
     let new = cluster.leader(Some(old)).await.max(new);
     cluster.feed(new, 10, 1000).await;
     cluster.connect(old, true);
@@ -78,7 +78,7 @@ async fn leadership_is_handed_over_in_less_than_an_election() {
     let begun = Instant::now();
     let transfer = cluster.replica(old).transfer_to(new);
     transfer.await.unwrap();
-    println!("handed over after {:?}", begun.elapsed());
+    tracing::info!(took = ?begun.elapsed(), "handed over");
     assert_eq!(cluster.leader(None).await, new);
     assert!(begun.elapsed() < cluster.timing.election, "{:?}", begun.elapsed());
     cluster.feed(new, 10, 1000).await;
@@ -117,4 +117,22 @@ async fn group_of_one_leads_itself() {
         Some(true)
     );
     cluster.feed(only, 10, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_whose_log_fails_says_so_and_gives_its_lease_up() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(None).await;
+    cluster.feed(leader, 10, 1000).await;
+    cluster.close_log(leader);
+    let replica = cluster.replica(leader);
+    // Nobody may be waiting for an answer when the log fails.
+    let _ = replica.propose(genesis(leader)).await;
+    let mut fatal = replica.fatal();
+    let failed = tokio::time::timeout(Duration::from_secs(10), fatal.wait_for(Option::is_some)).await;
+    let failed = failed.expect("must be told").unwrap().clone().unwrap();
+    tracing::info!(%failed, "told");
+    assert!(!replica.holds_lease());
+    let next = cluster.leader(Some(leader)).await;
+    cluster.feed(next, 10, 1000).await;
 }
