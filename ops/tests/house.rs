@@ -1,14 +1,16 @@
 //! The house stays tidy: what no lint checks, this does.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates, lowest first: each may use those before it.
 const DIRECTION: [&str; 6] = ["shard", "coordinator", "proxy", "ops", "sql-tests", "benches"];
-/// Lines of a source file, without the tests at its end.
-const LONG_FILE: usize = 500;
+/// Lines of a source file, without the tests at its end, above which ARCHITECTURE.md must say why.
+const LONG_FILE: usize = 800;
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: [&str; 6] = ["common", "util", "utils", "types", "helpers", "misc"];
+const EMPTY_NAMES: [&str; 5] = ["common", "util", "utils", "helpers", "misc"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -68,18 +70,21 @@ fn a_crate_uses_only_those_below_it() {
 #[test]
 fn a_file_says_what_it_is_and_is_not_too_long() {
     let mut complaints = Vec::new();
+    let reasons = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap_or_default();
     for (name, text) in sources() {
+        if name.contains("tests") {
+            continue;
+        }
         if !text.starts_with("//!") {
             complaints.push(format!("{name}: does not begin with what it is (//!)"));
         }
-        let is_test = name.contains("tests") || name.ends_with("_tests.rs");
         let own = text
             .lines()
             .take_while(|line| !line.starts_with("#[cfg(test)]"))
             .count();
-        if !is_test && own > LONG_FILE {
+        if own > LONG_FILE && !reasons.contains(&name) {
             complaints.push(format!(
-                "{name}: {own} lines without its tests, at most {LONG_FILE}"
+                "{name}: {own} lines without its tests, more than {LONG_FILE}, and no reason in ARCHITECTURE.md"
             ));
         }
     }
