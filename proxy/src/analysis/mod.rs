@@ -1,7 +1,35 @@
 //! What a statement is and where it may run: pure functions from SQL text to a [`Plan`].
+//!
+//! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in [`proof`];
+//! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
+mod check;
+mod constants;
+mod copy;
+mod create_table;
+mod ddl;
+mod fallback;
+mod functions;
+mod lexer;
+mod parse;
 pub mod plan;
+mod prepared;
+mod proof;
+mod query;
 pub mod refusal;
+mod relations;
+mod route;
+mod scope;
+mod session;
+mod settings;
+mod statement;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod words;
+mod writes;
 
 pub use plan::*;
 pub use refusal::Refusal;
+pub use relations::Facts;
+pub use statement::{analyse, split};

@@ -1,5 +1,6 @@
 //! The answer of the analysis: what a session must do with one statement.
 
+use coordinator::hash::{HashSlot, KeyColumn, KeyUse};
 use shard::id::GroupId;
 
 use super::Refusal;
@@ -200,33 +201,39 @@ pub enum Tag {
 /// A shard key that a statement names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
+    /// The column that it is compared with or stored in.
+    pub column: KeyColumn,
+    /// Compared or stored: NULL matches nothing in a comparison and has a place when it is stored.
+    pub used: KeyUse,
     /// Where its value comes from.
-    pub source: KeySource,
-    /// What NULL means here.
-    pub null: NullKey,
+    pub value: KeyValue,
 }
 
 /// Where a key's value comes from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum KeySource {
-    /// A constant in the text.
-    Literal(String),
+pub enum KeyValue {
     /// NULL in the text.
     Null,
-    /// `$n`, counted from 0 here.
+    /// An unquoted number, with its sign.
+    Number(String),
+    /// TRUE or FALSE.
+    Bool(bool),
+    /// A quoted constant.
+    Text {
+        /// The type of its cast; 0 where it has none.
+        type_oid: u32,
+        /// Its value.
+        text: String,
+    },
+    /// A parameter.
     Parameter {
         /// 0 for `$1`.
         index: usize,
+        /// The type of its cast; 0 where it has none.
+        type_oid: u32,
+        /// Whether something else in the statement may decide its type, if Parse declares none.
+        type_open: bool,
     },
-}
-
-/// What a NULL key means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NullKey {
-    /// In a comparison: no row can match.
-    MatchesNothing,
-    /// In a stored row or IS NULL: the group that keeps the rows without a key.
-    HasAPlace,
 }
 
 /// A parameter as Bind gives it.
@@ -260,9 +267,25 @@ pub enum Route {
     Several(Vec<GroupId>),
     /// All groups, rows concatenated. Reads only.
     All,
-    /// As [`Plan::Judge`], with Bind too: PostgreSQL may object to the parameters.
-    Judge(Refusal),
+    /// Only PostgreSQL can tell the slots of these keys: run the queries on any group, in the client's session
+    /// state, and call [`Query::route`] again with their answers. If one fails, its error is the statement's.
+    Ask(Vec<Question>),
 }
+
+/// A key whose slot PostgreSQL must compute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which key, as an index of [`Answers`].
+    pub key: usize,
+    /// A query of one row with one `int8`: the slot's number.
+    pub sql: String,
+    /// The parameter (0 for `$1`) to bind to the query's own `$1`, with the client's type and format; `None`
+    /// where the query needs none.
+    pub parameter: Option<usize>,
+}
+
+/// Slots that PostgreSQL computed, by [`Question::key`].
+pub type Answers = std::collections::HashMap<usize, HashSlot>;
 
 /// A relation's full name, folded and unquoted as PostgreSQL stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,207 @@
+//! What is checked of every expression of a statement, wherever it stands.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    DataType, Expr, FunctionArguments, ObjectName, Query, TableFactor, Value, ValueWithSpan, Visit, Visitor,
+};
+
+use super::Refusal;
+use super::functions::{self, FunctionKind, Volatility};
+use super::plan::{Key, KeyValue};
+use super::proof::not_understood;
+use super::relations::{misread_column, parts};
+
+/// What a look at a whole tree finds.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// How many relations and queries the tree names.
+    pub(super) relations: usize,
+    pub(super) queries: usize,
+    /// How often each parameter stands in the text, by its number minus one.
+    pub(super) parameters: HashMap<usize, usize>,
+    /// The first aggregate or window function.
+    pub(super) aggregate: Option<String>,
+    /// The first thing whose value differs from group to group.
+    pub(super) local: Option<String>,
+}
+
+/// Looks at every node of a tree.
+///
+/// # Errors
+/// When it calls a function that must not be called.
+pub(super) fn look<V: Visit>(node: &V) -> Result<Findings, Refusal> {
+    let mut findings = Findings::default();
+    match node.visit(&mut findings) {
+        ControlFlow::Break(refusal) => Err(refusal),
+        ControlFlow::Continue(()) => Ok(findings),
+    }
+}
+
+/// Columns that every table has, whose values mean something inside one server only.
+const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
+
+impl Findings {
+    fn function(&mut self, name: &ObjectName) -> ControlFlow<Refusal> {
+        let Some(parts) = parts(name) else {
+            return ControlFlow::Break(not_understood("a function call"));
+        };
+        let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
+        match functions::find(&borrowed) {
+            Err(refusal) => ControlFlow::Break(refusal),
+            Ok(function) => {
+                let shown = format!("{}()", parts.last().map(String::as_str).unwrap_or_default());
+                if function.kind != FunctionKind::Normal {
+                    self.aggregate.get_or_insert(shown);
+                } else if is_local(
+                    parts.last().map(String::as_str).unwrap_or_default(),
+                    function.volatility,
+                ) {
+                    self.local.get_or_insert(shown);
+                }
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    fn data_type(&mut self, data_type: &DataType) {
+        let name = data_type.to_string().to_ascii_lowercase();
+        if name.trim_start_matches("pg_catalog.").starts_with("reg") || name == "oid" {
+            self.local.get_or_insert(name);
+        }
+    }
+}
+
+/// Whether a function tells of the server that it runs on rather than of its arguments and the row.
+fn is_local(name: &str, volatility: Volatility) -> bool {
+    let prefixes = [
+        "pg_",
+        "txid_",
+        "inet_",
+        "has_",
+        "to_reg",
+        "obj_",
+        "col_",
+        "shobj_",
+        "current_setting",
+    ];
+    let harmless = ["pg_typeof", "pg_column_size", "pg_sleep", "pg_client_encoding"];
+    volatility != Volatility::Immutable
+        && prefixes.iter().any(|prefix| name.starts_with(prefix))
+        && !harmless.contains(&name)
+}
+
+impl Visitor for Findings {
+    type Break = Refusal;
+
+    fn pre_visit_relation(&mut self, _: &ObjectName) -> ControlFlow<Refusal> {
+        self.relations += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Refusal> {
+        self.queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Refusal> {
+        match factor {
+            TableFactor::Table {
+                name, args: Some(_), ..
+            }
+            | TableFactor::Function { name, .. } => self.function(name),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Refusal> {
+        if let Value::Placeholder(name) = &value.value {
+            let number = name
+                .strip_prefix('$')
+                .and_then(|digits| digits.parse::<usize>().ok());
+            if let Some(index) = number.and_then(|number| number.checked_sub(1)) {
+                *self.parameters.entry(index).or_default() += 1;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Refusal> {
+        match expr {
+            Expr::Function(function) => {
+                if function.uses_odbc_syntax || function.parameters != FunctionArguments::None {
+                    return ControlFlow::Break(not_understood("a function call"));
+                }
+                if function.over.is_some() {
+                    self.aggregate.get_or_insert(function.name.to_string());
+                }
+                return self.function(&function.name);
+            }
+            Expr::Identifier(name) | Expr::Prefixed { prefix: name, .. } => {
+                if misread_column(name) && name.value != "default" {
+                    return ControlFlow::Break(not_understood("an expression"));
+                }
+                if SYSTEM_COLUMNS.contains(&name.value.as_str()) {
+                    self.local.get_or_insert(name.value.clone());
+                }
+            }
+            Expr::CompoundIdentifier(names) => {
+                if names.first().is_some_and(misread_column) {
+                    return ControlFlow::Break(not_understood("an expression"));
+                }
+                if let Some(name) = names
+                    .last()
+                    .filter(|name| SYSTEM_COLUMNS.contains(&name.value.as_str()))
+                {
+                    self.local.get_or_insert(name.value.clone());
+                }
+            }
+            Expr::Cast { data_type, .. } => self.data_type(data_type),
+            Expr::TypedString(typed) => self.data_type(&typed.data_type),
+            Expr::MatchAgainst { .. }
+            | Expr::OuterJoin(_)
+            | Expr::Prior(_)
+            | Expr::Lambda(_)
+            | Expr::MemberOf(_)
+            | Expr::Dictionary(_)
+            | Expr::Map(_)
+            | Expr::Convert { .. }
+            | Expr::RLike { .. }
+            | Expr::InUnnest { .. }
+            | Expr::Struct { .. } => return ControlFlow::Break(not_understood("an expression")),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Marks the parameters whose type another use in the statement may decide: PostgreSQL infers a parameter's type
+/// at its first use (`variable_paramref_hook` in `parse_param.c`), which need not be the shard key's.
+pub(super) fn mark_open_parameters(keys: &mut [Key], findings: &Findings) {
+    let mut uses: HashMap<usize, Vec<(u32, u32)>> = HashMap::new();
+    for key in keys.iter() {
+        if let KeyValue::Parameter { index, type_oid, .. } = key.value {
+            uses.entry(index)
+                .or_default()
+                .push((type_oid, key.column.key_type.oid()));
+        }
+    }
+    for key in keys {
+        if let KeyValue::Parameter {
+            index,
+            type_open,
+            type_oid,
+        } = &mut key.value
+        {
+            let known = uses.get(index).map(Vec::as_slice).unwrap_or_default();
+            let alike = known.windows(2).all(|pair| pair[0] == pair[1]);
+            let all = findings.parameters.get(index).copied().unwrap_or(0) <= known.len();
+            *type_open |= !(alike && all);
+            // A cast decides the type only where the parameter stands once, or always under the same cast.
+            if *type_open {
+                *type_oid = 0;
+            }
+        }
+    }
+}

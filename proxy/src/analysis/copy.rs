@@ -1,0 +1,299 @@
+//! COPY: from the client into a table, and from a table or a query to the client.
+
+use super::Refusal;
+use super::lexer::{Kind, Token};
+use super::plan::{Access, CopyIn, CopyLayout, Form, Plan, Query, RelationName, Tag, Target};
+use super::query;
+use super::relations::{Named, Names};
+use super::statement::syntax_for_postgres;
+use super::words::{Words, split_commas};
+
+/// What the options of a COPY say.
+struct Options {
+    layout: CopyLayout,
+    /// Set when it is neither text nor CSV.
+    binary: bool,
+}
+
+/// Plans COPY.
+pub(super) fn plan(tokens: &[Token], _sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
+    let mut words = Words::new(tokens);
+    words.take(&["copy"]);
+    let query = words.parenthesised();
+    let (table, columns) = match query {
+        Some(_) => (Vec::new(), None),
+        None => {
+            let Some(table) = words.dotted_name() else {
+                return Ok(syntax_for_postgres());
+            };
+            (table, words.parenthesised().map(column_names))
+        }
+    };
+    let from = match words.take_any(&["from", "to"]) {
+        Some(direction) => direction == "from",
+        None => return Ok(syntax_for_postgres()),
+    };
+    if words.take_any(&["stdin", "stdout"]).is_none() {
+        return Err(
+            Refusal::unsupported("COPY from or to a file or program of a server is not supported")
+                .hint("Use COPY ... FROM STDIN or TO STDOUT, or psql's \\copy."),
+        );
+    }
+    let options = options(words)?;
+    match (query, from) {
+        (Some(query), false) => copy_query(query, &options, names),
+        (Some(_), true) => Ok(syntax_for_postgres()),
+        (None, true) => copy_in(&table, columns, options, names),
+        (None, false) => copy_table(&table, &options, names),
+    }
+}
+
+fn column_names(tokens: &[Token]) -> Option<Vec<String>> {
+    split_commas(tokens)
+        .into_iter()
+        .map(|column| match column {
+            [
+                Token {
+                    kind: Kind::Word(name) | Kind::Quoted(name),
+                    ..
+                },
+            ] => Some(name.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Rows of several groups follow each other; that is right only where nothing stands before the first row.
+fn concatenable(options: &Options) -> Result<(), Refusal> {
+    if options.binary || options.layout.header {
+        return Err(Refusal::unsupported(
+            "COPY in binary format or with HEADER from several groups is not supported",
+        )
+        .hint("Use text or CSV without HEADER."));
+    }
+    Ok(())
+}
+
+fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
+    match query::plan(query, names)? {
+        Plan::Query(query) => {
+            let target = match query.target {
+                Target::All => {
+                    concatenable(options)?;
+                    Target::All
+                }
+                Target::Keys(keys, super::Spread::Concatenate) => match concatenable(options) {
+                    Ok(()) => Target::Keys(keys, super::Spread::Concatenate),
+                    Err(refusal) => Target::Keys(keys, super::Spread::Refuse(refusal)),
+                },
+                other => other,
+            };
+            Ok(Plan::Query(Query {
+                target,
+                tag: Tag::Copy,
+                form: Form::CopyOut,
+                ..query
+            }))
+        }
+        other => Ok(other),
+    }
+}
+
+fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
+    let target = match names.find(table)? {
+        Named::Table(_) => {
+            concatenable(options)?;
+            Target::All
+        }
+        Named::System => Target::Any,
+        Named::Unknown => return Err(no_relation(table)),
+    };
+    Ok(Plan::Query(Query {
+        access: Access::Read,
+        target,
+        tag: Tag::Copy,
+        form: Form::CopyOut,
+    }))
+}
+
+/// Parse does not look at COPY's table, so that PostgreSQL's words are said here.
+fn no_relation(table: &[String]) -> Refusal {
+    Refusal::new(
+        "42P01",
+        format!("relation \"{}\" does not exist", table.join(".")),
+    )
+}
+
+fn copy_in(
+    table: &[String],
+    columns: Option<Option<Vec<String>>>,
+    options: Options,
+    names: Names<'_>,
+) -> Result<Plan, Refusal> {
+    let relation = match names.find(table)? {
+        Named::Table(relation) => relation,
+        Named::System => {
+            return Err(Refusal::unsupported(format!(
+                "\"{}\" cannot be written to",
+                table.join(".")
+            )));
+        }
+        Named::Unknown => return Err(no_relation(table)),
+    };
+    if options.binary {
+        return Err(
+            Refusal::unsupported("COPY FROM in binary format is not supported yet")
+                .hint("Use text or CSV format."),
+        );
+    }
+    let key = relation
+        .key_column()
+        .map(|column| column.name.as_str())
+        .unwrap_or_default();
+    let generated = |column: &&coordinator::catalogue::Column| {
+        column.filled_by != coordinator::catalogue::FilledBy::Generated
+    };
+    let place = match columns {
+        // Without a list, COPY has all columns but generated ones.
+        None => relation
+            .columns
+            .iter()
+            .filter(generated)
+            .position(|column| column.name == key),
+        Some(None) => return Ok(syntax_for_postgres()),
+        Some(Some(columns)) => columns.iter().position(|column| column == key),
+    };
+    let key_field = place.ok_or_else(|| {
+        Refusal::unsupported(format!(
+            "COPY into table \"{}\" must have its shard key \"{key}\"",
+            relation.name
+        ))
+        .hint(format!("Add \"{key}\" to the list of columns."))
+    })?;
+    let table = RelationName {
+        schema: relation.schema.clone(),
+        name: relation.name.clone(),
+    };
+    Ok(Plan::CopyIn(CopyIn {
+        table,
+        key_field,
+        layout: options.layout,
+    }))
+}
+
+/// Options, in parentheses or in the older form: name and value pairs.
+fn options(mut words: Words<'_>) -> Result<Options, Refusal> {
+    words.take(&["with"]);
+    let mut given = Given::default();
+    if let Some(list) = words.parenthesised() {
+        if !words.is_empty() {
+            return Err(where_refused());
+        }
+        for option in split_commas(list) {
+            let mut option = Words::new(option);
+            let name = option.name().unwrap_or_default();
+            given.set(&name, option)?;
+        }
+    } else {
+        while !words.is_empty() {
+            if words.sees(&["where"]) {
+                return Err(where_refused());
+            }
+            let Some(name) = words.name() else {
+                return Err(unreadable());
+            };
+            words.take(&["as"]);
+            match name.as_str() {
+                "csv" | "binary" => given.format = Some(name),
+                "header" => given.header = true,
+                "delimiter" | "delimiters" | "null" | "quote" | "escape" | "encoding" => {
+                    given.set(&name, words)?;
+                    words.next();
+                }
+                _ => return Err(unreadable()),
+            }
+        }
+    }
+    given.finish()
+}
+
+fn where_refused() -> Refusal {
+    Refusal::unsupported("COPY ... WHERE is not supported").hint("Filter the rows before they are sent.")
+}
+
+fn unreadable() -> Refusal {
+    Refusal::unsupported("Howdah does not know this option of COPY")
+        .hint("Known are FORMAT text and csv, DELIMITER, NULL, HEADER, QUOTE and ESCAPE.")
+}
+
+#[derive(Default)]
+struct Given {
+    format: Option<String>,
+    delimiter: Option<u8>,
+    null: Option<String>,
+    header: bool,
+    quote: Option<u8>,
+    escape: Option<u8>,
+}
+
+impl Given {
+    fn set(&mut self, name: &str, mut value: Words<'_>) -> Result<(), Refusal> {
+        let value = match value.next() {
+            Some(Kind::Text(text) | Kind::Word(text) | Kind::Number(text) | Kind::Quoted(text)) => {
+                Some(text.clone())
+            }
+            None => None,
+            Some(_) => return Err(unreadable()),
+        };
+        let byte = |value: &Option<String>| match value.as_deref().map(str::as_bytes) {
+            Some([byte]) => Ok(Some(*byte)),
+            _ => Err(Refusal::new(
+                "22023",
+                format!("COPY {name} must be a single one-byte character"),
+            )),
+        };
+        match (name, value.as_deref()) {
+            ("format", Some(_)) => self.format = value.map(|format| format.to_ascii_lowercase()),
+            ("delimiter" | "delimiters", _) => self.delimiter = byte(&value)?,
+            ("quote", _) => self.quote = byte(&value)?,
+            ("escape", _) => self.escape = byte(&value)?,
+            ("null", Some(_)) => self.null = value,
+            ("header", None | Some("true" | "on" | "1" | "match")) => self.header = true,
+            ("header", Some("false" | "off" | "0")) => self.header = false,
+            ("freeze", Some("false" | "off" | "0")) => {}
+            ("encoding", Some(encoding))
+                if ["utf8", "utf-8"].contains(&encoding.to_ascii_lowercase().as_str()) => {}
+            _ => return Err(unreadable()),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Options, Refusal> {
+        let format = self.format.as_deref().unwrap_or("text");
+        let csv = match format {
+            "text" | "binary" => false,
+            "csv" => true,
+            _ => {
+                return Err(Refusal::new(
+                    "22023",
+                    format!("COPY format \"{format}\" not recognized"),
+                ));
+            }
+        };
+        let quote = self.quote.unwrap_or(b'"');
+        let layout = CopyLayout {
+            csv,
+            delimiter: self.delimiter.unwrap_or(if csv { b',' } else { b'\t' }),
+            null: self
+                .null
+                .unwrap_or_else(|| if csv { String::new() } else { "\\N".to_owned() }),
+            header: self.header,
+            quote,
+            escape: self.escape.unwrap_or(quote),
+        };
+        Ok(Options {
+            layout,
+            binary: format == "binary",
+        })
+    }
+}

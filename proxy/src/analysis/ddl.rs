@@ -1,0 +1,458 @@
+//! Statements that define things: the same on every group, if each group can keep them alone.
+
+use super::Refusal;
+use super::create_table::{self, check_element, constraint_columns, without_key};
+use super::functions;
+use super::lexer::{Kind, Token};
+use super::plan::{Ddl, DdlEffect, Plan};
+use super::relations::Names;
+use super::settings;
+use super::statement::{distributed, syntax_for_postgres};
+use super::words::{Words, has_word, split_commas};
+
+fn everywhere(effect: DdlEffect) -> Result<Plan, Refusal> {
+    Ok(Plan::Ddl(Ddl {
+        effect,
+        outside_transaction: false,
+    }))
+}
+
+fn unsupported(what: &str) -> Refusal {
+    Refusal::unsupported(format!("{what} is not supported"))
+}
+
+/// Plans CREATE, ALTER, DROP, COMMENT, GRANT, REVOKE and REASSIGN.
+pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    if tokens
+        .iter()
+        .any(|token| matches!(&token.kind, Kind::Word(name) | Kind::Quoted(name) if name == "howdah"))
+    {
+        return Err(unsupported("changing what belongs to Howdah").hint("The name \"howdah\" is taken."));
+    }
+    let mut words = Words::new(tokens);
+    match words.take_any(&["create", "alter", "drop"]) {
+        Some("create") => create(words, names),
+        Some("alter") => alter(words, names),
+        Some(_) => drop(words),
+        None => everywhere(DdlEffect::None),
+    }
+}
+
+fn create(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
+    let replace = words.take(&["or", "replace"]);
+    for (keyword, what) in [
+        ("temp", "a temporary object"),
+        ("temporary", "a temporary object"),
+        ("global", "a temporary object"),
+        ("local", "a temporary object"),
+        ("unlogged", "an unlogged table"),
+    ] {
+        if words.take(&[keyword]) {
+            return Err(unsupported(what).detail("It would exist in one server only, and be lost with it."));
+        }
+    }
+    if words.take(&["table"]) {
+        return create_table::plan(words, names);
+    }
+    if words.take(&["view"]) || words.take(&["recursive", "view"]) {
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take(&["unique", "index"]) {
+        return create_index(words, names, true);
+    }
+    if words.take(&["index"]) {
+        return create_index(words, names, false);
+    }
+    if words.take(&["schema"]) {
+        if has_word(words.rest(), &["create"]) || has_word(words.rest(), &["grant"]) {
+            return Err(unsupported("CREATE SCHEMA with objects in it").hint("Create them one by one."));
+        }
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take(&["type"]) {
+        words.dotted_name();
+        let plain = words.take(&["as"])
+            && (words.take_any(&["enum", "range"]).is_some() || words.parenthesised().is_some());
+        return if plain {
+            everywhere(DdlEffect::None)
+        } else {
+            Err(unsupported("a base type"))
+        };
+    }
+    if words.take(&["domain"]) {
+        check_functions(words.rest())?;
+        return everywhere(DdlEffect::None);
+    }
+    if words.take_any(&["role", "user", "group"]).is_some() && !words.sees(&["mapping"]) {
+        return everywhere(DdlEffect::None);
+    }
+    if words.take(&["statistics"]) {
+        return everywhere(DdlEffect::None);
+    }
+    Err(refused_object(words, replace))
+}
+
+/// Words for what cannot be created.
+fn refused_object(mut words: Words<'_>, _replace: bool) -> Refusal {
+    let code = "Code that runs inside one server could touch rows of other groups unseen.";
+    if words.take(&["constraint", "trigger"]) || words.take(&["event", "trigger"]) {
+        return unsupported("CREATE TRIGGER").detail(code);
+    }
+    let word = match words.name() {
+        Some(word) => word,
+        None => return Refusal::new("42601", "syntax error at end of input"),
+    };
+    match word.as_str() {
+        "function" | "procedure" | "aggregate" | "trigger" | "rule" | "operator" | "cast" | "language"
+        | "policy" => unsupported(&format!("CREATE {}", word.to_uppercase())).detail(code),
+        "sequence" => unsupported("CREATE SEQUENCE")
+            .detail("Sequences of the whole cluster come later; each group would count for itself.")
+            .hint("Use gen_random_uuid(), or numbers that the application chooses."),
+        "materialized" => unsupported("CREATE MATERIALIZED VIEW").detail("Its rows would be of one group."),
+        "database" => unsupported("CREATE DATABASE").hint("Use schemas."),
+        "extension" => unsupported("CREATE EXTENSION").detail(code),
+        _ => unsupported(&format!("CREATE {}", word.to_uppercase())),
+    }
+}
+
+fn create_index(mut words: Words<'_>, names: Names<'_>, unique: bool) -> Result<Plan, Refusal> {
+    let concurrently = words.take(&["concurrently"]);
+    words.take(&["if", "not", "exists"]);
+    if !words.sees(&["on"]) && words.name().is_none() || !words.take(&["on"]) {
+        return Ok(syntax_for_postgres());
+    }
+    words.take(&["only"]);
+    let Some(table) = words.dotted_name() else {
+        return Ok(syntax_for_postgres());
+    };
+    if words.take(&["using"]) {
+        words.name();
+    }
+    let Some(columns) = words.parenthesised() else {
+        return Ok(syntax_for_postgres());
+    };
+    check_functions(columns)?;
+    check_functions(words.rest())?;
+    if unique {
+        let Some(relation) = distributed(&table, names)? else {
+            return Err(Refusal::new(
+                "42P01",
+                format!("relation \"{}\" does not exist", table.join(".")),
+            ));
+        };
+        let key = relation
+            .key_column()
+            .map(|column| column.name.as_str())
+            .unwrap_or_default();
+        let columns: Vec<String> = split_commas(columns)
+            .into_iter()
+            .filter_map(plain_column)
+            .collect();
+        if !columns.iter().any(|column| column == key) {
+            return Err(without_key(&columns.join(", "), key));
+        }
+    }
+    Ok(Plan::Ddl(Ddl {
+        effect: DdlEffect::Reload,
+        outside_transaction: concurrently,
+    }))
+}
+
+/// An index column that is a column, not a function of one.
+fn plain_column(element: &[Token]) -> Option<String> {
+    let mut words = Words::new(element);
+    let name = words.name()?;
+    (!matches!(words.peek(), Some(Kind::Punctuation(_)))).then_some(name)
+}
+
+fn drop(mut words: Words<'_>) -> Result<Plan, Refusal> {
+    let tables = [
+        "table",
+        "index",
+        "view",
+        "schema",
+        "owned",
+        "materialized",
+        "type",
+        "domain",
+    ];
+    if words.take_any(&tables).is_some() {
+        let outside_transaction = words.sees(&["concurrently"]);
+        return Ok(Plan::Ddl(Ddl {
+            effect: DdlEffect::Reload,
+            outside_transaction,
+        }));
+    }
+    if words.take_any(&["role", "user", "group", "statistics"]).is_some() {
+        return everywhere(DdlEffect::None);
+    }
+    match words.name() {
+        Some(word) => Err(unsupported(&format!("DROP {}", word.to_uppercase()))),
+        None => Ok(syntax_for_postgres()),
+    }
+}
+
+fn alter(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
+    if words.take(&["table"]) {
+        return alter_table(words, names);
+    }
+    if words.take(&["system"]) {
+        return Err(unsupported("ALTER SYSTEM").hint("Howdah keeps the servers' configuration."));
+    }
+    if words.sees(&["database"]) || words.sees(&["role"]) || words.sees(&["user"]) || words.sees(&["group"]) {
+        return alter_settings(words);
+    }
+    if words.take_any(&["index", "view", "schema"]).is_some() {
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take_any(&["type", "domain", "statistics"]).is_some() || words.take(&["default", "privileges"]) {
+        check_functions(words.rest())?;
+        return everywhere(DdlEffect::Reload);
+    }
+    match words.name() {
+        Some(word) => Err(unsupported(&format!("ALTER {}", word.to_uppercase()))),
+        None => Ok(syntax_for_postgres()),
+    }
+}
+
+/// ALTER ROLE and ALTER DATABASE: their SET gives settings to later sessions.
+fn alter_settings(words: Words<'_>) -> Result<Plan, Refusal> {
+    let database = words.sees(&["database"]);
+    let rest = words.rest();
+    let set = (0..rest.len()).find(|at| *at > 0 && Words::new(&rest[*at..]).sees(&["set"]));
+    if let Some(at) = set {
+        let mut setting = Words::new(&rest[at + 1..]);
+        let name = setting.dotted_name().unwrap_or_default().join(".");
+        if !setting.take_operator("=") && !setting.take(&["to"]) {
+            return Err(unsupported("this form of SET"));
+        }
+        let value = setting.rest().iter().filter_map(|token| match &token.kind {
+            Kind::Word(text) | Kind::Quoted(text) | Kind::Text(text) | Kind::Number(text) => {
+                Some(text.clone())
+            }
+            _ => None,
+        });
+        let value: Vec<String> = value.collect();
+        let value = if value == ["default"] { Vec::new() } else { value };
+        settings::check(&name, &value)?;
+        // What sessions start with must be known to the analysis.
+        if matches!(
+            name.to_ascii_lowercase().as_str(),
+            "search_path" | "client_encoding"
+        ) {
+            return Err(unsupported(&format!("{name} of a role or database")).hint("Set it in each session."));
+        }
+    } else if database && !has_word(rest, &["reset"]) {
+        return Err(unsupported("this form of ALTER DATABASE"));
+    }
+    everywhere(DdlEffect::None)
+}
+
+fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
+    words.take(&["if", "exists"]);
+    words.take(&["only"]);
+    if words.sees(&["all", "in"]) {
+        return Err(unsupported("ALTER TABLE ALL IN TABLESPACE"));
+    }
+    let Some(table) = words.dotted_name() else {
+        return Ok(syntax_for_postgres());
+    };
+    words.take_operator("*");
+    let relation = distributed(&table, names)?;
+    let key = relation
+        .and_then(|relation| relation.key_column())
+        .map(|column| column.name.as_str());
+    for action in split_commas(words.rest()) {
+        alter_action(Words::new(action), key)?;
+    }
+    everywhere(DdlEffect::Reload)
+}
+
+fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {
+    let of_key = |name: &Option<String>| name.is_some() && name.as_deref() == key;
+    if words.take(&["add"]) {
+        return add(words, key);
+    }
+    if words.take(&["drop"]) {
+        if words.take(&["constraint"]) {
+            return Ok(());
+        }
+        words.take(&["column"]);
+        words.take(&["if", "exists"]);
+        return if of_key(&words.name()) {
+            Err(key_stays("dropped"))
+        } else {
+            Ok(())
+        };
+    }
+    if words.take(&["alter"]) {
+        if words.take(&["constraint"]) {
+            return Ok(());
+        }
+        words.take(&["column"]);
+        let column = words.name();
+        if (words.sees(&["type"]) || words.sees(&["set", "data"])) && of_key(&column) {
+            return Err(key_stays("given another type"));
+        }
+        if words.sees(&["add", "generated"]) {
+            return check_element_identity();
+        }
+        return check_functions(words.rest());
+    }
+    let fine = [
+        &["rename"][..],
+        &["owner"],
+        &["set", "schema"],
+        &["set", "logged"],
+        &["set", "tablespace"],
+        &["set", "without"],
+        &["cluster"],
+        &["validate"],
+        &["replica", "identity"],
+        &["reset"],
+    ];
+    let with_storage = words.sees(&["set"])
+        && matches!(
+            words.rest().get(1).map(|token| &token.kind),
+            Some(Kind::Punctuation('('))
+        );
+    if with_storage || fine.iter().any(|keywords| words.sees(keywords)) {
+        return Ok(());
+    }
+    let shown: Vec<String> = words
+        .rest()
+        .iter()
+        .take(3)
+        .filter_map(|token| match &token.kind {
+            Kind::Word(word) => Some(word.to_uppercase()),
+            _ => None,
+        })
+        .collect();
+    Err(unsupported(&format!("ALTER TABLE ... {}", shown.join(" "))))
+}
+
+fn check_element_identity() -> Result<(), Refusal> {
+    Err(unsupported("an identity column").detail("Each group would count for itself."))
+}
+
+fn key_stays(what: &str) -> Refusal {
+    Refusal::unsupported(format!("the shard key cannot be {what}"))
+        .detail("Its hash decides in which group a row is.")
+        .hint("Create a new table and copy the rows.")
+}
+
+fn add(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {
+    let column_word = words.take(&["column"]);
+    words.take(&["if", "not", "exists"]);
+    check_element(words.rest())?;
+    let mut constraint = words;
+    if constraint.take(&["constraint"]) {
+        constraint.name();
+    }
+    let table_level = !column_word && (constraint.sees(&["primary", "key"]) || constraint.sees(&["unique"]));
+    let rest = if table_level {
+        constraint.rest()
+    } else {
+        words.rest().get(1..).unwrap_or_default()
+    };
+    let unique = has_word(rest, &["primary", "key"]) || has_word(rest, &["unique"]);
+    if !unique || has_word(rest, &["using", "index"]) && table_level {
+        return Ok(());
+    }
+    let columns = if table_level {
+        constraint_columns(rest).unwrap_or_default()
+    } else {
+        words.name().into_iter().collect()
+    };
+    match key {
+        Some(key) if !columns.iter().any(|column| column == key) => {
+            Err(without_key(&columns.join(", "), key))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Words before `(` in definitions that are no functions: types, and the grammar's own.
+const NO_FUNCTION: &[&str] = &[
+    "numeric",
+    "decimal",
+    "dec",
+    "varchar",
+    "char",
+    "character",
+    "varying",
+    "nchar",
+    "bpchar",
+    "bit",
+    "timestamp",
+    "timestamptz",
+    "time",
+    "timetz",
+    "interval",
+    "float",
+    "check",
+    "key",
+    "unique",
+    "in",
+    "and",
+    "or",
+    "not",
+    "any",
+    "all",
+    "some",
+    "using",
+    "values",
+    "with",
+    "include",
+    "default",
+    "as",
+    "on",
+    "when",
+    "then",
+    "else",
+    "case",
+    "array",
+    "row",
+    "cast",
+    "where",
+    "is",
+    "between",
+    "like",
+    "ilike",
+    "distinct",
+    "add",
+    "set",
+    "by",
+    "to",
+    "exclude",
+    "cost",
+    "options",
+    "extract",
+    "position",
+    "substring",
+    "overlay",
+    "trim",
+];
+
+/// Checks that the expressions in a definition call PostgreSQL's own functions only.
+pub(super) fn check_functions(tokens: &[Token]) -> Result<(), Refusal> {
+    for at in 0..tokens.len() {
+        let before = at.checked_sub(1).map(|before| &tokens[before].kind);
+        if before == Some(&Kind::Punctuation('.')) {
+            continue;
+        }
+        let mut words = Words::new(&tokens[at..]);
+        let Some(parts) = words.dotted_name() else {
+            continue;
+        };
+        if words.peek() != Some(&Kind::Punctuation('(')) {
+            continue;
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let keyword = parts.len() == 1 && NO_FUNCTION.contains(&parts[0]);
+        if !keyword {
+            functions::find(&parts)?;
+        }
+    }
+    Ok(())
+}

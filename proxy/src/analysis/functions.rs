@@ -1,0 +1,122 @@
+//! The functions of PostgreSQL itself that a statement may call.
+//!
+//! `functions.txt` has the names of PostgreSQL 15's `pg_proc`, with kind and volatility, without those that change
+//! something outside their transaction, run SQL given as text, or number things in one group only. Whatever is
+//! not in the list is refused: it could read or write rows of other groups unseen.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::Refusal;
+
+/// What matters about a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Function {
+    /// How many rows it looks at.
+    pub(super) kind: FunctionKind,
+    /// Whether its result depends on more than arguments and session settings.
+    pub(super) volatility: Volatility,
+}
+
+/// `pg_proc.prokind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FunctionKind {
+    /// Of one row.
+    Normal,
+    /// Of all rows of a group.
+    Aggregate,
+    /// Of neighbouring rows.
+    Window,
+}
+
+/// `pg_proc.provolatile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Volatility {
+    /// Of its arguments only.
+    Immutable,
+    /// The same within a statement.
+    Stable,
+    /// Anything.
+    Volatile,
+}
+
+/// Functions of PostgreSQL's grammar, and of versions after 15.
+const MORE: &str = "\
+any_value aggregate immutable\narray normal immutable\narray_reverse normal immutable\n\
+array_sample normal volatile\narray_shuffle normal volatile\narray_sort normal immutable\n\
+casefold normal immutable\ncoalesce normal immutable\ncrc32 normal immutable\ncrc32c normal immutable\n\
+current_catalog normal stable\ncurrent_date normal stable\ncurrent_role normal stable\n\
+current_time normal stable\ncurrent_timestamp normal stable\ndate_add normal stable\n\
+date_subtract normal stable\nerf normal immutable\nerfc normal immutable\ngamma normal immutable\n\
+greatest normal immutable\ngrouping aggregate immutable\njson_array normal stable\n\
+json_arrayagg aggregate stable\njson_exists normal stable\njson_object normal stable\n\
+json_objectagg aggregate stable\njson_query normal stable\njson_scalar normal stable\n\
+json_serialize normal stable\njson_value normal stable\nleast normal immutable\nlgamma normal immutable\n\
+localtime normal stable\nlocaltimestamp normal stable\nnullif normal immutable\n\
+pg_input_error_info normal stable\npg_input_is_valid normal stable\nrandom_normal normal volatile\n\
+row normal immutable\nsession_user normal stable\nsystem_user normal stable\nto_bin normal immutable\n\
+to_oct normal immutable\ntreat normal immutable\nunicode_version normal immutable\nuser normal stable\n\
+uuid_extract_timestamp normal immutable\nuuid_extract_version normal immutable\nuuidv4 normal volatile\n\
+uuidv7 normal volatile\nvalues normal immutable\nxmlconcat normal immutable\nxmlelement normal immutable\n\
+xmlexists normal immutable\nxmlforest normal immutable\nxmlparse normal stable\nxmlpi normal immutable\n\
+xmlroot normal immutable\nxmlserialize normal immutable\n";
+
+static FUNCTIONS: LazyLock<HashMap<&'static str, Function>> = LazyLock::new(|| {
+    let lines = include_str!("functions.txt").lines().chain(MORE.lines());
+    lines.filter_map(read_line).collect()
+});
+
+fn read_line(line: &'static str) -> Option<(&'static str, Function)> {
+    let mut fields = line.split(' ');
+    let name = fields.next()?;
+    let kind = match fields.next()? {
+        "aggregate" => FunctionKind::Aggregate,
+        "window" => FunctionKind::Window,
+        _ => FunctionKind::Normal,
+    };
+    let volatility = match fields.next()? {
+        "immutable" => Volatility::Immutable,
+        "stable" => Volatility::Stable,
+        _ => Volatility::Volatile,
+    };
+    Some((name, Function { kind, volatility }))
+}
+
+/// Finds a function by the parts of its name.
+///
+/// # Errors
+/// When it is not one of PostgreSQL's own, or one whose effect is not confined to the statement.
+pub(super) fn find(parts: &[&str]) -> Result<Function, Refusal> {
+    let name = match parts {
+        [name] | ["pg_catalog", name] => *name,
+        _ => return Err(refused(&parts.join("."))),
+    };
+    FUNCTIONS.get(name).copied().ok_or_else(|| refused(name))
+}
+
+fn refused(name: &str) -> Refusal {
+    let refusal = Refusal::unsupported(format!("function {name}() is not supported"));
+    if matches!(name, "nextval" | "currval" | "lastval" | "setval") {
+        return refusal
+            .detail("Each group would count for itself, so that numbers would repeat.")
+            .hint("Let the application choose keys, for example with gen_random_uuid().");
+    }
+    if name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory") {
+        return refusal.detail("Advisory locks would be taken in one group only.");
+    }
+    if name.starts_with("lo_") || matches!(name, "loread" | "lowrite") {
+        return refusal
+            .detail("Large objects have no shard key.")
+            .hint("Store the data in a bytea column.");
+    }
+    if name == "set_config" {
+        return refusal.hint("Call it alone, as SELECT set_config('name', 'value', false), or use SET.");
+    }
+    if matches!(name, "create_distributed_table" | "create_reference_table") {
+        return refusal.hint(format!("Call it alone, as SELECT {name}('table', 'column')."));
+    }
+    refusal.detail(
+        "Howdah lets statements call PostgreSQL's own functions only, and of these not the ones that act \
+         on one server: others could touch rows of other groups unseen.",
+    )
+}

@@ -1,0 +1,125 @@
+//! From our tokens to the syntax tree of `sqlparser`.
+//!
+//! The parser gets our tokens instead of the text, so that comments, quotes and folding are read by PostgreSQL's
+//! rules. Names in the tree are folded: equal strings are equal names.
+
+use sqlparser::ast::Statement;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token as Theirs, Tokenizer};
+
+use super::Refusal;
+use super::lexer::{Kind, Token};
+
+/// How deep a tree may be, so that walking and dropping it stays within a thread's stack.
+const MAX_DEPTH: usize = 1500;
+
+/// How deep parentheses and subqueries may nest.
+const MAX_NESTING: usize = 48;
+
+/// Why there is no tree.
+pub(super) enum Unparsed {
+    /// The parser does not know the syntax; PostgreSQL may.
+    Unknown,
+    /// It is beyond a bound.
+    Refused(Refusal),
+}
+
+/// Parses one statement.
+pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
+    bound_depth(tokens).map_err(Unparsed::Refused)?;
+    let dialect = PostgreSqlDialect {};
+    let tokens = tokens
+        .iter()
+        .map(translate)
+        .collect::<Option<Vec<_>>>()
+        .ok_or(Unparsed::Unknown)?;
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(MAX_NESTING)
+        .with_tokens(tokens);
+    let statement = parser.parse_statement().map_err(|_| Unparsed::Unknown)?;
+    if parser.peek_token().token != Theirs::EOF {
+        return Err(Unparsed::Unknown);
+    }
+    Ok(statement)
+}
+
+/// Operators in a row make the tree deeper by one each; commas do not.
+fn bound_depth(tokens: &[Token]) -> Result<(), Refusal> {
+    #[derive(Default)]
+    struct Level {
+        operators: usize,
+        inner: usize,
+        deepest: usize,
+    }
+    impl Level {
+        fn end(&mut self) -> usize {
+            self.deepest = self.deepest.max(self.operators + self.inner);
+            (self.operators, self.inner) = (0, 0);
+            self.deepest
+        }
+    }
+    let mut open: Vec<Level> = Vec::new();
+    let mut level = Level::default();
+    for token in tokens {
+        match &token.kind {
+            Kind::Punctuation('(' | '[') => open.push(std::mem::take(&mut level)),
+            Kind::Punctuation(')' | ']') => {
+                if let Some(outer) = open.pop() {
+                    let depth = level.end() + 1;
+                    level = outer;
+                    level.inner = level.inner.max(depth);
+                }
+            }
+            Kind::Punctuation(',') => {
+                level.end();
+            }
+            // Any word may be an operator, a join or a UNION, except between the commas of a list.
+            Kind::Operator(_) | Kind::Word(_) | Kind::Punctuation(_) => level.operators += 1,
+            _ => {}
+        }
+    }
+    open.push(level);
+    let deepest = open.iter_mut().map(Level::end).sum::<usize>();
+    if deepest > MAX_DEPTH * 2 {
+        return Err(
+            Refusal::new("54001", "the statement is too complex to be analysed")
+                .hint("Write long lists with IN (...) or = ANY ($1) instead of many ORs."),
+        );
+    }
+    Ok(())
+}
+
+fn translate(token: &Token) -> Option<Theirs> {
+    Some(match &token.kind {
+        Kind::Word(word) => Theirs::make_word(word, None),
+        Kind::Quoted(name) => Theirs::make_word(name, Some('"')),
+        Kind::Text(text) => Theirs::SingleQuotedString(text.clone()),
+        Kind::Bits(bits) => one_token(bits)?,
+        Kind::Number(number) => Theirs::Number(number.clone(), false),
+        Kind::Parameter(number) => Theirs::Placeholder(format!("${number}")),
+        Kind::Punctuation(mark) => match mark {
+            '(' => Theirs::LParen,
+            ')' => Theirs::RParen,
+            '[' => Theirs::LBracket,
+            ']' => Theirs::RBracket,
+            ',' => Theirs::Comma,
+            '.' => Theirs::Period,
+            ':' => Theirs::Colon,
+            ';' => Theirs::SemiColon,
+            _ => return None,
+        },
+        Kind::Operator(operator) => one_token(operator)?,
+    })
+}
+
+fn one_token(text: &str) -> Option<Theirs> {
+    let mut tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().ok()?;
+    match (tokens.pop(), tokens.is_empty()) {
+        (Some(token), true) => Some(token),
+        _ => text
+            .bytes()
+            .all(|byte| b"~!@#^&|?+-*/%<>=".contains(&byte))
+            .then(|| Theirs::CustomBinaryOperator(text.to_owned())),
+    }
+}

@@ -1,0 +1,698 @@
+//! The proof that a statement's rows are where the plan says.
+//!
+//! **Invariant.** A statement runs on one group only if every use of a distributed table in it (an
+//! [`Instance`]) is *pinned* to keys of that group: removing all rows of that instance with other keys leaves the
+//! statement's result and effect as they are. Then the rows of the group alone give the whole result, however
+//! complicated the statement is. What pins an instance `t`:
+//!
+//! 1. A conjunct `t.key = constant` or `t.key IN (constants)` of the WHERE of its own query block, whatever joins
+//!    the block has: rows with other keys end in no result row, and a NULL-extended `t.key` fails it too.
+//! 2. The same conjunct in the ON of an inner join that no later RIGHT or FULL join extends; or in the ON of a
+//!    LEFT JOIN of which `t` is the right side: ON then drops the other rows of `t` before they meet anything.
+//! 3. A conjunct `t.key = u.key` in such a place, for a `u` that is pinned (to the same keys) and whose key is of
+//!    the same type, in the same block; or in a block around a subquery expression of which `t` is in WHERE.
+//! 4. `t` is the target of INSERT: the keys of the rows in VALUES.
+//!
+//! A set operation, a CTE or a subquery needs nothing of its own: each block's instances are pinned or not.
+//! Nothing that is under OR, NOT or anything but AND counts. What is not understood pins nothing.
+
+use std::ops::ControlFlow;
+
+use coordinator::hash::KeyUse;
+use sqlparser::ast::{
+    BinaryOperator, Expr, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectFlavor,
+    SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, Visit, Visitor, With,
+};
+
+use super::Refusal;
+use super::constants;
+use super::plan::Key;
+use super::relations::{Named, Names, misread_table, parts, relation_parts};
+use super::scope::{Block, Instance, Item, Scope, key_of};
+
+/// What walking a statement found.
+pub(super) struct Proof<'a> {
+    names: Names<'a>,
+    /// Every use of a distributed table.
+    pub(super) instances: Vec<Instance<'a>>,
+    /// Keys that pin an instance.
+    pins: Vec<(usize, Vec<Key>)>,
+    /// `(from, to)`: if `from` is pinned then `to` is, to the same keys.
+    edges: Vec<(usize, usize)>,
+    /// The CTE names that are visible where the walk is.
+    ctes: Vec<String>,
+    /// How many relations, queries were walked: must be all that the tree has.
+    pub(super) relations: usize,
+    pub(super) queries: usize,
+    /// A relation that the catalogue does not know.
+    pub(super) unknown: Option<String>,
+    /// Whether it writes or locks.
+    pub(super) writes: bool,
+}
+
+/// Which instances a condition can pin.
+#[derive(Clone, Copy)]
+enum Pins {
+    /// All of its block.
+    Block,
+    /// This one.
+    Only(usize),
+}
+
+impl<'a> Proof<'a> {
+    pub(super) fn new(names: Names<'a>) -> Proof<'a> {
+        Proof {
+            names,
+            instances: Vec::new(),
+            pins: Vec::new(),
+            edges: Vec::new(),
+            ctes: Vec::new(),
+            relations: 0,
+            queries: 0,
+            unknown: None,
+            writes: false,
+        }
+    }
+
+    /// The keys that pin all instances together; none if one is not pinned.
+    pub(super) fn keys(&self) -> Option<Vec<Key>> {
+        let mut pinned: Vec<Option<&[Key]>> = vec![None; self.instances.len()];
+        for (instance, keys) in &self.pins {
+            if pinned[*instance].is_none_or(|known| known.len() > keys.len()) {
+                pinned[*instance] = Some(keys);
+            }
+        }
+        let all: Vec<Key> = pinned
+            .iter()
+            .flatten()
+            .flat_map(|keys| keys.iter().cloned())
+            .collect();
+        let mut reached: Vec<bool> = pinned.iter().map(Option::is_some).collect();
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for (from, to) in &self.edges {
+                if reached[*from] && !reached[*to] {
+                    reached[*to] = true;
+                    moved = true;
+                }
+            }
+        }
+
+        reached.iter().all(|reached| *reached).then_some(all)
+    }
+
+    /// The first instance that nothing pins.
+    pub(super) fn unpinned(&self) -> Option<&Instance<'a>> {
+        let pinned = |at: usize| {
+            self.pins.iter().any(|(to, _)| *to == at) || self.edges.iter().any(|(_, to)| *to == at)
+        };
+        (0..self.instances.len())
+            .find(|at| !pinned(*at))
+            .or(Some(0))
+            .and_then(|at| self.instances.get(at))
+    }
+
+    pub(super) fn pin(&mut self, instance: usize, keys: Vec<Key>) {
+        self.pins.push((instance, keys));
+    }
+
+    /// Walks a query and everything in it.
+    pub(super) fn query(&mut self, query: &Query, outer: &Scope<'_>) -> Result<(), Refusal> {
+        self.queries += 1;
+        refuse_foreign_query(query)?;
+        let outside = self.ctes.len();
+        if let Some(with) = &query.with {
+            self.with(with)?;
+        }
+        self.writes |= !query.locks.is_empty();
+        let block = self.body(&query.body, outer)?;
+        let scope = scope_of(&block, outer);
+        self.expressions(&query.order_by, &scope)?;
+        self.expressions(&query.limit_clause, &scope)?;
+        self.expressions(&query.fetch, &scope)?;
+        self.ctes.truncate(outside);
+        Ok(())
+    }
+
+    fn with(&mut self, with: &With) -> Result<(), Refusal> {
+        if with.recursive {
+            self.ctes
+                .extend(with.cte_tables.iter().map(|cte| cte.alias.name.value.clone()));
+        }
+        for cte in &with.cte_tables {
+            // Nothing outside is visible here: an equality with an outer table pins nothing.
+            self.query(&cte.query, &[])?;
+            if cte.from.is_some() || misread_table(&cte.alias.name) {
+                return Err(not_understood("WITH"));
+            }
+            if !with.recursive {
+                self.ctes.push(cte.alias.name.value.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, body: &SetExpr, outer: &Scope<'_>) -> Result<Block, Refusal> {
+        match body {
+            SetExpr::Select(select) => return self.select(select, outer),
+            SetExpr::Query(query) => self.query(query, outer)?,
+            SetExpr::SetOperation { left, right, .. } => {
+                self.body(left, outer)?;
+                self.body(right, outer)?;
+            }
+            SetExpr::Values(values) => self.expressions(values, outer)?,
+            SetExpr::Insert(statement) | SetExpr::Update(statement) | SetExpr::Delete(statement) => {
+                self.write(statement)?;
+            }
+            SetExpr::Table(_) => {
+                return Err(Refusal::unsupported("TABLE is not supported").hint("Write SELECT * FROM."));
+            }
+            SetExpr::Merge(_) => return Err(Refusal::unsupported("MERGE is not supported")),
+        }
+        Ok(Block::default())
+    }
+
+    fn select(&mut self, select: &Select, outer: &Scope<'_>) -> Result<Block, Refusal> {
+        refuse_foreign_select(select)?;
+        let block = self.from(&select.from)?;
+        let scope = scope_of(&block, outer);
+        self.joins(&select.from, &scope)?;
+        self.expressions(&select.distinct, &scope)?;
+        self.expressions(&select.projection, &scope)?;
+        self.expressions(&select.group_by, &scope)?;
+        self.expressions(&select.having, &scope)?;
+        self.expressions(&select.named_window, &scope)?;
+        self.selection(select.selection.as_ref(), &scope)?;
+        Ok(block)
+    }
+
+    /// A WHERE: its subqueries, and what it pins.
+    pub(super) fn selection(&mut self, selection: Option<&Expr>, scope: &Scope<'_>) -> Result<(), Refusal> {
+        if let Some(condition) = selection {
+            self.expressions(condition, scope)?;
+            self.condition(condition, scope, Pins::Block);
+        }
+        Ok(())
+    }
+
+    /// Reads FROM items into a block, and walks the subqueries that are items.
+    pub(super) fn from(&mut self, from: &[TableWithJoins]) -> Result<Block, Refusal> {
+        let mut block = Block::default();
+        for tree in from {
+            self.tree(tree, &mut block)?;
+        }
+        Ok(block)
+    }
+
+    fn tree(&mut self, tree: &TableWithJoins, block: &mut Block) -> Result<(), Refusal> {
+        self.factor(&tree.relation, block)?;
+        for join in &tree.joins {
+            self.factor(&join.relation, block)?;
+            let kind = JoinKind::of(join)?;
+            let merging = matches!(kind, JoinKind::Right | JoinKind::Full) && uses_names(join);
+            block.merges |= merging || matches!(constraint(join), Some(JoinConstraint::Natural));
+        }
+        Ok(())
+    }
+
+    fn factor(&mut self, factor: &TableFactor, block: &mut Block) -> Result<(), Refusal> {
+        match factor {
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                with_hints,
+                version: None,
+                with_ordinality: false,
+                partitions,
+                json_path: None,
+                sample,
+                index_hints,
+            } if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() => {
+                if sample.is_some() {
+                    return Err(Refusal::unsupported("TABLESAMPLE is not supported"));
+                }
+                self.table(name, alias.as_ref(), block)
+            }
+            TableFactor::Table {
+                name,
+                alias,
+                args: Some(_),
+                ..
+            } => {
+                self.relations += 1;
+                block.items.push(unknown_item(
+                    alias.as_ref(),
+                    parts(name).and_then(|parts| parts.last().cloned()),
+                )?);
+                // Its arguments may hold subqueries; what they see of this FROM is not followed.
+                self.expressions_of_factor(factor)
+            }
+            TableFactor::Function { alias, name, .. } => {
+                block.items.push(unknown_item(
+                    alias.as_ref(),
+                    parts(name).and_then(|parts| parts.last().cloned()),
+                )?);
+                self.expressions_of_factor(factor)
+            }
+            TableFactor::UNNEST { alias, .. } => {
+                block
+                    .items
+                    .push(unknown_item(alias.as_ref(), Some("unnest".to_owned()))?);
+                self.expressions_of_factor(factor)
+            }
+            TableFactor::Derived {
+                subquery,
+                alias,
+                sample: None,
+                ..
+            } => {
+                self.query(subquery, &[])?;
+                block.items.push(unknown_item(alias.as_ref(), None)?);
+                Ok(())
+            }
+            TableFactor::NestedJoin {
+                table_with_joins,
+                alias: None,
+            } => {
+                if table_with_joins
+                    .joins
+                    .iter()
+                    .any(|join| !matches!(JoinKind::of(join), Ok(JoinKind::Inner)))
+                {
+                    block.merges = true;
+                }
+                self.tree(table_with_joins, block)
+            }
+            _ => Err(not_understood("FROM")),
+        }
+    }
+
+    /// Walks subqueries in the arguments of a function in FROM.
+    fn expressions_of_factor(&mut self, factor: &TableFactor) -> Result<(), Refusal> {
+        self.expressions(factor, &[])
+    }
+
+    fn table(
+        &mut self,
+        name: &ObjectName,
+        alias: Option<&TableAlias>,
+        block: &mut Block,
+    ) -> Result<(), Refusal> {
+        self.relations += 1;
+        let parts = relation_parts(name).ok_or_else(|| not_understood("FROM"))?;
+        let bare = parts.last().cloned().unwrap_or_default();
+        if parts.len() == 1 && self.ctes.contains(&bare) {
+            block.items.push(unknown_item(alias, Some(bare))?);
+            return Ok(());
+        }
+        let instance = match self.names.find(&parts)? {
+            Named::Table(relation) => Some(self.instance(relation, alias)?),
+            Named::System => None,
+            Named::Unknown => {
+                self.unknown.get_or_insert(parts.join("."));
+                None
+            }
+        };
+        let schema = match (alias, instance) {
+            (None, Some(at)) => Some(self.instances[at].table.schema.clone()),
+            _ => None,
+        };
+        let item = unknown_item(alias, Some(bare))?;
+        block.items.push(Item {
+            schema,
+            instance,
+            ..item
+        });
+        Ok(())
+    }
+
+    /// Counts a use of a distributed table.
+    fn instance(
+        &mut self,
+        table: &'a coordinator::catalogue::Relation,
+        alias: Option<&TableAlias>,
+    ) -> Result<usize, Refusal> {
+        let (Some(key), Some(column)) = (&table.shard_key, table.key_column()) else {
+            return Err(Refusal::new(
+                "XX000",
+                format!("table \"{}\" has no shard key column", table.name),
+            ));
+        };
+        let renamed = alias.is_some_and(|alias| !alias.columns.is_empty());
+        let key_name = (!renamed).then_some(column.name.as_str());
+        self.instances.push(Instance {
+            table,
+            key_name,
+            key: key.column,
+        });
+        Ok(self.instances.len() - 1)
+    }
+
+    /// The table that a statement writes to, as an instance and an item of the block.
+    pub(super) fn target(
+        &mut self,
+        name: &ObjectName,
+        alias: Option<&TableAlias>,
+        block: &mut Block,
+    ) -> Result<Option<usize>, Refusal> {
+        self.writes = true;
+        let parts = relation_parts(name).ok_or_else(|| not_understood("the table's name"))?;
+        if let Named::System = self.names.find(&parts)? {
+            return Err(
+                Refusal::unsupported(format!("\"{}\" cannot be written to", parts.join(".")))
+                    .detail("It would change in one group only."),
+            );
+        }
+        // A CTE of the same name is no target: PostgreSQL takes the table.
+        let ctes = std::mem::take(&mut self.ctes);
+        let added = self.table(name, alias, block);
+        self.ctes = ctes;
+        added?;
+        Ok(block.items.last().and_then(|item| item.instance))
+    }
+
+    /// The ON conditions of a FROM.
+    pub(super) fn joins(&mut self, from: &[TableWithJoins], scope: &Scope<'_>) -> Result<(), Refusal> {
+        let mut place = 0;
+        for tree in from {
+            place += items_of(&tree.relation);
+            self.expressions_of_nested(&tree.relation, scope)?;
+            for (number, join) in tree.joins.iter().enumerate() {
+                let right = place;
+                place += items_of(&join.relation);
+                self.expressions_of_nested(&join.relation, scope)?;
+                let later = tree.joins.get(number + 1..).unwrap_or_default();
+                let extended = later
+                    .iter()
+                    .any(|join| matches!(JoinKind::of(join), Ok(JoinKind::Right | JoinKind::Full)));
+                let right = match join.relation {
+                    TableFactor::Table { .. } => {
+                        scope.first().and_then(|block| block.items.get(right)?.instance)
+                    }
+                    _ => None,
+                };
+                let pins = match (JoinKind::of(join)?, right) {
+                    (JoinKind::Inner, _) if !extended => Some(Pins::Block),
+                    (JoinKind::Inner | JoinKind::Left, Some(right)) => Some(Pins::Only(right)),
+                    _ => None,
+                };
+                self.join(join, scope, pins)?;
+                self.merged_keys(join, scope, right, pins);
+            }
+        }
+        Ok(())
+    }
+
+    /// JOIN ... USING (key), where both sides' shard keys have that name: an equality of the two.
+    fn merged_keys(&mut self, join: &Join, scope: &Scope<'_>, right: Option<usize>, pins: Option<Pins>) {
+        let (Some(JoinConstraint::Using(columns)), Some(right), Some(pins)) = (constraint(join), right, pins)
+        else {
+            return;
+        };
+        let Some(block) = scope.first() else { return };
+        let name = self.instances[right].key_name;
+        let named = columns
+            .iter()
+            .any(|column| parts(column).is_some_and(|parts| parts.last().map(String::as_str) == name));
+        let same = |at: &usize| {
+            *at < right
+                && self.instances[*at].key_name == name
+                && self.instances[*at].key.key_type == self.instances[right].key.key_type
+        };
+        let left = block.items.iter().filter_map(|item| item.instance).find(same);
+        if let (true, Some(left)) = (named && name.is_some(), left) {
+            self.edges.push((left, right));
+            if matches!(pins, Pins::Block) {
+                self.edges.push((right, left));
+            }
+        }
+    }
+
+    fn join(&mut self, join: &Join, scope: &Scope<'_>, pins: Option<Pins>) -> Result<(), Refusal> {
+        let Some(JoinConstraint::On(condition)) = constraint(join) else {
+            return Ok(());
+        };
+        self.expressions(condition, scope)?;
+        if let Some(pins) = pins {
+            self.condition(condition, scope, pins);
+        }
+        Ok(())
+    }
+
+    /// The ON conditions inside parentheses: their subqueries count, but they pin nothing.
+    fn expressions_of_nested(&mut self, factor: &TableFactor, scope: &Scope<'_>) -> Result<(), Refusal> {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
+            self.expressions_of_nested(&table_with_joins.relation, scope)?;
+            for join in &table_with_joins.joins {
+                self.expressions_of_nested(&join.relation, scope)?;
+                self.join(join, scope, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the conjuncts of a condition pin.
+    fn condition(&mut self, condition: &Expr, scope: &Scope<'_>, pins: Pins) {
+        let mut left = vec![condition];
+        while let Some(expr) = left.pop() {
+            match expr {
+                Expr::Nested(inner) => left.push(inner),
+                Expr::BinaryOp {
+                    left: one,
+                    op: BinaryOperator::And,
+                    right: other,
+                } => {
+                    left.push(one);
+                    left.push(other);
+                }
+                Expr::BinaryOp {
+                    left: one,
+                    op: BinaryOperator::Eq,
+                    right: other,
+                } => {
+                    self.equality(one, other, scope, pins);
+                    self.equality(other, one, scope, pins);
+                }
+                Expr::InList {
+                    expr,
+                    list,
+                    negated: false,
+                } => self.list(expr, list, scope, pins),
+                Expr::IsNull(inner) => {
+                    // IS NULL is true of NULL-extended rows too: only where no join can extend.
+                    let alone = scope.first().is_some_and(|block| block.items.len() == 1);
+                    if let (true, Pins::Block, Some((0, at))) =
+                        (alone, pins, key_of(inner, scope, &self.instances))
+                    {
+                        let column = self.instances[at].key;
+                        let value = super::plan::KeyValue::Null;
+                        self.pin(
+                            at,
+                            vec![Key {
+                                column,
+                                used: KeyUse::Assignment,
+                                value,
+                            }],
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn own_key(&self, expr: &Expr, scope: &Scope<'_>, pins: Pins) -> Option<usize> {
+        match (key_of(expr, scope, &self.instances)?, pins) {
+            ((0, at), Pins::Block) => Some(at),
+            ((0, at), Pins::Only(only)) => (at == only).then_some(at),
+            _ => None,
+        }
+    }
+
+    fn equality(&mut self, key: &Expr, other: &Expr, scope: &Scope<'_>, pins: Pins) {
+        let Some(at) = self.own_key(key, scope, pins) else {
+            return;
+        };
+        let column = self.instances[at].key;
+        if let Some(key) = constants::key(other, column, KeyUse::Comparison) {
+            self.pin(at, vec![key]);
+        } else if let Some((_, from)) = key_of(other, scope, &self.instances) {
+            if from != at && self.instances[from].key.key_type == column.key_type {
+                self.edges.push((from, at));
+            }
+        }
+    }
+
+    fn list(&mut self, key: &Expr, list: &[Expr], scope: &Scope<'_>, pins: Pins) {
+        let Some(at) = self.own_key(key, scope, pins) else {
+            return;
+        };
+        let column = self.instances[at].key;
+        let keys: Option<Vec<Key>> = list
+            .iter()
+            .map(|item| constants::key(item, column, KeyUse::Comparison))
+            .collect();
+        if let Some(keys) = keys {
+            let keys = constants::with_common_type(keys);
+            self.pin(at, keys);
+        }
+    }
+
+    /// Walks the subqueries that stand in expressions.
+    pub(super) fn expressions<V: Visit>(&mut self, node: &V, scope: &Scope<'_>) -> Result<(), Refusal> {
+        struct Subqueries<'p, 'a, 's> {
+            proof: &'p mut Proof<'a>,
+            scope: &'s Scope<'s>,
+            depth: usize,
+        }
+        impl Visitor for Subqueries<'_, '_, '_> {
+            type Break = Refusal;
+            fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Refusal> {
+                self.depth += 1;
+                if self.depth == 1 {
+                    if let Err(refusal) = self.proof.query(query, self.scope) {
+                        return ControlFlow::Break(refusal);
+                    }
+                }
+                ControlFlow::Continue(())
+            }
+            fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Refusal> {
+                self.depth -= 1;
+                ControlFlow::Continue(())
+            }
+        }
+        let mut walk = Subqueries {
+            proof: self,
+            scope,
+            depth: 0,
+        };
+        match node.visit(&mut walk) {
+            ControlFlow::Break(refusal) => Err(refusal),
+            ControlFlow::Continue(()) => Ok(()),
+        }
+    }
+
+    fn write(&mut self, statement: &Statement) -> Result<(), Refusal> {
+        super::writes::walk(self, statement)
+    }
+}
+
+/// The block and those around it, for expressions in it.
+pub(super) fn scope_of<'s>(block: &'s Block, outer: &Scope<'s>) -> Vec<&'s Block> {
+    std::iter::once(block).chain(outer.iter().copied()).collect()
+}
+
+fn unknown_item(alias: Option<&TableAlias>, name: Option<String>) -> Result<Item, Refusal> {
+    if alias.is_some_and(|alias| misread_table(&alias.name) || alias.at.is_some()) {
+        return Err(not_understood("FROM"));
+    }
+    let name = alias
+        .map(|alias| alias.name.value.clone())
+        .or(name)
+        .unwrap_or_default();
+    Ok(Item {
+        name,
+        schema: None,
+        instance: None,
+    })
+}
+
+fn items_of(factor: &TableFactor) -> usize {
+    match factor {
+        TableFactor::NestedJoin { table_with_joins, .. } => {
+            let joins = table_with_joins.joins.iter().map(|join| items_of(&join.relation));
+            items_of(&table_with_joins.relation) + joins.sum::<usize>()
+        }
+        _ => 1,
+    }
+}
+
+/// The joins that PostgreSQL has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+}
+
+impl JoinKind {
+    fn of(join: &Join) -> Result<JoinKind, Refusal> {
+        if join.global {
+            return Err(not_understood("JOIN"));
+        }
+        match &join.join_operator {
+            JoinOperator::Join(_)
+            | JoinOperator::Inner(_)
+            | JoinOperator::CrossJoin(JoinConstraint::None) => Ok(JoinKind::Inner),
+            JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => Ok(JoinKind::Left),
+            JoinOperator::Right(_) | JoinOperator::RightOuter(_) => Ok(JoinKind::Right),
+            JoinOperator::FullOuter(_) => Ok(JoinKind::Full),
+            _ => Err(not_understood("JOIN")),
+        }
+    }
+}
+
+fn constraint(join: &Join) -> Option<&JoinConstraint> {
+    match &join.join_operator {
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)
+        | JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint) => Some(constraint),
+        _ => None,
+    }
+}
+
+fn uses_names(join: &Join) -> bool {
+    matches!(
+        constraint(join),
+        Some(JoinConstraint::Using(_) | JoinConstraint::Natural)
+    )
+}
+
+pub(super) fn not_understood(what: &str) -> Refusal {
+    Refusal::unsupported(format!("Howdah cannot analyse this form of {what}"))
+}
+
+/// Parts of a tree that PostgreSQL's grammar does not have: the parser read another dialect.
+fn refuse_foreign_query(query: &Query) -> Result<(), Refusal> {
+    let foreign = query.for_clause.is_some()
+        || query.settings.is_some()
+        || query.format_clause.is_some()
+        || !query.pipe_operators.is_empty();
+    if foreign {
+        Err(not_understood("SELECT"))
+    } else {
+        Ok(())
+    }
+}
+
+fn refuse_foreign_select(select: &Select) -> Result<(), Refusal> {
+    if select.into.is_some() {
+        return Err(Refusal::unsupported("SELECT INTO is not supported")
+            .hint("Create the table with CREATE TABLE and fill it with INSERT ... VALUES or COPY."));
+    }
+    let foreign = !select.optimizer_hints.is_empty()
+        || select.select_modifiers.is_some()
+        || select.top.is_some()
+        || select.exclude.is_some()
+        || !select.lateral_views.is_empty()
+        || select.prewhere.is_some()
+        || !select.connect_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty()
+        || !select.sort_by.is_empty()
+        || select.qualify.is_some()
+        || select.value_table_mode.is_some()
+        || select.flavor != SelectFlavor::Standard;
+    if foreign {
+        Err(not_understood("SELECT"))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! SELECT, VALUES, INSERT, UPDATE, DELETE: from the tree to a plan.
+
+use sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, Query as Tree, SelectItem, SetExpr, Statement, TableFactor,
+};
+
+use super::Refusal;
+use super::check::{self, Findings};
+use super::lexer::Token;
+use super::parse::{self, Unparsed};
+use super::plan::{Access, Form, Plan, Query, Spread, Tag, Target};
+use super::proof::{Proof, not_understood};
+use super::relations::Names;
+use super::scope::Instance;
+use super::{fallback, writes};
+
+/// Plans a statement that reads or writes rows.
+pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    let statement = match parse::parse(tokens) {
+        Ok(statement) => statement,
+        Err(Unparsed::Refused(refusal)) => return Err(refusal),
+        Err(Unparsed::Unknown) => return Ok(fallback::plan(tokens, names)),
+    };
+    let findings = match check::look(&statement) {
+        Ok(findings) => findings,
+        // PostgreSQL may not have the function either, and says so better.
+        Err(refusal) => return Ok(Plan::Judge(refusal)),
+    };
+    let mut proof = Proof::new(names);
+    match &statement {
+        Statement::Query(query) => proof.query(query, &[])?,
+        statement => writes::walk(&mut proof, statement)?,
+    }
+    if (proof.relations, proof.queries) != (findings.relations, findings.queries) {
+        // A part of the tree that the walk does not know: nothing is proved.
+        return Err(not_understood("the statement"));
+    }
+    if let Some(unknown) = &proof.unknown {
+        return Ok(Plan::Judge(
+            Refusal::unsupported(format!("relation \"{unknown}\" is not known to Howdah"))
+                .detail("It is neither a distributed table nor one of PostgreSQL's own relations."),
+        ));
+    }
+    let access = if proof.writes { Access::Write } else { Access::Read };
+    let target = target(&statement, &proof, &findings)?;
+    let tag = if matches!(statement, Statement::Query(_)) {
+        Tag::Select
+    } else {
+        Tag::AsIs
+    };
+    Ok(Plan::Query(Query {
+        access,
+        target,
+        tag,
+        form: Form::Plain,
+    }))
+}
+
+fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Result<Target, Refusal> {
+    if proof.instances.is_empty() {
+        return Ok(Target::Any);
+    }
+    let obstacle = obstacle(statement, proof, findings);
+    let Some(mut keys) = proof.keys() else {
+        return match obstacle {
+            None => Ok(Target::All),
+            Some(what) => Err(refusal(&what, proof.unpinned())),
+        };
+    };
+    check::mark_open_parameters(&mut keys, findings);
+    let spread = match obstacle {
+        None => Spread::Concatenate,
+        Some(what) => Spread::Refuse(several(&what, proof.instances.first())),
+    };
+    Ok(Target::Keys(keys, spread))
+}
+
+/// What stands in the way of running a statement on several groups and concatenating their rows: anything that
+/// is not a plain SELECT of one table, row by row.
+fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
+    let Statement::Query(query) = statement else {
+        return Some(match statement {
+            Statement::Insert(_) => "INSERT".to_owned(),
+            Statement::Update(_) => "UPDATE".to_owned(),
+            _ => "DELETE".to_owned(),
+        });
+    };
+    if proof.writes {
+        return Some(
+            if query.locks.is_empty() {
+                "a writing WITH"
+            } else {
+                "FOR UPDATE or FOR SHARE"
+            }
+            .to_owned(),
+        );
+    }
+    if query.with.is_some() {
+        return Some("WITH".to_owned());
+    }
+    obstacle_in_query(query).or_else(|| {
+        let wide = findings.relations > 1 || proof.instances.len() > 1;
+        let nested = findings.queries > 1;
+        if wide {
+            Some("a join".to_owned())
+        } else if nested {
+            Some("a subquery".to_owned())
+        } else {
+            let found = findings.aggregate.as_ref().or(findings.local.as_ref());
+            found.map(|name| format!("\"{name}\""))
+        }
+    })
+}
+
+fn obstacle_in_query(query: &Tree) -> Option<String> {
+    let SetExpr::Select(select) = &*query.body else {
+        return Some(
+            match &*query.body {
+                SetExpr::SetOperation { .. } => "UNION, INTERSECT or EXCEPT",
+                _ => "a parenthesised query",
+            }
+            .to_owned(),
+        );
+    };
+    let grouped = match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
+    };
+    let plain_table = match select.from.as_slice() {
+        [only] => only.joins.is_empty() && matches!(only.relation, TableFactor::Table { args: None, .. }),
+        _ => false,
+    };
+    let found = match () {
+        () if query.order_by.is_some() => "ORDER BY",
+        () if query.limit_clause.is_some() || query.fetch.is_some() => "LIMIT or OFFSET",
+        () if matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_))) => "DISTINCT",
+        () if grouped => "GROUP BY",
+        () if select.having.is_some() => "HAVING",
+        () if !select.named_window.is_empty() => "WINDOW",
+        () if !plain_table => "a join",
+        () if select.projection.iter().any(odd_item) => "this list of results",
+        () => return None,
+    };
+    Some(found.to_owned())
+}
+
+fn odd_item(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::ExprWithAliases { .. })
+        || matches!(
+            item,
+            SelectItem::UnnamedExpr(Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_))
+        )
+}
+
+/// No key at all.
+fn refusal(what: &str, instance: Option<&Instance<'_>>) -> Refusal {
+    several(what, instance).detail(
+        "Nothing in the statement proves that all rows that it touches are in one group: each table's shard key \
+         must equal a constant, a parameter or the shard key of a table for which it does.",
+    )
+}
+
+/// Keys that may be of several groups.
+fn several(what: &str, instance: Option<&Instance<'_>>) -> Refusal {
+    let refusal = Refusal::unsupported(format!("{what} on rows of several groups is not supported yet"));
+    let Some(instance) = instance else { return refusal };
+    let table = &instance.table.name;
+    let key = instance
+        .table
+        .key_column()
+        .map(|column| column.name.as_str())
+        .unwrap_or_default();
+    if what == "INSERT" {
+        return refusal.hint(format!(
+            "Insert rows of one group at a time: one row per statement, or rows with the same \"{key}\"."
+        ));
+    }
+    refusal.hint(format!(
+        "Add WHERE {table}.{key} = ... so that the statement runs on one group."
+    ))
+}

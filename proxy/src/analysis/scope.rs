@@ -1,0 +1,80 @@
+//! What column names stand for: the FROM items of a query block and of the blocks around it.
+
+use coordinator::catalogue::Relation;
+use coordinator::hash::KeyColumn;
+use sqlparser::ast::{Expr, Ident};
+
+use super::relations::misread_column;
+
+/// One use of a distributed table in a statement ("range table entry").
+#[derive(Debug)]
+pub(super) struct Instance<'a> {
+    pub(super) table: &'a Relation,
+    /// The name of its shard key; none where column aliases hide it.
+    pub(super) key_name: Option<&'a str>,
+    pub(super) key: KeyColumn,
+}
+
+/// An item of FROM, by the name that columns are qualified with.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) name: String,
+    /// The schema, if the item can be named with it: a table without an alias.
+    pub(super) schema: Option<String>,
+    /// Its number, if it is a distributed table.
+    pub(super) instance: Option<usize>,
+}
+
+/// One query block's FROM.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    pub(super) items: Vec<Item>,
+    /// Whether an unqualified name may be of a merged column that is neither side's (FULL, RIGHT, NATURAL).
+    pub(super) merges: bool,
+}
+
+/// The blocks that a name is looked up in, the innermost first.
+pub(super) type Scope<'s> = [&'s Block];
+
+/// The instance whose shard key this expression is, and how many blocks outwards it was found.
+pub(super) fn key_of(expr: &Expr, scope: &Scope<'_>, instances: &[Instance<'_>]) -> Option<(usize, usize)> {
+    match expr {
+        Expr::Nested(inner) => key_of(inner, scope, instances),
+        Expr::Identifier(name) if !misread_column(name) => unqualified(name, scope.first()?, instances),
+        Expr::CompoundIdentifier(parts) => qualified(parts, scope, instances),
+        _ => None,
+    }
+}
+
+/// A bare column name. If a table of this block has a column of that name, the name is this block's: PostgreSQL
+/// looks outside only when no item here has it, and objects when two have.
+fn unqualified(name: &Ident, block: &Block, instances: &[Instance<'_>]) -> Option<(usize, usize)> {
+    if block.merges {
+        return None;
+    }
+    let mut found = block.items.iter().filter_map(|item| item.instance);
+    found
+        .find(|at| instances[*at].key_name == Some(&name.value))
+        .map(|at| (0, at))
+}
+
+fn qualified(parts: &[Ident], scope: &Scope<'_>, instances: &[Instance<'_>]) -> Option<(usize, usize)> {
+    let (schema, table, column) = match parts {
+        [table, column] => (None, table, column),
+        [schema, table, column] => (Some(schema), table, column),
+        _ => return None,
+    };
+    let matches = |item: &&Item| {
+        item.name == table.value && schema.is_none_or(|schema| item.schema.as_ref() == Some(&schema.value))
+    };
+    for (level, block) in scope.iter().enumerate() {
+        let mut found = block.items.iter().filter(matches);
+        let Some(item) = found.next() else { continue };
+        if found.next().is_some() {
+            return None;
+        }
+        let instance = item.instance?;
+        return (instances[instance].key_name == Some(&column.value)).then_some((level, instance));
+    }
+    None
+}

@@ -1,0 +1,206 @@
+//! SET, RESET, SHOW, DISCARD, and set_config() where it stands alone.
+
+use super::Refusal;
+use super::lexer::{Kind, Token};
+use super::plan::{Discard, Plan, SessionCommand};
+use super::settings;
+use super::statement::{any_group, syntax_for_postgres};
+use super::words::Words;
+
+/// Plans SET ... (not SET TRANSACTION).
+pub(super) fn set(tokens: &[Token]) -> Result<Plan, Refusal> {
+    let mut words = Words::new(tokens);
+    words.take(&["set"]);
+    if words.take(&["constraints"]) {
+        return Ok(any_group());
+    }
+    if words.take(&["session", "characteristics", "as", "transaction"]) {
+        let value = words.rest().iter().map(|token| as_text(&token.kind)).collect();
+        return Ok(command("session characteristics", value, false));
+    }
+    let local = words.take_any(&["local", "session"]) == Some("local");
+    if words.take(&["time", "zone"]) {
+        // INTERVAL '+01:00' HOUR TO MINUTE is left to PostgreSQL: its words are passed on as they are.
+        return Ok(command("timezone", values(words), local));
+    }
+    if words.take(&["names"]) {
+        let value = values(words);
+        settings::check("client_encoding", &value)?;
+        return Ok(command("client_encoding", value, local));
+    }
+    if words.take(&["authorization"]) {
+        return Ok(command("session_authorization", values(words), local));
+    }
+    if words.take(&["role"]) {
+        return Ok(command("role", values(words), local));
+    }
+    if words.take(&["schema"]) {
+        let value = values(words);
+        settings::check("search_path", &value)?;
+        return Ok(command("search_path", value, local));
+    }
+    let Some(parts) = words.dotted_name() else {
+        return Ok(syntax_for_postgres());
+    };
+    if !(words.take_operator("=") || words.take(&["to"])) {
+        return Ok(syntax_for_postgres());
+    }
+    let name = parts.join(".").to_ascii_lowercase();
+    let value = values(words);
+    settings::check(&name, &value)?;
+    Ok(command(&name, value, local))
+}
+
+fn command(name: &str, value: Vec<String>, local: bool) -> Plan {
+    Plan::Session(SessionCommand::Set {
+        name: name.to_owned(),
+        value,
+        local,
+        answers_row: false,
+    })
+}
+
+fn as_text(kind: &Kind) -> String {
+    match kind {
+        Kind::Word(text) | Kind::Quoted(text) | Kind::Text(text) | Kind::Bits(text) => text.clone(),
+        Kind::Number(text) | Kind::Operator(text) => text.clone(),
+        Kind::Parameter(number) => format!("${number}"),
+        Kind::Punctuation(mark) => mark.to_string(),
+    }
+}
+
+/// The values up to the end; none for DEFAULT.
+fn values(words: Words<'_>) -> Vec<String> {
+    if words.sees(&["default"]) && words.rest().len() == 1 {
+        return Vec::new();
+    }
+    super::words::split_commas(words.rest())
+        .into_iter()
+        .map(|value| {
+            value
+                .iter()
+                .map(|token| as_text(&token.kind))
+                .collect::<Vec<_>>()
+                .concat()
+        })
+        .collect()
+}
+
+/// Plans RESET.
+pub(super) fn reset(tokens: &[Token]) -> Plan {
+    let mut words = Words::new(tokens);
+    words.take(&["reset"]);
+    let name = if words.take(&["time", "zone"]) {
+        Some("timezone".to_owned())
+    } else if words.take(&["session", "authorization"]) {
+        Some("session_authorization".to_owned())
+    } else if words.take(&["all"]) {
+        None
+    } else {
+        match words.dotted_name() {
+            Some(parts) => Some(parts.join(".").to_ascii_lowercase()),
+            None => return syntax_for_postgres(),
+        }
+    };
+    if !words.is_empty() {
+        return syntax_for_postgres();
+    }
+    Plan::Session(SessionCommand::Reset { name })
+}
+
+/// Plans SHOW.
+pub(super) fn show(tokens: &[Token]) -> Plan {
+    let mut words = Words::new(tokens);
+    words.take(&["show"]);
+    let name = if words.take(&["time", "zone"]) {
+        "timezone".to_owned()
+    } else if words.take(&["transaction", "isolation", "level"]) {
+        "transaction_isolation".to_owned()
+    } else if words.take(&["session", "authorization"]) {
+        "session_authorization".to_owned()
+    } else {
+        match words.dotted_name() {
+            Some(parts) => parts.join(".").to_ascii_lowercase(),
+            None => return syntax_for_postgres(),
+        }
+    };
+    if !words.is_empty() {
+        return syntax_for_postgres();
+    }
+    Plan::Session(SessionCommand::Show { name })
+}
+
+/// Plans DISCARD.
+pub(super) fn discard(tokens: &[Token]) -> Plan {
+    let mut words = Words::new(tokens);
+    words.take(&["discard"]);
+    let what = match words.take_any(&["all", "plans", "sequences", "temp", "temporary"]) {
+        Some("all") => Discard::All,
+        Some("plans") => Discard::Plans,
+        Some("sequences") => Discard::Sequences,
+        Some(_) => Discard::Temp,
+        None => return syntax_for_postgres(),
+    };
+    if words.is_empty() {
+        Plan::Session(SessionCommand::Discard(what))
+    } else {
+        syntax_for_postgres()
+    }
+}
+
+/// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else; none if it is not that.
+pub(super) fn set_config(tokens: &[Token]) -> Option<Result<Plan, Refusal>> {
+    let mut words = Words::new(tokens);
+    if !words.take(&["select"]) {
+        return None;
+    }
+    let called = words.dotted_name()?;
+    let called: Vec<&str> = called.iter().map(String::as_str).collect();
+    if !matches!(called.as_slice(), ["set_config"] | ["pg_catalog", "set_config"]) {
+        return None;
+    }
+    let arguments = words.parenthesised()?;
+    let [name, value, local] = super::words::split_commas(arguments)[..] else {
+        return None;
+    };
+    let [
+        Token {
+            kind: Kind::Text(name),
+            ..
+        },
+    ] = name
+    else {
+        return None;
+    };
+    let [
+        Token {
+            kind: Kind::Text(value),
+            ..
+        },
+    ] = value
+    else {
+        return None;
+    };
+    let [
+        Token {
+            kind: Kind::Word(local),
+            ..
+        },
+    ] = local
+    else {
+        return None;
+    };
+    if !words.is_empty() || !matches!(local.as_str(), "true" | "false") {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let value = vec![value.clone()];
+    Some(settings::check(&name, &value).map(|()| {
+        Plan::Session(SessionCommand::Set {
+            name,
+            value,
+            local: local == "true",
+            answers_row: true,
+        })
+    }))
+}

@@ -1,0 +1,323 @@
+//! The doors: cutting a query string into statements, and planning one.
+
+use std::ops::Range;
+
+use coordinator::catalogue::Catalogue;
+
+use super::lexer::{self, Kind, Token};
+use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, Plan, Query, Tag, Target};
+use super::relations::{Facts, Named, Names};
+use super::words::{Words, split_commas};
+use super::{Refusal, copy, ddl, prepared, query, session, transaction};
+
+/// Cuts a query string at its semicolons, as PostgreSQL would: byte ranges of the statements, without the
+/// semicolons and without statements that are empty. An empty result asks for EmptyQueryResponse.
+///
+/// # Errors
+/// `42601` for text that is not made of tokens: an unterminated string or comment.
+pub fn split(sql: &str) -> Result<Vec<Range<usize>>, Refusal> {
+    let tokens = lexer::tokens(sql)?;
+    let mut depth = 0usize;
+    let statements = tokens.split(|token| {
+        match token.kind {
+            Kind::Punctuation('(') => depth += 1,
+            Kind::Punctuation(')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && token.kind == Kind::Punctuation(';')
+    });
+    Ok(statements
+        .filter_map(|statement| Some(statement.first()?.range.start..statement.last()?.range.end))
+        .collect())
+}
+
+/// Plans one statement: the text of one of [`split`]'s ranges, or of a Parse message.
+///
+/// # Errors
+/// With the words for the client, when the statement must not run.
+pub fn analyse(sql: &str, facts: &Facts<'_>, catalogue: &Catalogue) -> Result<Plan, Refusal> {
+    let mut tokens = lexer::tokens(sql)?;
+    while tokens
+        .last()
+        .is_some_and(|token| token.kind == Kind::Punctuation(';'))
+    {
+        tokens.pop();
+    }
+    if has_mark_outside(&tokens, ';') {
+        return Err(Refusal::new(
+            "42601",
+            "cannot insert multiple commands into a prepared statement",
+        ));
+    }
+    plan(
+        &tokens,
+        sql,
+        Names {
+            facts: *facts,
+            catalogue,
+        },
+    )
+}
+
+fn has_mark_outside(tokens: &[Token], mark: char) -> bool {
+    tokens.iter().any(|token| token.kind == Kind::Punctuation(mark))
+}
+
+/// A plan for text that PostgreSQL is expected to find wrong.
+pub(super) fn syntax_for_postgres() -> Plan {
+    Plan::Judge(Refusal::unsupported("Howdah cannot analyse this statement"))
+}
+
+/// A read that any group answers.
+pub(super) fn any_group() -> Plan {
+    Plan::Query(Query {
+        access: Access::Read,
+        target: Target::Any,
+        tag: Tag::AsIs,
+        form: Form::Plain,
+    })
+}
+
+/// Plans the statement that these tokens make.
+pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
+    let words = Words::new(tokens);
+    let first = match words.peek() {
+        None => return Ok(Plan::Empty),
+        Some(Kind::Word(word)) => word.as_str(),
+        Some(Kind::Punctuation('(')) => "select",
+        Some(_) => return Ok(syntax_for_postgres()),
+    };
+    match first {
+        "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => {
+            transaction::plan(tokens)
+        }
+        "prepare" | "set" if words.sees(&[first, "transaction"]) => transaction::plan(tokens),
+        "set" => session::set(tokens),
+        "reset" => Ok(session::reset(tokens)),
+        "show" => Ok(session::show(tokens)),
+        "discard" => Ok(session::discard(tokens)),
+        "select" | "values" | "with" | "insert" | "update" | "delete" | "table" | "merge" => {
+            rows(tokens, names)
+        }
+        "explain" => explain(tokens, sql, names),
+        "copy" => copy::plan(tokens, sql, names),
+        "prepare" | "execute" | "deallocate" => prepared::plan(tokens, names),
+        "declare" | "fetch" | "move" | "close" => prepared::cursor(tokens, names),
+        "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "reassign" => ddl::plan(tokens, names),
+        "vacuum" | "analyze" | "analyse" | "reindex" | "cluster" | "checkpoint" => {
+            Ok(maintenance(first, tokens))
+        }
+        _ => unsupported(first),
+    }
+}
+
+fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    if let Some(set) = session::set_config(tokens) {
+        return set;
+    }
+    if let Some(distribute) = distribute(tokens, names) {
+        return distribute;
+    }
+    if Words::new(tokens).sees(&["merge"]) {
+        return Err(Refusal::unsupported("MERGE is not supported")
+            .hint("Use INSERT ... ON CONFLICT, UPDATE and DELETE."));
+    }
+    query::plan(tokens, names)
+}
+
+fn unsupported(first: &str) -> Result<Plan, Refusal> {
+    let (message, detail, hint) = match first {
+        "truncate" => (
+            "TRUNCATE is not supported yet",
+            "It would write in every group.",
+            "Delete rows by their shard key, or drop and create the table.",
+        ),
+        "lock" => (
+            "LOCK TABLE is not supported",
+            "A table's rows are in several groups.",
+            "Use SELECT ... FOR UPDATE on the rows.",
+        ),
+        "listen" | "notify" | "unlisten" => (
+            "LISTEN, NOTIFY and UNLISTEN are not supported yet",
+            "A notification would reach one group's sessions only.",
+            "Poll a table.",
+        ),
+        "do" | "call" => (
+            "DO and CALL are not supported",
+            "Code that runs inside one server could touch rows of other groups unseen.",
+            "Send the statements one by one.",
+        ),
+        "load" => (
+            "LOAD is not supported",
+            "It would load code into one server only.",
+            "Leave it out.",
+        ),
+        "refresh" | "import" | "security" => (
+            "this statement is not supported",
+            "It works in one server only.",
+            "Leave it out.",
+        ),
+        _ => return Ok(syntax_for_postgres()),
+    };
+    Err(Refusal::unsupported(message).detail(detail).hint(hint))
+}
+
+fn maintenance(first: &str, tokens: &[Token]) -> Plan {
+    let alone = first == "vacuum" || first == "cluster" || has_word_anywhere(tokens, "concurrently");
+    let whole =
+        Words::new(tokens).sees(&["reindex", "database"]) || Words::new(tokens).sees(&["reindex", "system"]);
+    Plan::EachGroup(EachGroup {
+        outside_transaction: alone || whole,
+    })
+}
+
+fn has_word_anywhere(tokens: &[Token], word: &str) -> bool {
+    tokens
+        .iter()
+        .any(|token| matches!(&token.kind, Kind::Word(found) if found == word))
+}
+
+/// EXPLAIN goes where its statement goes. Without ANALYZE nothing runs, so that one group can speak for all.
+fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
+    let mut words = Words::new(tokens);
+    words.take(&["explain"]);
+    let analyze = match words.parenthesised() {
+        Some(options) => split_commas(options).into_iter().any(|option| {
+            let mut option = Words::new(option);
+            let named = option.take_any(&["analyze", "analyse"]).is_some();
+            let off = matches!(option.peek(), Some(Kind::Word(value)) if value == "false" || value == "off")
+                || matches!(option.peek(), Some(Kind::Number(value)) if value == "0");
+            named && !off
+        }),
+        None => {
+            let analyze = words.take_any(&["analyze", "analyse"]).is_some();
+            words.take(&["verbose"]);
+            analyze
+        }
+    };
+    let rowwise = ["select", "values", "with", "insert", "update", "delete", "table"];
+    let starts = matches!(words.peek(), Some(Kind::Punctuation('(')))
+        || rowwise.iter().any(|keyword| words.sees(&[keyword]));
+    if !starts {
+        return Err(Refusal::unsupported("EXPLAIN of this statement is not supported"));
+    }
+    match plan(words.rest(), sql, names)? {
+        Plan::Query(inner) => {
+            let target = match inner.target {
+                Target::All if !analyze => Target::Any,
+                Target::All => {
+                    return Err(
+                        Refusal::unsupported("EXPLAIN ANALYZE on several groups is not supported")
+                            .hint("Leave ANALYZE out, or add WHERE on the shard key."),
+                    );
+                }
+                Target::Keys(keys, super::Spread::Concatenate) => Target::Keys(
+                    keys,
+                    super::Spread::Refuse(Refusal::unsupported("EXPLAIN on several groups is not supported")),
+                ),
+                other => other,
+            };
+            let access = if analyze { inner.access } else { Access::Read };
+            Ok(Plan::Query(Query {
+                access,
+                target,
+                tag: Tag::AsIs,
+                form: Form::Plain,
+            }))
+        }
+        Plan::Judge(refusal) => Ok(Plan::Judge(refusal)),
+        _ => Err(Refusal::unsupported("EXPLAIN of this statement is not supported")),
+    }
+}
+
+/// `SELECT create_distributed_table('table', 'column')` alone; none if it is not that.
+fn distribute(tokens: &[Token], names: Names<'_>) -> Option<Result<Plan, Refusal>> {
+    let mut words = Words::new(tokens);
+    if !words.take(&["select"]) {
+        return None;
+    }
+    let called = words.dotted_name()?.pop()?;
+    let arguments = words.parenthesised()?;
+    let only = words.is_empty();
+    match called.as_str() {
+        "create_reference_table" => Some(Err(Refusal::unsupported(
+            "create_reference_table() is not supported yet",
+        ))),
+        "create_distributed_table" if only => Some(distribute_arguments(arguments, names)),
+        _ => None,
+    }
+}
+
+fn distribute_arguments(arguments: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    let usage = || {
+        Refusal::unsupported("create_distributed_table() takes two constants")
+            .hint("Write SELECT create_distributed_table('table', 'column').")
+    };
+    let arguments = split_commas(arguments);
+    let [table, column] = arguments.as_slice() else {
+        return Err(usage());
+    };
+    let text = |argument: &[Token]| match argument {
+        [
+            Token {
+                kind: Kind::Text(text),
+                ..
+            },
+        ] => Some(text.clone()),
+        _ => None,
+    };
+    let (Some(table), Some(column)) = (text(table), text(column)) else {
+        return Err(usage());
+    };
+    let name = lexer::tokens(&table)?;
+    let parts = Words::new(&name).dotted_name().ok_or_else(usage)?;
+    // The relation may be known and not yet distributed: its own check would refuse it.
+    let found = names.catalogue.resolve(
+        names.facts.search_path,
+        parts
+            .len()
+            .checked_sub(2)
+            .and_then(|at| parts.get(at))
+            .map(String::as_str),
+        parts.last().map(String::as_str).unwrap_or_default(),
+    );
+    let coordinator::catalogue::Resolved::Relation(relation) = found else {
+        return Err(Refusal::new(
+            "42P01",
+            format!("relation \"{table}\" does not exist"),
+        ));
+    };
+    // The column is given as PostgreSQL stores it, as Citus takes it.
+    if relation.column(&column).is_none() {
+        let table = &relation.name;
+        return Err(Refusal::new(
+            "42703",
+            format!("column \"{column}\" of relation \"{table}\" does not exist"),
+        ));
+    }
+    let table = super::RelationName {
+        schema: relation.schema.clone(),
+        name: relation.name.clone(),
+    };
+    Ok(Plan::Distribute(Distribute { table, column }))
+}
+
+/// Whether the catalogue must be read again, for callers that only have the effect.
+impl DdlEffect {
+    /// Whether tables, columns or names may be others afterwards.
+    #[must_use]
+    pub fn changes_tables(&self) -> bool {
+        !matches!(self, DdlEffect::None)
+    }
+}
+
+/// The table with this name, if it is a distributed one.
+pub(super) fn distributed<'a>(
+    parts: &[String],
+    names: Names<'a>,
+) -> Result<Option<&'a coordinator::catalogue::Relation>, Refusal> {
+    match names.find(parts)? {
+        Named::Table(relation) => Ok(Some(relation)),
+        Named::System | Named::Unknown => Ok(None),
+    }
+}

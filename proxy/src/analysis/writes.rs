@@ -1,0 +1,268 @@
+//! INSERT, UPDATE and DELETE: which rows they touch, and that no row changes its group.
+
+use coordinator::hash::KeyUse;
+use sqlparser::ast::{
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, Insert, ObjectName, OnConflictAction, OnInsert,
+    Query, SetExpr, Statement, TableAlias, TableFactor, TableObject, Update, UpdateTableFromKind,
+};
+
+use super::Refusal;
+use super::constants;
+use super::plan::Key;
+use super::proof::{Proof, not_understood, scope_of};
+use super::relations::parts;
+use super::scope::{Block, Instance};
+
+/// Walks a writing statement, at the top or in a CTE.
+pub(super) fn walk(proof: &mut Proof<'_>, statement: &Statement) -> Result<(), Refusal> {
+    match statement {
+        Statement::Insert(insert) => walk_insert(proof, insert),
+        Statement::Update(update) => walk_update(proof, update),
+        Statement::Delete(delete) => walk_delete(proof, delete),
+        _ => Err(not_understood("the statement")),
+    }
+}
+
+fn walk_update(proof: &mut Proof<'_>, update: &Update) -> Result<(), Refusal> {
+    let foreign = !update.optimizer_hints.is_empty()
+        || update.output.is_some()
+        || update.or.is_some()
+        || !update.order_by.is_empty()
+        || update.limit.is_some()
+        || !update.table.joins.is_empty();
+    let TableFactor::Table {
+        name,
+        alias,
+        args: None,
+        sample: None,
+        ..
+    } = &update.table.relation
+    else {
+        return Err(not_understood("UPDATE"));
+    };
+    if foreign {
+        return Err(not_understood("UPDATE"));
+    }
+    let mut block = Block::default();
+    let target = proof.target(name, alias.as_ref(), &mut block)?;
+    let from = match &update.from {
+        None => &[][..],
+        Some(UpdateTableFromKind::AfterSet(from)) => from,
+        Some(UpdateTableFromKind::BeforeSet(_)) => return Err(not_understood("UPDATE")),
+    };
+    keep_key(proof, target, &update.assignments)?;
+    finish(
+        proof,
+        block,
+        from,
+        update.selection.as_ref(),
+        (&update.assignments, &update.returning),
+    )
+}
+
+fn walk_delete(proof: &mut Proof<'_>, delete: &Delete) -> Result<(), Refusal> {
+    let foreign = !delete.optimizer_hints.is_empty()
+        || !delete.tables.is_empty()
+        || delete.output.is_some()
+        || !delete.order_by.is_empty()
+        || delete.limit.is_some();
+    let FromTable::WithFromKeyword(from) = &delete.from else {
+        return Err(not_understood("DELETE"));
+    };
+    let [table] = from.as_slice() else {
+        return Err(not_understood("DELETE"));
+    };
+    let TableFactor::Table {
+        name,
+        alias,
+        args: None,
+        sample: None,
+        ..
+    } = &table.relation
+    else {
+        return Err(not_understood("DELETE"));
+    };
+    if foreign || !table.joins.is_empty() {
+        return Err(not_understood("DELETE"));
+    }
+    let mut block = Block::default();
+    proof.target(name, alias.as_ref(), &mut block)?;
+    let using = delete.using.as_deref().unwrap_or_default();
+    finish(
+        proof,
+        block,
+        using,
+        delete.selection.as_ref(),
+        (&delete.returning, &None::<Expr>),
+    )
+}
+
+/// The FROM or USING, the WHERE and the expressions of an UPDATE or DELETE of the block's first item.
+fn finish<V: sqlparser::ast::Visit, W: sqlparser::ast::Visit>(
+    proof: &mut Proof<'_>,
+    mut block: Block,
+    from: &[sqlparser::ast::TableWithJoins],
+    selection: Option<&Expr>,
+    (one, other): (&V, &W),
+) -> Result<(), Refusal> {
+    let more = proof.from(from)?;
+    block.merges |= more.merges;
+    {
+        // ON conditions see the items of FROM only.
+        let scope = [&more];
+        proof.joins(from, &scope)?;
+    }
+    block.items.extend(more.items);
+    let scope = scope_of(&block, &[]);
+    proof.expressions(one, &scope)?;
+    proof.expressions(other, &scope)?;
+    proof.selection(selection, &scope)
+}
+
+/// An UPDATE that sets the shard key would move rows to other groups.
+fn keep_key(proof: &Proof<'_>, target: Option<usize>, assignments: &[Assignment]) -> Result<(), Refusal> {
+    let Some(instance) = target.map(|at| &proof.instances[at]) else {
+        return Ok(());
+    };
+    let names = assignments
+        .iter()
+        .flat_map(|assignment| match &assignment.target {
+            AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
+            AssignmentTarget::Tuple(names) => names.as_slice(),
+        });
+    for name in names {
+        // `SET a.b = ...` sets field b of column a.
+        let column = parts(name).and_then(|parts| parts.first().cloned());
+        let column = column.ok_or_else(|| not_understood("SET"))?;
+        if instance.table.key_column().is_some_and(|key| key.name == column) {
+            return Err(Refusal::unsupported(format!(
+                "column \"{column}\" is the shard key of table \"{}\" and cannot be updated",
+                instance.table.name
+            ))
+            .detail("The row would belong to another group.")
+            .hint("Delete the row and insert it again."));
+        }
+    }
+    Ok(())
+}
+
+fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
+    let foreign = !insert.optimizer_hints.is_empty()
+        || insert.or.is_some()
+        || insert.ignore
+        || !insert.into
+        || insert.overwrite
+        || !insert.assignments.is_empty()
+        || insert.partitioned.is_some()
+        || !insert.after_columns.is_empty()
+        || insert.has_table_keyword
+        || insert.output.is_some()
+        || insert.replace_into
+        || insert.priority.is_some()
+        || insert.insert_alias.is_some()
+        || insert.settings.is_some()
+        || insert.format_clause.is_some()
+        || insert.multi_table_insert_type.is_some()
+        || !insert.multi_table_into_clauses.is_empty()
+        || !insert.multi_table_when_clauses.is_empty()
+        || insert.multi_table_else_clause.is_some();
+    let TableObject::TableName(name) = &insert.table else {
+        return Err(not_understood("INSERT"));
+    };
+    if foreign {
+        return Err(not_understood("INSERT"));
+    }
+    let alias = insert.table_alias.as_ref().map(|alias| TableAlias {
+        explicit: true,
+        name: alias.alias.clone(),
+        columns: Vec::new(),
+        at: None,
+    });
+    let mut block = Block::default();
+    let target = proof.target(name, alias.as_ref(), &mut block)?;
+    let scope = [&block];
+    if let Some(on) = &insert.on {
+        let OnInsert::OnConflict(conflict) = on else {
+            return Err(not_understood("INSERT"));
+        };
+        if let OnConflictAction::DoUpdate(update) = &conflict.action {
+            keep_key(proof, target, &update.assignments)?;
+        }
+        proof.expressions(on, &scope)?;
+    }
+    proof.expressions(&insert.returning, &scope)?;
+    let Some(at) = target else { return Ok(()) };
+    let Some(source) = insert.source.as_deref() else {
+        return Err(keyless(&proof.instances[at]).detail("INSERT ... DEFAULT VALUES gives no key."));
+    };
+    let keys = inserted_keys(&proof.instances[at], &insert.columns, source)?;
+    proof.query(source, &[])?;
+    proof.pin(at, keys);
+    Ok(())
+}
+
+/// The key of each row of VALUES.
+fn inserted_keys(
+    instance: &Instance<'_>,
+    columns: &[ObjectName],
+    source: &Query,
+) -> Result<Vec<Key>, Refusal> {
+    let SetExpr::Values(values) = &*source.body else {
+        return Err(
+            Refusal::unsupported("INSERT ... SELECT into a distributed table is not supported yet")
+                .detail("The rows may belong to several groups.")
+                .hint("Read the rows first, then insert them with VALUES."),
+        );
+    };
+    let ordered = source.order_by.is_some() || source.limit_clause.is_some() || source.fetch.is_some();
+    if source.with.is_some() || ordered || values.explicit_row || values.value_keyword {
+        return Err(not_understood("INSERT"));
+    }
+    let place = key_place(instance, columns)?;
+    values
+        .rows
+        .iter()
+        .map(|row| {
+            let expr = row.content.get(place).ok_or_else(|| keyless(instance))?;
+            constants::key(expr, instance.key, KeyUse::Assignment).ok_or_else(|| {
+                keyless(instance).detail("The shard key's value must be a constant or a parameter.")
+            })
+        })
+        .collect()
+}
+
+/// Where in a row of VALUES the key is.
+fn key_place(instance: &Instance<'_>, columns: &[ObjectName]) -> Result<usize, Refusal> {
+    let key = instance
+        .table
+        .key_column()
+        .map(|column| column.name.as_str())
+        .unwrap_or_default();
+    let place = if columns.is_empty() {
+        instance
+            .table
+            .columns
+            .iter()
+            .position(|column| column.name == key)
+    } else {
+        columns
+            .iter()
+            .position(|column| parts(column).is_some_and(|parts| parts == [key]))
+    };
+    place.ok_or_else(|| keyless(instance))
+}
+
+fn keyless(instance: &Instance<'_>) -> Refusal {
+    let column = instance
+        .table
+        .key_column()
+        .map(|column| column.name.as_str())
+        .unwrap_or_default();
+    Refusal::unsupported(format!(
+        "INSERT into table \"{}\" must give its shard key \"{column}\"",
+        instance.table.name
+    ))
+    .hint(format!(
+        "Name column \"{column}\" and give it a constant or a parameter in every row."
+    ))
+}
