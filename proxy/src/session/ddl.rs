@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use coordinator::catalogue::bootstrap::distribute_table_sql;
-use coordinator::catalogue::cache::LEASE;
+use coordinator::catalogue::cache::{LEASE, wait_until_seen};
 
 use super::conn::{Audience, Stake};
 use super::plans::Planned;
@@ -178,15 +178,13 @@ impl Session {
     /// Tables may be others than before: nobody may route by what was before.
     async fn catalogue_changed(&mut self) {
         self.search_path = None;
-        let deadline = Instant::now() + LEASE;
-        let refreshed = self.database.refresh_all(deadline).await;
+        let committed = Instant::now();
+        let refreshed = self.database.refresh_all(committed + LEASE).await;
         let versions = self.database.versions();
-        let everywhere = refreshed.iter().all(|(_, result)| result.is_ok())
-            && self.shared.peers.have_seen(&self.database_name(), &versions, deadline).await;
-        if !everywhere {
-            // Whoever has not answered may rely on what it knows for as long as its lease lasts.
-            tokio::time::sleep_until((deadline + LEASE).into()).await;
-        }
+        let own = refreshed.iter().all(|(_, result)| result.is_ok());
+        let database = self.database_name();
+        let others = self.shared.peers.have_seen(&database, &versions, committed + LEASE);
+        wait_until_seen(committed, [async { others.await && own }]).await;
     }
 }
 

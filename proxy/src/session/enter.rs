@@ -225,6 +225,16 @@ impl Session {
         }
     }
 
+    /// Waits until some output has gone out, or an answer has come.
+    pub(super) async fn written(&mut self, place: usize) -> Result<(), Ended> {
+        match io::turn(&mut self.client, &mut self.slots, Some(place), Wait::Written).await {
+            Event::Backend => self.relayed(place),
+            Event::Broken(place, why) => self.broke(place, &why),
+            Event::ClientGone => Err(Ended::ByClient),
+            Event::Client | Event::Written => Ok(()),
+        }
+    }
+
     /// Something has arrived from a backend.
     pub(super) fn relayed(&mut self, place: usize) -> Result<(), Ended> {
         let Some(conn) = &mut self.slots[place] else { return Ok(()) };

@@ -20,6 +20,7 @@ mod extended;
 mod io;
 mod plans;
 mod relay;
+mod rows;
 mod scatter;
 mod settings;
 mod simple;
@@ -139,7 +140,11 @@ impl Session {
             && let Some(conn) = &self.slots[place]
             && (conn.output.len() > io::HIGH_WATER || conn.expect.len() > RUN_AHEAD)
         {
-            self.answers(place).await?;
+            // A pipeline without its Sync is answered when PostgreSQL is asked to.
+            if let Some(conn) = self.slots[place].as_mut().filter(|c| c.unsynced && c.output.is_empty()) {
+                encode::empty(&mut conn.output, b'H');
+            }
+            self.written(place).await?;
         }
         Ok(())
     }

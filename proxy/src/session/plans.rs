@@ -205,10 +205,16 @@ fn analyse(
 ) -> Planned {
     let path: Vec<&str> = search_path.iter().map(String::as_str).collect();
     let facts = analysis::Facts { search_path: &path };
-    let statements = analysis::analyse(text, facts, &catalogue)
-        .into_iter()
-        .map(|statement| PlannedStatement { plan: statement.plan, text: text[statement.range].to_owned() })
-        .collect();
+    let statements = match analysis::split(text) {
+        Ok(ranges) => ranges
+            .into_iter()
+            .map(|range| {
+                let text = &text[range];
+                PlannedStatement { plan: analysis::analyse(text, &facts, &catalogue), text: text.to_owned() }
+            })
+            .collect(),
+        Err(refusal) => vec![PlannedStatement { plan: Err(refusal), text: text.to_owned() }],
+    };
     Planned {
         text: text.to_owned(),
         database: database.to_owned(),

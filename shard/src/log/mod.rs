@@ -152,7 +152,7 @@ pub struct NodeLog {
 ///
 /// The operations of a group take effect in the order of the calls, in memory and on disk. They return when they
 /// are queued; where there is a `done`, it is called from the writer's thread when the operation (and with it all that
-/// were called before it) is durable, or with an error. It must be quick, must not block, and must not call back in here.
+/// were called before it) is durable, or with an error. It must be quick, must not block or panic, and must not call back in here.
 ///
 /// Calls wait while more than [`MAX_QUEUED_BYTES`] are queued. They fail with [`LogError::Closed`] or
 /// [`LogError::Poisoned`] once the log has ended.

@@ -109,12 +109,10 @@ impl Writer {
             Err(error) => ops.extend(self.shared.poison(&error.to_string())),
         }
         for done in ops.into_iter().filter_map(|op| op.done) {
-            done(
-                result
-                    .as_ref()
-                    .map(|()| ())
-                    .map_err(|error| io::Error::other(error.to_string())),
-            );
+            done(match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            });
         }
         result
     }

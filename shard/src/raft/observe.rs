@@ -105,12 +105,14 @@ impl Observer {
         });
         tokio::spawn(async move {
             tokio::select! {
+                // A replica that is shut down stops too, but has not failed.
+                biased;
+                () = stop.cancelled() => self.lease.revoke(Term(u64::MAX)),
                 reason = self.watch(leadership) => {
                     tracing::error!(group = %self.group, %reason, "the Raft replica stopped");
                     self.lease.revoke(Term(u64::MAX));
                     fatal.send_replace(Some(Fatal { group: self.group, reason }));
                 }
-                () = stop.cancelled() => self.lease.revoke(Term(u64::MAX)),
             }
         });
         (watch_leadership, watch_fatal)

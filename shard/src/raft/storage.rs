@@ -15,7 +15,7 @@ use super::codec::{decode, decode_payload, encode, encode_payload};
 use super::index::WalIndex;
 use super::types::{Entry, LogId, TypeConfig, Vote, log_id, term_of};
 use crate::id::LogIndex;
-use crate::log::{GroupLog, Record};
+use crate::log::{Done, GroupLog, Record};
 
 /// Bytes of entries in one append request, about. An entry that alone is larger goes alone. Small
 /// enough that a heartbeat behind one waits for milliseconds only.
@@ -82,12 +82,9 @@ fn record_of(entry: &Entry) -> io::Result<Record> {
 }
 
 /// A callback for the log, and what it will have been called with.
-fn completion() -> (
-    Box<dyn FnOnce(io::Result<()>) + Send>,
-    impl Future<Output = io::Result<()>>,
-) {
+fn completion() -> (Done, impl Future<Output = io::Result<()>>) {
     let (done, finished) = oneshot::channel();
-    let callback = Box::new(move |result| {
+    let callback: Done = Box::new(move |result| {
         let _ = done.send(result);
     });
     let wait = async {

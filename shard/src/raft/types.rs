@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use openraft::impls::leader_id_std;
 use openraft::EmptyNode;
+use openraft::impls::leader_id_std;
 use openraft::type_config::alias;
 use serde::{Deserialize, Serialize};
 

@@ -39,9 +39,11 @@ pub(super) async fn lead(
     let from = shared.raft.committed().borrow().history.end();
     let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
     let wal = Receiver::connect(stream, SUPERUSER).await?.start(timeline, from).await?;
+    // It is committed already; the slot that keeps WAL for us counts from the first report.
+    wal.status().report_flushed(from);
     let control = Arc::new(running.control().await?);
 
-    // Until a commit has been seen to wait for us nothing is reported as flushed, so the probe
+    // Until a commit has been seen to wait for us nothing more is reported as flushed, so the probe
     // cannot be released before it was seen.
     let prober = running.control().await?;
     let probe = prober.client().batch_execute("SELECT pg_logical_emit_message(true, 'howdah', 'probe')");
@@ -54,8 +56,8 @@ pub(super) async fn lead(
         probe.await.map_err(crate::postgres::Error::from)?;
         // All that a recovered or promoted server shows has been written by now (hazard 5).
         server.settle().await.map_err(ReplicaError::Socket)?;
-        if !server.control.receiver_is_synchronous().await? {
-            return Err(ReplicaError::NotSynchronous);
+        while !server.control.receiver_is_synchronous().await? {
+            tokio::time::sleep(PROBE_POLL).await;
         }
         let socket = running.endpoint().socket_path();
         let _open = shared.gate.open(term, &socket, server.clone());

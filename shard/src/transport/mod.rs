@@ -76,6 +76,16 @@ struct Identity {
 }
 
 impl Identity {
+    fn of(config: &Config) -> Identity {
+        Identity {
+            node: config.node,
+            cluster: config.cluster.clone(),
+            secret: config.secret.clone(),
+            nodes: config.nodes.clone(),
+            stall: (config.timing.election * 2).max(Duration::from_secs(2)),
+        }
+    }
+
     fn hello(&self, to: NodeId, purpose: Purpose) -> Hello {
         Hello {
             cluster: self.cluster.clone(),
@@ -119,31 +129,14 @@ impl Transport {
     ///
     /// Fails where the address cannot be listened on.
     pub async fn bind(config: &Config, handlers: Arc<dyn Handlers>) -> io::Result<Transport> {
-        let identity = Arc::new(Identity {
-            node: config.node,
-            cluster: config.cluster.clone(),
-            secret: config.secret.clone(),
-            nodes: config.nodes.clone(),
-            stall: (config.timing.election * 2).max(Duration::from_secs(2)),
-        });
-        let listener = TcpListener::bind(identity.address(config.node)?).await?;
-        Ok(Transport::start(identity, listener, handlers))
+        let listener = TcpListener::bind(Identity::of(config).address(config.node)?).await?;
+        Ok(Transport::serve(config, listener, handlers))
     }
 
     /// As [`Transport::bind`], on a listener that the caller made: a test lets the others reach
     /// it through relays, so its own address is not the one in the configuration.
     pub fn serve(config: &Config, listener: TcpListener, handlers: Arc<dyn Handlers>) -> Transport {
-        let identity = Arc::new(Identity {
-            node: config.node,
-            cluster: config.cluster.clone(),
-            secret: config.secret.clone(),
-            nodes: config.nodes.clone(),
-            stall: (config.timing.election * 2).max(Duration::from_secs(2)),
-        });
-        Transport::start(identity, listener, handlers)
-    }
-
-    fn start(identity: Arc<Identity>, listener: TcpListener, handlers: Arc<dyn Handlers>) -> Transport {
+        let identity = Arc::new(Identity::of(config));
         let stop = CancellationToken::new();
         let server = Arc::new(Server::new(Arc::clone(&identity), handlers, stop.clone()));
         tokio::spawn(Arc::clone(&server).listen(listener));

@@ -23,6 +23,8 @@ use crate::id::{GroupId, NodeId};
 const LANE: usize = 256;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// For the connection and its handshake: shorter than a stranger is given, so that after a cut
+/// the next attempt is near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const BUFFER: usize = 64 << 10;
 
@@ -124,7 +126,10 @@ impl Connector {
         let mut backoff = BACKOFF_MIN;
         let mut reachable = true;
         loop {
-            let attempt = connect(&self.identity, self.to);
+            let attempt = async {
+                let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.identity, self.to));
+                connecting.await.unwrap_or_else(|elapsed| Err(elapsed.into()))
+            };
             let failed = match refusing(&mut self.urgent, &mut self.bulk, attempt).await {
                 Ok(stream) => {
                     backoff = BACKOFF_MIN;
@@ -199,7 +204,7 @@ async fn refusing<T>(
 
 async fn connect(identity: &Identity, to: NodeId) -> io::Result<TcpStream> {
     let address = identity.address(to)?;
-    let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+    let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let hello = identity.hello(to, Purpose::Raft);
     greet(&mut stream, &identity.secret, &hello)

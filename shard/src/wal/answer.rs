@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::message::{put_frame, put_str};
+use super::frame::{put_frame, put_str};
 use super::{Lsn, TimelineId};
 
 /// SQLSTATEs, as in PostgreSQL's `errcodes.txt`.

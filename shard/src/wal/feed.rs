@@ -1,4 +1,27 @@
-//! One running stream of WAL to the own standby.
+//! One running stream of WAL to the own standby, and how a standby changes timelines.
+//!
+//! What PostgreSQL 15 really does (`walreceiver.c`, `xlogrecovery.c`; each line is in this module's
+//! tests unless it says otherwise):
+//!
+//! - A walreceiver asks for the start of the segment that holds the page that replay waits for
+//!   (hazard 1), on the timeline to which that *record's start* belongs.
+//! - It writes each XLogData where the message says, whatever it asked for (by reading the source).
+//! - When the server ends a timeline with CopyDone, it fetches the new history files, and the
+//!   startup process looks for the newest timeline, then asks for WAL on it, again from a segment's
+//!   start. It reports as flushed, before anything has arrived, what it has replayed.
+//! - A promotion starts the new timeline where the last whole record ends, and reuses those bytes'
+//!   positions. It reads all that it has first, also what was flushed and not replayed.
+//! - A standby that had flushed a part of the dropped record follows the new timeline by itself if
+//!   that part ended inside a segment, the same or the next: it reads the old file once more, finds
+//!   no valid page after the part, and asks for the record's segment again.
+//! - If the part ended exactly with a segment, it asks for the *next* segment of the new timeline.
+//!   It receives nothing until the new timeline gets there, up to 16 MiB later, and then its startup
+//!   process dies: `PANIC: could not open file "pg_wal/000000020000000000000001"`. Started again,
+//!   it asks for the right segment.
+//!
+//! So we never send a part of a record. Then `flushed` is never beyond the place where a promotion
+//! leaves the timeline, on any standby that was fed by us, and neither of the last two can happen. The
+//! price is that the standby's copy of a record that takes long to commit starts later.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,9 +34,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::answer;
+use super::frame::{Frame, WireError};
 use super::message::{
-    Frame, Positions, Reply, StandbyMessage, WireError, parse_standby_message, put_keepalive,
-    put_xlog_data_header,
+    Positions, Reply, StandbyMessage, parse_standby_message, put_keepalive, put_xlog_data_header,
 };
 use super::records::{PAGE_SIZE, RecordScanner};
 use super::sender::{Connection, Cut, Desk, SenderError};

@@ -2,7 +2,9 @@
 //! the physical replication protocol that carries it.
 
 mod answer;
+mod command;
 mod feed;
+mod frame;
 mod history;
 mod listener;
 mod lsn;
@@ -17,10 +19,10 @@ mod streaming;
 mod tests;
 mod timeline_file;
 
+pub use frame::WireError;
 pub use history::{Applied, Rejected, WalHistory};
 pub use listener::{Listener, listen};
 pub use lsn::{Lsn, ParseLsnError, SEGMENT_SIZE, TimelineId};
-pub use message::WireError;
 pub use receiver::{APPLICATION_NAME, Identity, Receiver, ReceiverError};
 pub use sender::{Sender, SenderError};
 pub use source::{ReadError, WalSource};

@@ -12,7 +12,8 @@
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::message::{Frame, FrameReader, WireError, parse_error, parse_row, put_frame, put_str};
+use super::frame::{Frame, FrameReader, WireError, put_frame, put_str};
+use super::message::{parse_error, parse_row};
 use super::streaming::Streaming;
 use super::{Lsn, TimelineId};
 

@@ -16,8 +16,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer;
+use super::command::{Request, parse_command};
 use super::feed::{Feed, FeedEnd};
-use super::message::{FrameReader, WireError, take_str};
+use super::frame::{FrameReader, WireError, take_str};
 use super::source::ReadError;
 use super::standby::{RebuildReason, StandbyStatus};
 use super::{Lsn, TimelineId, WalHistory, WalSource};
@@ -126,23 +127,6 @@ impl Desk {
     pub(super) fn condemn(&self, reason: RebuildReason) {
         self.status.send_modify(|status| status.rebuild = Some(reason));
     }
-}
-
-/// A START_REPLICATION command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Start {
-    from: Lsn,
-    timeline: Option<TimelineId>,
-}
-
-/// What a command line asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Request {
-    IdentifySystem,
-    TimelineHistory(TimelineId),
-    Start(Start),
-    Show(String),
-    Unknown,
 }
 
 /// The two halves of a standby's connection.
@@ -355,70 +339,35 @@ fn is_replication(mut options: Bytes) -> bool {
     false
 }
 
-fn parse_command(command: &str) -> Request {
-    let command = command.trim().trim_end_matches(';');
-    let mut words = command.split_whitespace();
-    match words.next().map(str::to_ascii_uppercase).as_deref() {
-        Some("IDENTIFY_SYSTEM") => Request::IdentifySystem,
-        Some("TIMELINE_HISTORY") => words
-            .next()
-            .and_then(|id| id.parse().ok())
-            .map_or(Request::Unknown, |id| Request::TimelineHistory(TimelineId(id))),
-        Some("START_REPLICATION") => parse_start(words).map_or(Request::Unknown, Request::Start),
-        Some("SHOW") => words
-            .next()
-            .map_or(Request::Unknown, |name| Request::Show(name.to_owned())),
-        _ => Request::Unknown,
-    }
-}
-
-/// `[SLOT name] [PHYSICAL] X/X [TIMELINE n]`; the slot is not needed, the log keeps WAL by itself.
-fn parse_start<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Start> {
-    let mut word = words.next()?;
-    if word.eq_ignore_ascii_case("SLOT") {
-        words.next()?;
-        word = words.next()?;
-    }
-    if word.eq_ignore_ascii_case("PHYSICAL") {
-        word = words.next()?;
-    }
-    let from = word.parse().ok()?;
-    let timeline = match words.next() {
-        Some(word) if word.eq_ignore_ascii_case("TIMELINE") => Some(TimelineId(words.next()?.parse().ok()?)),
-        Some(_) => return None,
-        None => None,
-    };
-    Some(Start { from, timeline })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::{Command, Genesis, TimelineSwitch};
+    use crate::id::NodeId;
 
     #[test]
-    fn commands_of_a_walreceiver() {
-        let start = |from, timeline| Request::Start(Start { from, timeline });
-        let two = Some(TimelineId(2));
-        let cases = [
-            ("IDENTIFY_SYSTEM", Request::IdentifySystem),
-            ("TIMELINE_HISTORY 2", Request::TimelineHistory(TimelineId(2))),
-            (
-                "START_REPLICATION 0/3000000 TIMELINE 2",
-                start(Lsn(0x300_0000), two),
-            ),
-            (
-                "START_REPLICATION SLOT \"s\" PHYSICAL 1/0 TIMELINE 2",
-                start(Lsn(1 << 32), two),
-            ),
-            ("start_replication physical 0/0;", start(Lsn(0), None)),
-            ("START_REPLICATION SLOT s LOGICAL 0/0", Request::Unknown),
-            ("START_REPLICATION", Request::Unknown),
-            ("TIMELINE_HISTORY -1", Request::Unknown),
-            ("SHOW wal_segment_size", Request::Show("wal_segment_size".into())),
-            ("", Request::Unknown),
-        ];
-        for (command, expected) in cases {
-            assert_eq!(parse_command(command), expected, "{command}");
-        }
+    fn skipped_timeline_has_the_file_of_the_next() {
+        let mut history = WalHistory::default();
+        let (start, origin) = (Lsn(0x100_0000), NodeId(1));
+        let system_id = "7".into();
+        let genesis = Command::Genesis(Genesis {
+            system_id,
+            start,
+            origin,
+        });
+        history.apply(&genesis).unwrap();
+        let content = Bytes::from_static(b"1\t0/1000000\tno recovery target specified\n");
+        let switch = TimelineSwitch {
+            timeline: TimelineId(3),
+            at: start,
+            origin,
+            history: content.clone(),
+        };
+        history.apply(&Command::Switch(switch)).unwrap();
+        let file = |number| history_of(&history, TimelineId(number), TimelineId(3));
+        assert_eq!(file(1), None);
+        assert_eq!(file(2), Some(content.clone()));
+        assert_eq!(file(3), Some(content));
+        assert_eq!(file(4), None);
     }
 }

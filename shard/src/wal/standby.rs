@@ -55,6 +55,9 @@ impl StandbyStatus {
     /// new timeline exactly there.
     #[must_use]
     pub fn has_all(&self, timeline: TimelineId, end: Lsn) -> bool {
-        self.timeline == Some(timeline) && self.scanned >= end && self.flushed >= self.sendable
+        self.connected
+            && self.timeline == Some(timeline)
+            && self.scanned >= end
+            && self.flushed >= self.sendable
     }
 }

@@ -7,10 +7,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::message::{
-    Frame, FrameReader, Positions, Reply, StreamMessage, WireError, parse_row, parse_stream_message,
-    put_frame, put_status,
-};
+use super::frame::{Frame, FrameReader, WireError, put_frame};
+use super::message::{Positions, Reply, StreamMessage, parse_row, parse_stream_message, put_status};
 use super::receiver::{ReceiverError, meaningful};
 use super::{Lsn, TimelineId};
 

@@ -1,4 +1,8 @@
 //! Scenarios with real PostgreSQL servers on both sides, and a log in memory between them.
+#![allow(
+    clippy::print_stderr,
+    reason = "a failing scenario shows what the servers logged"
+)]
 
 mod failover;
 mod feeding;

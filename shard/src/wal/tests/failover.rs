@@ -155,9 +155,9 @@ async fn standby_with_a_part_of_a_record_follows() {
 }
 
 /// Why the sender sends whole records only: this standby asks for the segment after the one where
-/// the new timeline begins, and neither receives nor replays anything until that one is reached.
+/// the new timeline begins, receives and replays nothing until that one is reached, and then dies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn standby_with_a_part_up_to_a_segment_end_stalls() {
+async fn standby_with_a_part_up_to_a_segment_end_stalls_and_dies() {
     let (heir, mut other, left) = fails_over_with_a_part(LogEnd::SegmentEnd).await;
     heir.server.sql("INSERT INTO t VALUES (2)");
     let status = other
@@ -167,6 +167,14 @@ async fn standby_with_a_part_up_to_a_segment_end_stalls() {
     assert_eq!(status.flushed, left, "a promotion would not take it for complete");
     heir.server
         .sql("SELECT pg_switch_wal(); INSERT INTO t VALUES (3)");
+    let panic = "PANIC:  could not open file \"pg_wal/000000020000000000000001\"";
+    eventually("PostgreSQL dies", || other.server.log().contains(panic));
+
+    // Started again it begins from its last checkpoint, and then asks for the right segment.
+    eventually("the dead server is gone", || {
+        !other.server.data().join("postmaster.pid").exists()
+    });
+    other.server.start();
     let position = heir.server.lsn("pg_current_wal_flush_lsn()");
     other.replayed(position).await;
     assert_eq!(other.server.sql("SELECT n FROM t ORDER BY n"), "1\n2\n3");

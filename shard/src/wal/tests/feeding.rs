@@ -2,7 +2,7 @@
 
 use super::log::ALL;
 use super::{Group, eventually};
-use crate::wal::{RebuildReason, SEGMENT_SIZE};
+use crate::wal::{Event, RebuildReason, SEGMENT_SIZE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standby_replays_what_is_committed_and_no_further() {
@@ -111,4 +111,30 @@ async fn purged_position_is_told_to_the_standby_and_its_owner() {
             .log()
             .contains("requested WAL has already been removed")
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checkpoint_keeps_what_was_not_reported() {
+    let group = Group::start(&[], 0).await;
+    let mut receiver = group.primary.receiver().await;
+    let identity = receiver.identify().await.unwrap();
+    let from = identity.flushed.segment_start();
+    let mut streaming = receiver.start(identity.timeline, from).await.unwrap();
+    streaming.status().report_flushed(from);
+    group.log.allow(ALL);
+    for _ in 0..3 {
+        let fill = "SELECT pg_logical_emit_message(false, '', repeat('x', 20000000))";
+        group.primary.sql(&format!("{fill}; SELECT pg_switch_wal()"));
+        group.primary.sql("CHECKPOINT");
+    }
+    let end = group.primary.lsn("pg_current_wal_flush_lsn()");
+    let mut position = from;
+    while position < end {
+        let Event::Wal { start, bytes } = streaming.next().await.unwrap() else {
+            panic!("the timeline did not end");
+        };
+        assert_eq!(start, position);
+        assert!(start + bytes.len() as u64 <= start.next_segment());
+        position = start + bytes.len() as u64;
+    }
 }

@@ -11,11 +11,14 @@ use tokio::task::JoinHandle;
 
 use super::log::{ALL, MemoryLog};
 use super::{PATIENCE, VERSION};
+use crate::wal::frame::{Frame, FrameReader, put_frame, put_str};
 use crate::wal::message::{
-    Frame, FrameReader, Positions, Reply, StreamMessage, parse_error, parse_row, parse_standby_message,
-    parse_stream_message, put_frame, put_status, put_str,
+    Positions, Reply, StreamMessage, parse_error, parse_row, parse_standby_message, parse_stream_message,
+    put_status,
 };
-use crate::wal::{Lsn, Receiver, SEGMENT_SIZE, Sender, SenderError, StandbyStatus, TimelineId};
+use crate::wal::{
+    Lsn, RebuildReason, Receiver, SEGMENT_SIZE, Sender, SenderError, StandbyStatus, TimelineId,
+};
 
 const START: Lsn = Lsn(SEGMENT_SIZE);
 
@@ -234,6 +237,48 @@ async fn position_beyond_the_end_is_waited_for() {
 }
 
 #[tokio::test]
+async fn standby_with_a_history_of_its_own_must_be_rebuilt() {
+    let left = START + 500;
+    let stray = START + 504;
+    let reason = RebuildReason::Diverged {
+        timeline: TimelineId(1),
+        asked: stray,
+        left,
+    };
+    for from in [stray, START] {
+        let (log, sender, status) = sender(1000);
+        log.switch(
+            TimelineId(2),
+            left,
+            Bytes::from_static(b"1\t0/10001F4\tno reason\n"),
+        );
+        let mut client = Client::connect(&sender);
+        client.log_in().await;
+        client
+            .query(&format!("START_REPLICATION {from} TIMELINE 1"))
+            .await;
+        if from == START {
+            let mut out = BytesMut::new();
+            let positions = Positions {
+                written: stray,
+                flushed: stray,
+                replayed: stray,
+            };
+            put_status(&mut out, positions, Reply::NotNeeded);
+            client.send(&out).await;
+        } else {
+            assert_eq!(parse_error(client.until(b'E').await.body).0, "22023");
+        }
+        let ended = tokio::time::timeout(PATIENCE, client.serving)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(matches!(ended, Err(SenderError::Rebuild(found)) if found == reason));
+        assert_eq!(status.borrow().rebuild, Some(reason));
+    }
+}
+
+#[tokio::test]
 async fn newer_walreceiver_replaces_the_older() {
     let (_log, sender, status) = sender(1000);
     let mut clients = Vec::new();
@@ -284,9 +329,7 @@ async fn receiver_refuses_garbage() {
         };
         let ended = tokio::time::timeout(Duration::from_secs(10), receive).await;
         assert!(ended.expect("it must not hang").is_err());
-        for parse in [parse_stream_message] {
-            let _ = parse(Bytes::from(bytes.clone()));
-        }
+        let _ = parse_stream_message(Bytes::from(bytes.clone()));
         let _ = parse_standby_message(Bytes::from(bytes.clone()));
         let _ = parse_row(Bytes::from(bytes.clone()));
         let _ = parse_error(Bytes::from(bytes));

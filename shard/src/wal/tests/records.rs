@@ -21,13 +21,13 @@ fn next_record(boundary: Lsn) -> Lsn {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scanner_agrees_with_pg_waldump() {
-    let group = Group::start(&[], 0).await;
+    let group = Group::start(&["wal_keep_size = 1GB"], 0).await;
     group.log.allow(ALL);
     group.primary.sql(
         "INSERT INTO t SELECT generate_series(1, 3000);
          SELECT pg_logical_emit_message(false, '', repeat('x', n)) FROM generate_series(1, 900) n;
          SELECT pg_switch_wal();
-         SELECT pg_logical_emit_message(false, '', repeat('y', 40000000));
+         SELECT pg_logical_emit_message(false, '', repeat('y', 20000000));
          CHECKPOINT;
          SELECT pg_switch_wal();
          INSERT INTO t SELECT generate_series(1, 3000)",
@@ -45,9 +45,12 @@ async fn scanner_agrees_with_pg_waldump() {
     }
     let mut every = RecordScanner::new(start);
     let mut seen = BTreeSet::new();
+    let mut last = None;
     for byte in &bytes {
         every.feed(std::slice::from_ref(byte));
-        seen.insert(next_record(every.boundary()));
+        if last.replace(every.boundary()) != Some(every.boundary()) {
+            seen.insert(next_record(every.boundary()));
+        }
     }
     assert_eq!(every.boundary(), end);
     seen.remove(&next_record(end));
@@ -60,6 +63,10 @@ async fn scanner_agrees_with_pg_waldump() {
     let mut random = StdRng::seed_from_u64(7);
     for _ in 0..50 {
         let first = random.random_range(0..bytes.len() / 8192) * 8192;
+        // A page in the zeros after a switch record says nothing about what follows.
+        if bytes[first..first + 2] == [0, 0] {
+            continue;
+        }
         let mut scanner = RecordScanner::new(start + first as u64);
         let mut at = first;
         while at < bytes.len() {

@@ -1,0 +1,5 @@
+//! Groups of real replicas: real sockets, real files, one runtime for each node, all in this process.
+
+mod cluster;
+mod elections;
+mod replication;
