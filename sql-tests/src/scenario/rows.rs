@@ -44,13 +44,11 @@ pub async fn load_rows(cluster: &Cluster, rows: i64) -> Result<RowsReport> {
     client
         .batch_execute("CREATE TABLE bulk (id bigint PRIMARY KEY, body text NOT NULL)")
         .await?;
-    let insert = client
-        .prepare("INSERT INTO bulk VALUES ($1, 'row ' || $1::text)")
-        .await?;
+    let insert = client.prepare("INSERT INTO bulk VALUES ($1, $2)").await?;
     let began = Instant::now();
     let one = |id: i64| {
         let (client, insert) = (&client, &insert);
-        async move { client.execute(insert, &[&id]).await }
+        async move { client.execute(insert, &[&id, &format!("row {id}")]).await }
     };
     stream::iter(0..rows)
         .map(one)

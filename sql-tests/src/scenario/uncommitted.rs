@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shard::id::{GroupId, NodeId};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,8 @@ use crate::verify::replicas_agree;
 
 /// Clients that each try to write one row on the cut-off leader.
 const WRITERS: i64 = 50;
+/// How long each waits for an answer that must not come.
+const WRITE_PATIENCE: Duration = Duration::from_secs(20);
 /// Their rows begin here.
 const DOOMED: i64 = 1_000_000;
 
@@ -56,10 +58,11 @@ pub async fn uncommitted_wal(cluster: &Cluster, group: GroupId) -> Result<Uncomm
     let mut writes = JoinSet::new();
     for (key, client) in clients {
         writes.spawn(async move {
-            client
-                .simple_query(&format!("INSERT INTO fate VALUES ({key})"))
-                .await
-                .is_ok()
+            let sql = format!("INSERT INTO fate VALUES ({key})");
+            matches!(
+                timeout(WRITE_PATIENCE, client.simple_query(&sql)).await,
+                Ok(Ok(_))
+            )
         });
     }
     let waiting = most_waiting(&own).await;
