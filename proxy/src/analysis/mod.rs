@@ -32,4 +32,5 @@ mod writes;
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;
+pub use settings::check as check_setting;
 pub use statement::{analyse, split};
