@@ -158,6 +158,7 @@ impl RaftGroup {
             group,
             node,
             raft: raft.clone(),
+            transport: transport.clone(),
             lease: Arc::clone(&lease),
             committed: committed.clone(),
         };

@@ -3,3 +3,4 @@
 mod cluster;
 mod elections;
 mod replication;
+mod spike;
