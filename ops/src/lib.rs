@@ -1,1 +1,14 @@
-//! The howdah binary: node, demo, status.
+//! The `howdah` command: run a node, try a whole cluster on one machine, see how it is.
+//!
+//! [`main_from`] is the one door: the binary, the tests' binary and whoever embeds the command
+//! come in through it.
+
+pub mod cli;
+pub mod config;
+pub mod demo;
+mod logging;
+pub mod node;
+mod signals;
+pub mod status;
+
+pub use self::cli::main_from;

@@ -1,2 +1,7 @@
-//! The howdah command.
-fn main() {}
+//! The `howdah` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ops::main_from(std::env::args_os())
+}

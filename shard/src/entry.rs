@@ -57,6 +57,9 @@ pub struct TimelineSwitch {
     /// Where the new timeline leaves the old one. At or before the end of the log: a record whose
     /// tail never reached the log is dropped by the promotion.
     pub at: Lsn,
+    /// The end of the log that the promoted server had received. The switch takes effect only
+    /// where the log still ends there, so it can never drop WAL that its maker did not have.
+    pub after: Lsn,
     /// The node whose PostgreSQL writes the new timeline.
     pub origin: NodeId,
     /// The content of the new timeline's history file, as PostgreSQL wrote it.

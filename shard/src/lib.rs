@@ -1,8 +1,17 @@
 //! One replicated PostgreSQL: Raft, its log, the PostgreSQL process, the WAL feed, fencing.
 
+pub mod call;
 pub mod client;
 pub mod config;
 pub mod entry;
+pub mod gate;
 pub mod id;
+pub mod log;
+pub mod node;
+pub mod postgres;
+pub mod raft;
+mod reach;
+pub mod replica;
 pub mod status;
+pub mod transport;
 pub mod wal;

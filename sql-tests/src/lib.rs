@@ -1,1 +1,18 @@
-//! SQL scripts, driver tests and consistency tests against real clusters.
+//! Tests of whole clusters: real nodes, real PostgreSQL servers, real faults.
+//!
+//! [`cluster::Cluster`] starts the nodes and breaks them, [`load`] writes and remembers what was
+//! acknowledged, [`verify`] compares that with what is there, and each [`scenario`] tells one
+//! story with them. The tests run the stories in small form; the binary `must-show` runs them in
+//! full and prints figures.
+
+pub mod cluster;
+pub mod load;
+pub mod report;
+pub mod scenario;
+pub mod verify;
+
+/// Whatever went wrong, for a person to read.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The outcome of a step of a scenario.
+pub type Result<T> = std::result::Result<T, Failure>;

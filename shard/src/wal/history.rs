@@ -85,12 +85,17 @@ pub enum Rejected {
         length: u64,
     },
     /// A switch to a timeline that is not newer, or from a position outside the current one.
-    #[error("timeline {timeline} from {at} does not branch from timeline {current} between {from} and {end}")]
+    #[error(
+        "timeline {timeline} from {at} after {after} does not branch from timeline {current}, \
+         which goes from {from} to {end}"
+    )]
     BadSwitch {
         /// The refused timeline.
         timeline: TimelineId,
         /// Where it claims to branch off.
         at: Lsn,
+        /// Where it claims that the log ends.
+        after: Lsn,
         /// The log's timeline.
         current: TimelineId,
         /// The current timeline's start.
@@ -216,10 +221,11 @@ impl WalHistory {
     fn apply_switch(&mut self, switch: &TimelineSwitch) -> Result<(), Rejected> {
         let parent = self.timelines.last().ok_or(Rejected::NotBorn)?;
         let within = (parent.start..=self.end).contains(&switch.at);
-        if switch.timeline <= parent.id || !within {
+        if switch.timeline <= parent.id || !within || switch.after != self.end {
             return Err(Rejected::BadSwitch {
                 timeline: switch.timeline,
                 at: switch.at,
+                after: switch.after,
                 current: parent.id,
                 from: parent.start,
                 end: self.end,
@@ -257,10 +263,11 @@ mod tests {
         })
     }
 
-    fn switch(timeline: u32, at: u64) -> Command {
+    fn switch(timeline: u32, at: u64, after: u64) -> Command {
         Command::Switch(TimelineSwitch {
             timeline: TimelineId(timeline),
             at: Lsn(at),
+            after: Lsn(after),
             origin: NodeId(2),
             history: Bytes::from_static(b"1\t0/1000064\tno recovery target specified\n"),
         })
@@ -304,7 +311,7 @@ mod tests {
     fn nothing_precedes_the_birth_and_there_is_one() {
         let mut history = WalHistory::default();
         assert_eq!(history.apply(&wal(1, 0, 1)), Err(Rejected::NotBorn));
-        assert_eq!(history.apply(&switch(2, 0)), Err(Rejected::NotBorn));
+        assert_eq!(history.apply(&switch(2, 0, 0)), Err(Rejected::NotBorn));
         history.apply(&genesis()).unwrap();
         assert!(matches!(
             history.apply(&genesis()),
@@ -316,7 +323,7 @@ mod tests {
     fn switch_drops_the_partial_record_and_wal_goes_on_there() {
         let mut history = born();
         history.apply(&wal(1, 0x100_0000, 100)).unwrap();
-        history.apply(&switch(2, 0x100_0060)).unwrap();
+        history.apply(&switch(2, 0x100_0060, 0x100_0064)).unwrap();
         assert_eq!(history.end(), Lsn(0x100_0060));
         assert_eq!(history.origin(), Some(NodeId(2)));
         assert_eq!(
@@ -343,20 +350,27 @@ mod tests {
         let mut history = born();
         history.apply(&wal(1, 0x100_0000, 100)).unwrap();
         assert!(matches!(
-            history.apply(&switch(1, 0x100_0010)),
+            history.apply(&switch(1, 0x100_0010, 0x100_0064)),
             Err(Rejected::BadSwitch { .. })
         ));
         assert!(matches!(
-            history.apply(&switch(2, 0x100_0065)),
+            history.apply(&switch(2, 0x100_0065, 0x100_0064)),
             Err(Rejected::BadSwitch { .. })
         ));
         assert!(matches!(
-            history.apply(&switch(2, 0x0ff_ffff)),
+            history.apply(&switch(2, 0x0ff_ffff, 0x100_0064)),
             Err(Rejected::BadSwitch { .. })
         ));
-        history.apply(&switch(3, 0x100_0064)).unwrap();
+        assert!(
+            matches!(
+                history.apply(&switch(2, 0x100_0060, 0x100_0060)),
+                Err(Rejected::BadSwitch { .. })
+            ),
+            "its maker had not received the whole log"
+        );
+        history.apply(&switch(3, 0x100_0064, 0x100_0064)).unwrap();
         assert!(matches!(
-            history.apply(&switch(4, 0x100_0010)),
+            history.apply(&switch(4, 0x100_0010, 0x100_0064)),
             Err(Rejected::BadSwitch { .. })
         ));
     }

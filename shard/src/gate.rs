@@ -1,0 +1,337 @@
+//! The gate: client SQL reaches a replica's PostgreSQL only through it, and answers leave only
+//! while this replica may answer for its group.
+//!
+//! Two things are asked of every piece of an answer, when it is about to leave, not when the
+//! statement began:
+//!
+//! - **The lease.** A majority has acknowledged this leader so recently that no other can have been
+//!   elected. Where the lease has run out (the node was paused, the majority is slow), the answer
+//!   is held back until the majority acknowledges this same leadership again, or the gate closes.
+//!   An acknowledgement of a message sent after the answer was computed proves that this replica
+//!   still led when its snapshot was taken, so a held answer is as good as a prompt one. Time is
+//!   the monotonic clock, which goes on while a process is stopped.
+//! - **Guards.** A cancelled backend that was waiting for replication makes its commit visible
+//!   before Raft has it (hazard 4 of the design; `SyncRepWaitForLSN` in syncrep.c). So a cancel
+//!   raises a guard first: until the cancelled transaction is over, every answer waits until all
+//!   WAL that its reader can have seen has committed in Raft. No order between sockets is relied on.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, BytesMut};
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
+
+use crate::id::Term;
+
+/// How often a held answer looks again whether the lease is back.
+const LEASE_RECHECK: Duration = Duration::from_millis(5);
+
+/// How often a cancel looks whether the cancelled transaction is over.
+const CANCEL_RECHECK: Duration = Duration::from_millis(5);
+
+/// What the gate must know of Raft.
+pub trait Lease: Send + Sync {
+    /// Whether no other replica can lead at this moment.
+    fn holds(&self) -> bool;
+}
+
+/// What the gate must know of the PostgreSQL behind it.
+pub trait Guarded: Send + Sync {
+    /// Returns once all WAL that PostgreSQL has written up to now has committed in Raft.
+    fn settle(&self) -> BoxFuture<'_, io::Result<()>>;
+
+    /// The transaction that a backend is in, as an opaque mark; none where it is in none.
+    fn transaction_of(&self, process_id: i32) -> BoxFuture<'_, io::Result<Option<String>>>;
+}
+
+/// The gate in front of one replica's PostgreSQL. Clones are handles on the same gate.
+#[derive(Clone)]
+pub struct Gate {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    lease: Arc<dyn Lease>,
+    open: RwLock<Option<Arc<Leadership>>>,
+}
+
+/// One period in which the gate is open.
+struct Leadership {
+    term: Term,
+    socket: PathBuf,
+    server: Arc<dyn Guarded>,
+    guards: AtomicUsize,
+}
+
+/// Keeps the gate open; closes it when dropped.
+#[must_use]
+pub struct OpenGate {
+    gate: Gate,
+}
+
+impl Drop for OpenGate {
+    fn drop(&mut self) {
+        *self.gate.inner.open.write() = None;
+    }
+}
+
+/// The gate is closed: this replica does not lead, or not yet.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// Closed.
+    #[error("the replica does not serve its group")]
+    Closed,
+    /// PostgreSQL behind the open gate does not answer.
+    #[error("the replica's PostgreSQL does not answer")]
+    Server(#[source] io::Error),
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("open", &self.open_in()).finish()
+    }
+}
+
+impl Gate {
+    /// A closed gate.
+    #[must_use]
+    pub fn new(lease: Arc<dyn Lease>) -> Gate {
+        Gate {
+            inner: Arc::new(Inner {
+                lease,
+                open: RwLock::new(None),
+            }),
+        }
+    }
+
+    /// Opens it for the leadership of `term` over the server at `socket`, until the returned value
+    /// is dropped.
+    ///
+    /// The caller has seen all WAL of the server commit in Raft, and the server wait for it.
+    pub fn open(&self, term: Term, socket: &Path, server: Arc<dyn Guarded>) -> OpenGate {
+        let leadership = Leadership {
+            term,
+            socket: socket.to_owned(),
+            server,
+            guards: AtomicUsize::new(0),
+        };
+        *self.inner.open.write() = Some(Arc::new(leadership));
+        OpenGate { gate: self.clone() }
+    }
+
+    /// The term for which the gate is open, if it is.
+    #[must_use]
+    pub fn open_in(&self) -> Option<Term> {
+        self.inner.open.read().as_ref().map(|leadership| leadership.term)
+    }
+
+    /// A connection to the server through the open gate.
+    pub async fn connect(&self) -> Result<GatedBackend, GateError> {
+        let leadership = self.leadership()?;
+        let stream = UnixStream::connect(&leadership.socket)
+            .await
+            .map_err(GateError::Server)?;
+        Ok(GatedBackend {
+            stream,
+            passage: Passage {
+                gate: self.clone(),
+                leadership,
+            },
+            held: BytesMut::new(),
+            clearing: None,
+        })
+    }
+
+    /// A connection for pg_basebackup and pg_rewind. What it carries is trusted only after its end
+    /// has committed in Raft, so it needs no lease; but it ends with the leadership.
+    pub async fn connect_replication(&self) -> Result<UnixStream, GateError> {
+        let leadership = self.leadership()?;
+        UnixStream::connect(&leadership.socket)
+            .await
+            .map_err(GateError::Server)
+    }
+
+    /// Asks the server to cancel what one of its backends does.
+    ///
+    /// Returns once the cancelled transaction is over and nothing that it may have shown too early
+    /// is uncommitted; answers to all sessions wait as long as that takes.
+    pub async fn cancel(&self, process_id: i32, secret_key: i32) -> Result<(), GateError> {
+        let leadership = self.leadership()?;
+        let _guard = Guard::raise(&leadership);
+        let server = &leadership.server;
+        let before = server
+            .transaction_of(process_id)
+            .await
+            .map_err(GateError::Server)?;
+        send_cancel(&leadership.socket, process_id, secret_key)
+            .await
+            .map_err(GateError::Server)?;
+        while before.is_some() && self.is_current(&leadership) {
+            if server
+                .transaction_of(process_id)
+                .await
+                .map_err(GateError::Server)?
+                != before
+            {
+                break;
+            }
+            tokio::time::sleep(CANCEL_RECHECK).await;
+        }
+        server.settle().await.map_err(GateError::Server)
+    }
+
+    fn leadership(&self) -> Result<Arc<Leadership>, GateError> {
+        self.inner.open.read().clone().ok_or(GateError::Closed)
+    }
+
+    fn is_current(&self, leadership: &Arc<Leadership>) -> bool {
+        self.inner
+            .open
+            .read()
+            .as_ref()
+            .is_some_and(|open| Arc::ptr_eq(open, leadership))
+    }
+
+    fn lease_holds(&self) -> bool {
+        self.inner.lease.holds()
+    }
+}
+
+/// A raised guard; lowered when dropped.
+struct Guard<'a>(&'a Leadership);
+
+impl<'a> Guard<'a> {
+    fn raise(leadership: &'a Leadership) -> Guard<'a> {
+        leadership.guards.fetch_add(1, Ordering::SeqCst);
+        Guard(leadership)
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.guards.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// PostgreSQL's CancelRequest (protocol-message-formats): length 16, code 80877102, process, key.
+async fn send_cancel(socket: &Path, process_id: i32, secret_key: i32) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let mut request = BytesMut::with_capacity(16);
+    request.put_i32(16);
+    request.put_i32(80_877_102);
+    request.put_i32(process_id);
+    request.put_i32(secret_key);
+    stream.write_all(&request).await?;
+    // The server closes the connection after it has sent the signal.
+    let mut nothing = [0; 1];
+    stream.read(&mut nothing).await?;
+    Ok(())
+}
+
+/// The right to pass answers out, for as long as one leadership lasts.
+#[derive(Clone)]
+struct Passage {
+    gate: Gate,
+    leadership: Arc<Leadership>,
+}
+
+impl Passage {
+    /// Whether an answer that is in hand may leave now.
+    fn is_clear(&self) -> bool {
+        self.leadership.guards.load(Ordering::SeqCst) == 0
+            && self.gate.lease_holds()
+            && self.gate.is_current(&self.leadership)
+    }
+
+    /// Waits until an answer that is in hand may leave.
+    async fn cleared(self) -> io::Result<()> {
+        loop {
+            if !self.gate.is_current(&self.leadership) {
+                return Err(closed());
+            }
+            if self.leadership.guards.load(Ordering::SeqCst) > 0 {
+                self.leadership.server.settle().await?;
+            }
+            if self.gate.lease_holds() && self.gate.is_current(&self.leadership) {
+                return Ok(());
+            }
+            tokio::time::sleep(LEASE_RECHECK).await;
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the replica no longer leads its group",
+    )
+}
+
+/// A connection to PostgreSQL through the gate.
+pub struct GatedBackend {
+    stream: UnixStream,
+    passage: Passage,
+    /// An answer, or a part of one, that may not leave yet. Bounded by the reader's buffer.
+    held: BytesMut,
+    clearing: Option<BoxFuture<'static, io::Result<()>>>,
+}
+
+impl fmt::Debug for GatedBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatedBackend")
+            .field("term", &self.passage.leadership.term)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for GatedBackend {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(clearing) = &mut this.clearing {
+            let outcome = ready!(clearing.as_mut().poll(cx));
+            this.clearing = None;
+            outcome?;
+        }
+        if this.held.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            if buf.filled().len() == before || this.passage.is_clear() {
+                return Poll::Ready(Ok(()));
+            }
+            this.held.extend_from_slice(&buf.filled()[before..]);
+            buf.set_filled(before);
+            this.clearing = Some(Box::pin(this.passage.clone().cleared()));
+            return Pin::new(this).poll_read(cx, buf);
+        }
+        let count = this.held.len().min(buf.remaining());
+        buf.put_slice(&this.held[..count]);
+        this.held.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for GatedBackend {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.passage.gate.is_current(&self.passage.leadership) {
+            return Poll::Ready(Err(closed()));
+        }
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

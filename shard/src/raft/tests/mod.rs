@@ -1,0 +1,6 @@
+//! Groups of real replicas: real sockets, real files, one runtime for each node, all in this process.
+
+mod cluster;
+mod elections;
+mod replication;
+mod spike;

@@ -1,0 +1,438 @@
+//! Carries out what [`decide`] says, one step at a time.
+//!
+//! A step is a future that is dropped as soon as the replica's part in Raft makes another step the
+//! answer. Nothing here remembers what only memory knows: each step begins from the durable
+//! [`Life`], the committed history and the server as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::lead;
+use super::life::{Facts, Feed, Life, Part, Server as ServerState, Step, decide};
+use super::source::SourceRelay;
+use super::{ReplicaError, Shared};
+use crate::entry::{Command, Genesis, TimelineSwitch};
+use crate::id::Term;
+use crate::postgres::{Rewind, Running, Server, StartMode, StopMode, SUPERUSER};
+use crate::transport::StreamError;
+use crate::wal::{Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
+
+/// How long to wait before a step that failed is tried again: doubled from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// A promotion replays what is left and starts a timeline; it writes no checkpoint first.
+const PROMOTION_PATIENCE: Duration = Duration::from_secs(600);
+
+/// A PostgreSQL server that this replica runs.
+struct Postgres {
+    running: Running,
+    /// The term in which it was begun as, or promoted to, a primary; none for a standby.
+    primary_in: Option<Term>,
+}
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    server: Server,
+    life: Life,
+    postgres: Option<Postgres>,
+    feed: watch::Receiver<StandbyStatus>,
+    part: watch::Receiver<Part>,
+    history: watch::Receiver<Arc<WalHistory>>,
+    /// The newest timeline in the control file; read again whenever the server has stopped.
+    reached: Option<TimelineId>,
+}
+
+impl Driver {
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        server: Server,
+        feed: watch::Receiver<StandbyStatus>,
+    ) -> Result<Driver, ReplicaError> {
+        let life = server.read_life().await?.unwrap_or_default();
+        let part = shared.observed.part.clone();
+        let history = shared.observed.history.clone();
+        let mut driver = Driver { shared, server, life, postgres: None, feed, part, history, reached: None };
+        driver.read_reached().await;
+        Ok(driver)
+    }
+
+    /// Runs until `stop`, then stops PostgreSQL.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut retry = FIRST_RETRY;
+        let mut reported = Step::Wait("");
+        while !stop.is_cancelled() {
+            let step = self.decide();
+            if step != reported {
+                tracing::info!(group = %self.shared.group, state = state_of(&step), "{}", words_of(&step));
+                reported = step.clone();
+            }
+            self.shared.publish_state(state_of(&step), self.postgres.as_ref().map(|server| server.running.pid()));
+            let mut part = self.part.clone();
+            let captured = self.captured();
+            let outcome = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = captured.answer_changes(&mut part, &step) => Ok(()),
+                outcome = self.carry_out(&step) => outcome,
+            };
+            match outcome {
+                Ok(()) => retry = FIRST_RETRY,
+                Err(error) => {
+                    self.report(&step, &error);
+                    let mut part = self.part.clone();
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(retry) => {}
+                        _ = part.changed() => {}
+                    }
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
+            }
+        }
+        self.shared.publish_state("stopped", None);
+        if let Err(error) = self.stop_server().await {
+            tracing::warn!(group = %self.shared.group, %error, "PostgreSQL could not be stopped");
+        }
+    }
+
+    fn report(&self, step: &Step, error: &ReplicaError) {
+        let (group, step) = (self.shared.group, state_of(step));
+        match error {
+            // A leader that is not ready yet, a leadership that ended meanwhile: part of a failover.
+            ReplicaError::Source(StreamError::Refused(_)) | ReplicaError::Propose(_) => {
+                tracing::info!(%group, step, "not yet: {}", chain(error));
+            }
+            _ => tracing::warn!(%group, step, "failed, will be tried again: {}", chain(error)),
+        }
+    }
+
+    fn server_state(&self) -> ServerState {
+        match &self.postgres {
+            Some(postgres) if postgres.running.is_running() => match postgres.primary_in {
+                Some(term) => ServerState::Primary { term },
+                None => ServerState::Standby(self.feed_state()),
+            },
+            _ => ServerState::Stopped,
+        }
+    }
+
+    fn feed_state(&self) -> Feed {
+        let feed = self.feed.borrow();
+        let history = self.history.borrow();
+        let caught_up = |timeline| feed.connected && feed.has_all(timeline, history.end());
+        if feed.rebuild.is_some() {
+            Feed::Lost
+        } else if history.timeline().is_some_and(caught_up) {
+            Feed::CaughtUp
+        } else {
+            Feed::Behind
+        }
+    }
+
+    fn captured(&self) -> Captured {
+        Captured {
+            shared: self.shared.clone(),
+            history: self.history.clone(),
+            life: self.life.clone(),
+            server: self.server_state(),
+            reached: self.reached,
+        }
+    }
+
+    fn decide(&self) -> Step {
+        let part = *self.part.borrow();
+        self.captured().decide(part)
+    }
+
+    async fn carry_out(&mut self, step: &Step) -> Result<(), ReplicaError> {
+        match step {
+            Step::Wait(_) => self.wait_for_change().await,
+            Step::Stop => self.stop_server().await,
+            Step::Create => self.create().await,
+            Step::AnnounceBirth { .. } => self.announce_birth().await,
+            Step::Become(life) => self.become_(life.clone()).await,
+            Step::StartStandby => self.start_standby().await,
+            Step::StartPrimary { term } => self.start_primary(*term).await,
+            Step::Promote { term } => self.promote(*term).await,
+            Step::Unpromote { to } => self.unpromote(*to).await,
+            Step::AnnounceSwitch { .. } => self.announce_switch().await,
+            Step::Lead { term } => self.lead(*term).await,
+            Step::Resign { .. } => self.resign().await,
+            Step::Rewind { leader } => self.rewind(*leader).await,
+            Step::Rebuild { leader } => self.rebuild(*leader).await,
+        }
+    }
+
+    /// Until anything that a decision rests on changes.
+    async fn wait_for_change(&mut self) -> Result<(), ReplicaError> {
+        let exited = async {
+            match self.postgres.as_ref().filter(|postgres| postgres.running.is_running()) {
+                Some(postgres) => {
+                    postgres.running.exited().wait().await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.part.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
+            changed = self.history.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
+            changed = self.feed.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
+            () = exited => self.report_exit().await,
+        }
+        Ok(())
+    }
+
+    async fn report_exit(&self) {
+        if let Some(postgres) = &self.postgres {
+            let words = postgres.running.last_words().await;
+            tracing::warn!(group = %self.shared.group, "PostgreSQL ended by itself: {words}");
+        }
+    }
+
+    async fn stop_server(&mut self) -> Result<(), ReplicaError> {
+        if let Some(postgres) = &self.postgres {
+            postgres.running.stop(StopMode::Immediate).await?;
+            self.postgres = None;
+        }
+        self.read_reached().await;
+        Ok(())
+    }
+
+    /// Where the control file cannot be read the directory is empty or unusable: no timeline.
+    async fn read_reached(&mut self) {
+        let data = self.server.control_data().await.ok();
+        self.reached = data.map(|data| data.timeline.max(data.min_recovery_timeline));
+    }
+
+    /// Writes down what the directory is from now on.
+    ///
+    /// A crash here leaves the old life, which led to the same decision; the next start takes it again.
+    async fn write_life(&mut self, life: Life) -> Result<(), ReplicaError> {
+        self.server.write_life(&life).await?;
+        self.life = life;
+        Ok(())
+    }
+
+    async fn become_(&mut self, life: Life) -> Result<(), ReplicaError> {
+        if matches!(self.life, Life::Copied { .. }) && life == Life::Standby {
+            self.server.finish_rebuild().await?;
+        }
+        self.write_life(life).await
+    }
+
+    async fn create(&mut self) -> Result<(), ReplicaError> {
+        self.stop_server().await?;
+        // A crash before the life is written leaves a directory that nobody trusts, and that the
+        // next attempt wipes.
+        self.server.wipe().await?;
+        self.server.initdb().await?;
+        let system_id = self.server.control_data().await?.system_id;
+        self.write_life(Life::Born { system_id }).await
+    }
+
+    async fn announce_birth(&mut self) -> Result<(), ReplicaError> {
+        let running = &self.running()?.running;
+        let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
+        let identity = Receiver::connect(stream, SUPERUSER).await?.identify().await?;
+        let genesis = Genesis {
+            system_id: identity.system_id,
+            start: identity.flushed.segment_start(),
+            origin: self.shared.node,
+        };
+        self.shared.raft.propose(Command::Genesis(genesis)).await?.outcome().await?;
+        Ok(())
+    }
+
+    async fn start_standby(&mut self) -> Result<(), ReplicaError> {
+        let mode = StartMode::Standby(self.server.feed_endpoint());
+        let running = self.server.start(&mode).await?;
+        self.postgres = Some(Postgres { running, primary_in: None });
+        Ok(())
+    }
+
+    async fn start_primary(&mut self, term: Term) -> Result<(), ReplicaError> {
+        let running = self.server.start(&StartMode::Primary).await?;
+        self.postgres = Some(Postgres { running, primary_in: Some(term) });
+        Ok(())
+    }
+
+    async fn promote(&mut self, term: Term) -> Result<(), ReplicaError> {
+        let (from, after) = {
+            let history = self.history.borrow();
+            (history.timeline().ok_or(ReplicaError::NotBorn)?, history.end())
+        };
+        // A crash from here on leaves a directory that may be on a timeline of its own; whoever
+        // leads next goes on without it, or this node takes the promotion up again.
+        self.write_life(Life::Promoted { from, after }).await?;
+        let postgres = self.postgres.as_mut().ok_or(ReplicaError::ServerGone)?;
+        postgres.primary_in = Some(term);
+        postgres.running.promote().await?;
+        postgres.running.wait_promoted(PROMOTION_PATIENCE).await?;
+        Ok(())
+    }
+
+    async fn unpromote(&mut self, to: TimelineId) -> Result<(), ReplicaError> {
+        self.server.forget_timelines_after(to).await?;
+        self.write_life(Life::Standby).await
+    }
+
+    async fn announce_switch(&mut self) -> Result<(), ReplicaError> {
+        let Life::Promoted { after, .. } = self.life else { return Err(ReplicaError::ServerGone) };
+        let running = &self.running()?.running;
+        let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
+        let mut receiver = Receiver::connect(stream, SUPERUSER).await?;
+        let timeline = receiver.identify().await?.timeline;
+        let history = receiver.history(timeline).await?;
+        let at = parse_history_file(&history)?.last().ok_or(ReplicaError::NotBorn)?.end;
+        let switch = TimelineSwitch { timeline, at, after, origin: self.shared.node, history };
+        // A crash before it commits leaves the promotion open; after, the log knows it as ours.
+        self.shared.raft.propose(Command::Switch(switch)).await?.outcome().await?;
+        self.write_life(Life::Primary { timeline }).await
+    }
+
+    async fn lead(&mut self, term: Term) -> Result<(), ReplicaError> {
+        let Life::Primary { timeline } = self.life else { return Err(ReplicaError::ServerGone) };
+        let running = &self.running()?.running;
+        let mut exited = running.exited();
+        tokio::select! {
+            outcome = lead::lead(&self.shared, term, timeline, running) => outcome.map(|never| match never {}),
+            _ = exited.wait() => {
+                self.report_exit().await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn resign(&mut self) -> Result<(), ReplicaError> {
+        let others = self.shared.raft.others_by_progress();
+        for other in others {
+            match self.shared.raft.transfer_to(other).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::info!(group = %self.shared.group, %other, %error, "it did not take the leadership"),
+            }
+        }
+        Err(ReplicaError::NobodyElse)
+    }
+
+    async fn rewind(&mut self, leader: crate::id::NodeId) -> Result<(), ReplicaError> {
+        self.stop_server().await?;
+        let source = SourceRelay::open(&self.shared, &self.server, leader).await?;
+        // A crash from here on leaves a directory of mixed pages: empty, to be copied whole.
+        self.write_life(Life::Empty).await?;
+        match self.server.rewind(source.endpoint()).await? {
+            Rewind::NotNeeded => self.write_life(Life::Standby).await?,
+            Rewind::Rewound(copied) => {
+                self.write_life(Life::Copied { timeline: copied.timeline, until: copied.end }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rebuild(&mut self, leader: crate::id::NodeId) -> Result<(), ReplicaError> {
+        let source = SourceRelay::open(&self.shared, &self.server, leader).await?;
+        source.probe().await?;
+        self.stop_server().await?;
+        // A crash from here on leaves part of a copy: empty, to be copied again.
+        self.write_life(Life::Empty).await?;
+        let copied = self.server.base_backup(source.endpoint()).await?;
+        self.shared.feed_again();
+        self.write_life(Life::Copied { timeline: copied.timeline, until: copied.end }).await
+    }
+
+    fn running(&self) -> Result<&Postgres, ReplicaError> {
+        self.postgres.as_ref().ok_or(ReplicaError::ServerGone)
+    }
+}
+
+/// What a step was decided on, besides the part in Raft: the step itself changes these.
+struct Captured {
+    shared: Arc<Shared>,
+    history: watch::Receiver<Arc<WalHistory>>,
+    life: Life,
+    server: ServerState,
+    reached: Option<TimelineId>,
+}
+
+impl Captured {
+    fn decide(&self, part: Part) -> Step {
+        let history = self.history.borrow().clone();
+        decide(&Facts {
+            node: self.shared.node,
+            part,
+            history: &history,
+            life: &self.life,
+            server: self.server,
+            reached: self.reached,
+        })
+    }
+
+    /// Returns when the part in Raft has changed so that `step` is no longer the answer.
+    async fn answer_changes(&self, part: &mut watch::Receiver<Part>, step: &Step) {
+        if let Step::Wait(_) = step {
+            return std::future::pending().await;
+        }
+        while part.changed().await.is_ok() {
+            let now = *part.borrow_and_update();
+            if same_part(step, now) && self.decide(now) == *step {
+                continue;
+            }
+            return;
+        }
+    }
+}
+
+/// A step that a leader takes, in the same leadership still; or one that a follower takes.
+fn same_part(step: &Step, part: Part) -> bool {
+    match step {
+        Step::AnnounceBirth { term }
+        | Step::StartPrimary { term }
+        | Step::Promote { term }
+        | Step::AnnounceSwitch { term }
+        | Step::Lead { term }
+        | Step::Resign { term } => matches!(part, Part::Leader { term: now, .. } if now == *term),
+        _ => true,
+    }
+}
+
+/// The state's short name, for status and logs.
+fn state_of(step: &Step) -> &'static str {
+    match step {
+        Step::Wait(why) => why,
+        Step::Stop => "stopping",
+        Step::Create => "creating",
+        Step::AnnounceBirth { .. } => "announcing birth",
+        Step::Become(_) => "settling",
+        Step::StartStandby => "starting as standby",
+        Step::StartPrimary { .. } => "starting as primary",
+        Step::Promote { .. } => "promoting",
+        Step::Unpromote { .. } => "undoing a promotion",
+        Step::AnnounceSwitch { .. } => "announcing timeline",
+        Step::Lead { .. } => "leading",
+        Step::Resign { .. } => "resigning",
+        Step::Rewind { .. } => "rewinding",
+        Step::Rebuild { .. } => "rebuilding",
+    }
+}
+
+fn words_of(step: &Step) -> String {
+    match step {
+        Step::Become(life) => format!("the data directory is now: {life:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// An error and its sources, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,160 @@
+//! What a leader does: carry its primary's WAL into the log, and keep the gate open over it.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use tokio::sync::watch;
+
+use super::{ReplicaError, Shared};
+use crate::entry::{Command, WalChunk};
+use crate::gate::Guarded;
+use crate::id::Term;
+use crate::postgres::{Control, Running, SUPERUSER};
+use crate::wal::{Event, Lsn, Receiver, StatusSender, Streaming, TimelineId};
+
+/// The most WAL that is on its way into the log at once, bytes. PostgreSQL's walsender waits when
+/// it is reached: memory stays bounded, and nothing is lost by waiting.
+const IN_FLIGHT: usize = 8 * 1024 * 1024;
+
+/// How often to look whether the probing commit waits.
+const PROBE_POLL: Duration = Duration::from_millis(1);
+
+/// Leads until something fails, or until it is dropped because the leadership is over.
+///
+/// The caller has made sure that the log's current timeline is `timeline` and that this replica's
+/// running primary writes it.
+pub(super) async fn lead(
+    shared: &Shared,
+    term: Term,
+    timeline: TimelineId,
+    running: &Running,
+) -> Result<Infallible, ReplicaError> {
+    // Whatever an earlier attempt of this node proposed is in the log before this, or never.
+    shared.raft.barrier().await?;
+    let from = shared.raft.committed().borrow().history.end();
+    let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
+    let wal = Receiver::connect(stream, SUPERUSER).await?.start(timeline, from).await?;
+    // It is committed already; the slot that keeps WAL for us counts from the first report.
+    wal.status().report_flushed(from);
+    let control = Arc::new(running.control().await?);
+
+    // Until a commit has been seen to wait for us nothing more is reported as flushed, so the probe
+    // cannot be released before it was seen.
+    let prober = running.control().await?;
+    let probe = prober.client().batch_execute("SELECT pg_logical_emit_message(true, 'howdah', 'probe')");
+    tokio::pin!(probe);
+    see_waiting(&mut probe, &prober, &control).await?;
+
+    let (committed, _) = watch::channel(from);
+    let server = Arc::new(Leading { control, committed: committed.clone() });
+    let serve = async {
+        probe.await.map_err(crate::postgres::Error::from)?;
+        // All that a recovered or promoted server shows has been written by now (hazard 5).
+        server.settle().await.map_err(ReplicaError::Socket)?;
+        while !server.control.receiver_is_synchronous().await? {
+            tokio::time::sleep(PROBE_POLL).await;
+        }
+        let socket = running.endpoint().socket_path();
+        let _open = shared.gate.open(term, &socket, server.clone());
+        tracing::info!(group = %shared.group, %term, "the gate is open");
+        std::future::pending::<Result<Infallible, ReplicaError>>().await
+    };
+    tokio::select! {
+        failed = carry(shared, timeline, wal, &committed) => failed,
+        failed = serve => failed,
+    }
+}
+
+/// Returns once the probing commit waits for synchronous replication.
+///
+/// `synchronous_standby_names` takes effect only when the checkpointer has told the backends, a
+/// moment after the start (`UpdateSharedMemoryConfig` in checkpointer.c). Until then commits wait
+/// for nobody (hazard 7): so the gate rests on a commit that was seen waiting, not on a setting.
+async fn see_waiting(
+    probe: &mut (impl Future<Output = Result<(), tokio_postgres::Error>> + Unpin),
+    prober: &Control,
+    control: &Control,
+) -> Result<(), ReplicaError> {
+    let pid: i32 = prober.backend_pid().await?;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut *probe => {
+                done.map_err(crate::postgres::Error::from)?;
+                return Err(ReplicaError::NotSynchronous);
+            }
+            waits = control.waits_for_replication(pid) => {
+                if waits? {
+                    return Ok(());
+                }
+            }
+        }
+        tokio::time::sleep(PROBE_POLL).await;
+    }
+}
+
+/// Proposes WAL as it comes, and reports it to PostgreSQL as flushed when Raft has committed it.
+async fn carry(
+    shared: &Shared,
+    timeline: TimelineId,
+    mut wal: Streaming,
+    committed: &watch::Sender<Lsn>,
+) -> Result<Infallible, ReplicaError> {
+    let status: StatusSender = wal.status();
+    let mut proposed = FuturesOrdered::new();
+    let mut in_flight = 0;
+    loop {
+        tokio::select! {
+            biased;
+            Some(outcome) = proposed.next(), if !proposed.is_empty() => {
+                let (length, applied): (usize, _) = outcome;
+                let applied: crate::wal::Applied = applied?;
+                in_flight -= length;
+                // This releases the transactions whose commits end here: they become visible and
+                // their clients are answered. A crash before it leaves them unanswered and durable;
+                // the next leader's PostgreSQL has them.
+                status.report_flushed(applied.end);
+                committed.send_replace(applied.end);
+            }
+            event = wal.next(), if in_flight < IN_FLIGHT => match event? {
+                Event::Wal { start, bytes } => {
+                    let length = bytes.len();
+                    in_flight += length;
+                    let chunk = WalChunk { timeline, start, bytes };
+                    let proposal = shared.raft.propose(Command::Wal(chunk)).await?;
+                    proposed.push_back(async move { (length, proposal.outcome().await) });
+                }
+                Event::TimelineEnded { next, at } => {
+                    return Err(ReplicaError::ForeignPromotion { timeline: next, at });
+                }
+            },
+        }
+    }
+}
+
+/// What the gate asks about the server behind it.
+struct Leading {
+    control: Arc<Control>,
+    committed: watch::Sender<Lsn>,
+}
+
+impl Guarded for Leading {
+    fn settle(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async {
+            // Whoever sees a commit sees it after PostgreSQL flushed its record.
+            let written = self.control.flushed_lsn().await.map_err(io::Error::other)?;
+            let mut committed = self.committed.subscribe();
+            committed.wait_for(|committed| *committed >= written).await.map_err(io::Error::other)?;
+            Ok(())
+        })
+    }
+
+    fn transaction_of(&self, process_id: i32) -> BoxFuture<'_, io::Result<Option<String>>> {
+        Box::pin(async move { self.control.transaction_of(process_id).await.map_err(io::Error::other) })
+    }
+}

@@ -1,0 +1,333 @@
+//! A cluster of real nodes on this machine, to be tested and broken.
+
+mod layout;
+mod node;
+mod relay;
+mod replica;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ops::config::ClusterConfig;
+use ops::status::{ClusterStatus, GroupStatus, NodeState, ReplicaView, gather};
+use shard::id::{GroupId, NodeId};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, NoTls};
+
+pub use self::node::Frozen;
+use self::node::NodeProcess;
+use self::relay::Relays;
+use crate::{Failure, Result};
+
+/// How long anything may take that should take a second or two.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What kind of cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nodes, counted from 1.
+    pub nodes: u16,
+    /// Groups, counted from 1; each has a replica on every node.
+    pub groups: u32,
+    /// What lies between the nodes.
+    pub network: Network,
+}
+
+/// What lies between the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing.
+    Direct,
+    /// A relay for each direction of each pair, that can be cut.
+    Relayed,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            nodes: 3,
+            groups: 2,
+            network: Network::Direct,
+        }
+    }
+}
+
+/// A running cluster. Dropping it kills everything that it started and deletes its data; in a
+/// panic it first prints the nodes' last log lines.
+#[derive(Debug)]
+pub struct Cluster {
+    config: ClusterConfig,
+    nodes: BTreeMap<NodeId, NodeProcess>,
+    relays: Option<Relays>,
+    // Last, so that the folder goes after the processes in it.
+    _dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until every group serves. `program` is a binary that behaves as
+    /// `howdah` does (it calls [`ops::main_from`]).
+    pub async fn start(program: &Path, options: &Options) -> Result<Cluster> {
+        let dir = layout::folder()?;
+        let ports = layout::Ports::choose(options.nodes)?;
+        let relays = match options.network {
+            Network::Direct => None,
+            Network::Relayed => Some(Relays::start(&ports.peer_addresses()).await?),
+        };
+        let config = layout::cluster_config(options, &ports);
+        let mut nodes = BTreeMap::new();
+        for id in config.nodes.keys() {
+            let file = layout::write_config(dir.path(), *id, &config, relays.as_ref())?;
+            nodes.insert(*id, NodeProcess::start(program, *id, &file)?);
+        }
+        let cluster = Cluster {
+            config,
+            nodes,
+            relays,
+            _dir: dir,
+        };
+        cluster.wait_whole(PATIENCE).await?;
+        Ok(cluster)
+    }
+
+    /// Nodes and groups.
+    #[must_use]
+    pub fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
+    /// All groups.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.config.groups.keys().copied().collect()
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn node_ids(&self) -> Vec<NodeId> {
+        self.config.nodes.keys().copied().collect()
+    }
+
+    /// Where clients reach a node.
+    pub fn sql_address(&self, node: NodeId) -> Result<SocketAddr> {
+        let addresses = self.config.nodes.get(&node).ok_or_else(|| unknown(node))?;
+        Ok(addresses.sql)
+    }
+
+    /// As `howdah status` sees it now.
+    pub async fn status(&self) -> ClusterStatus {
+        gather(&self.config).await
+    }
+
+    /// Waits until the status is as wanted, and returns it.
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&ClusterStatus) -> bool,
+    ) -> Result<ClusterStatus> {
+        let began = Instant::now();
+        loop {
+            let status = self.status().await;
+            if wanted(&status) {
+                return Ok(status);
+            }
+            for node in self.nodes.values() {
+                node.complain_if_ended()?;
+            }
+            if began.elapsed() > patience {
+                let shown = ops::status::render(&status);
+                return Err(format!("waited {patience:?} for {what}, but:\n{shown}").into());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until every node is up, every group serves, and every replica follows.
+    pub async fn wait_whole(&self, patience: Duration) -> Result<ClusterStatus> {
+        self.wait_until(
+            "all nodes up, all groups served, all replicas following",
+            patience,
+            is_whole,
+        )
+        .await
+    }
+
+    /// Waits until, besides, every replica has replayed all that is committed. Nobody must write.
+    pub async fn wait_level(&self, patience: Duration) -> Result<ClusterStatus> {
+        let level = |status: &ClusterStatus| {
+            let mut replicas = status.groups.iter().flat_map(|group| &group.replicas);
+            is_whole(status) && replicas.all(|replica| replica.replay_lag_bytes == Some(0))
+        };
+        self.wait_until("all replicas level", patience, level).await
+    }
+
+    /// The node that leads a group and serves, waiting for one.
+    pub async fn leader_of(&self, group: GroupId) -> Result<NodeId> {
+        let served = |status: &ClusterStatus| group_of(status, group).is_some_and(GroupStatus::is_serving);
+        let status = self
+            .wait_until(&format!("a leader of group {group}"), PATIENCE, served)
+            .await?;
+        let leader = group_of(&status, group).and_then(|found| found.leader);
+        leader.ok_or_else(|| format!("group {group} has no leader").into())
+    }
+
+    /// kill -9 of a node and its PostgreSQL servers: what the loss of its machine looks like.
+    pub fn kill_node(&mut self, node: NodeId) -> Result<()> {
+        self.process_mut(node)?.kill()
+    }
+
+    /// Starts a killed node again.
+    pub fn restart_node(&mut self, node: NodeId) -> Result<()> {
+        self.process_mut(node)?.restart()
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self, node: NodeId, frozen: Frozen) -> Result<()> {
+        self.process(node)?.pause(frozen)
+    }
+
+    /// SIGCONT, of the node and its PostgreSQL servers.
+    pub fn resume(&self, node: NodeId) -> Result<()> {
+        self.process(node)?.resume()
+    }
+
+    /// Cuts a node off from all others, both ways. Needs [`Network::Relayed`].
+    pub fn isolate(&self, node: NodeId) -> Result<()> {
+        self.relays()?.isolate(node);
+        Ok(())
+    }
+
+    /// Ends what [`Cluster::isolate`] began, for all nodes.
+    pub fn heal(&self) -> Result<()> {
+        self.relays()?.heal();
+        Ok(())
+    }
+
+    /// A client of a node.
+    pub async fn connect(&self, node: NodeId) -> Result<Client> {
+        connect_to(self.sql_address(node)?).await
+    }
+
+    /// A superuser's connection straight to one replica's PostgreSQL, past its node: what is really
+    /// in its tables.
+    pub async fn replica(&self, node: NodeId, group: GroupId) -> Result<Client> {
+        let status = self.status().await;
+        let replicas = group_of(&status, group)
+            .map(|found| found.replicas.as_slice())
+            .unwrap_or_default();
+        let pid = replicas
+            .iter()
+            .find(|replica| replica.node == node)
+            .and_then(|found| found.postgres_pid);
+        let pid = pid.ok_or_else(|| format!("node {node} runs no PostgreSQL for group {group}"))?;
+        replica::connect(self.process(node)?.data_dir(), pid).await
+    }
+
+    /// What a node has logged so far.
+    pub fn log_lines(&self, node: NodeId) -> Result<Vec<String>> {
+        self.process(node)?.log_lines()
+    }
+
+    /// Every WARN and ERROR line of the nodes in which none of `expected` occurs.
+    pub fn complaints(&self, expected: &[&str]) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (id, node) in &self.nodes {
+            let lines = node
+                .log_lines()?
+                .into_iter()
+                .filter(|line| node::is_complaint(line));
+            let unexpected = lines.filter(|line| !expected.iter().any(|known| line.contains(known)));
+            found.extend(unexpected.map(|line| format!("node {id}: {line}")));
+        }
+        Ok(found)
+    }
+
+    /// Stops every node as an operator would; fails where one does not stop cleanly, leaves a
+    /// PostgreSQL behind, or has logged a WARN or ERROR that was not expected.
+    pub async fn shutdown(mut self, expected: &[&str]) -> Result<()> {
+        for node in self.nodes.values() {
+            node.ask_to_stop();
+        }
+        for node in self.nodes.values_mut() {
+            node.wait_stopped(Duration::from_secs(30)).await?;
+        }
+        let complaints = self.complaints(expected)?;
+        if complaints.is_empty() {
+            Ok(())
+        } else {
+            Err(format!(
+                "unexpected complaints in the nodes' logs:\n{}",
+                complaints.join("\n")
+            )
+            .into())
+        }
+    }
+
+    fn process(&self, node: NodeId) -> Result<&NodeProcess> {
+        self.nodes.get(&node).ok_or_else(|| unknown(node))
+    }
+
+    fn process_mut(&mut self, node: NodeId) -> Result<&mut NodeProcess> {
+        self.nodes.get_mut(&node).ok_or_else(|| unknown(node))
+    }
+
+    fn relays(&self) -> Result<&Relays> {
+        self.relays
+            .as_ref()
+            .ok_or_else(|| "the cluster was started without relays".into())
+    }
+}
+
+impl Drop for Cluster {
+    #[expect(clippy::print_stderr, reason = "the last words of a failed test")]
+    fn drop(&mut self) {
+        if std::thread::panicking() || std::env::var_os("SHOW_NODE_LOGS").is_some() {
+            for (id, node) in &self.nodes {
+                let lines = node.log_lines().unwrap_or_default();
+                let from = lines.len().saturating_sub(80);
+                eprintln!(
+                    "--- node {id}, last lines of its log:\n{}",
+                    lines[from..].join("\n")
+                );
+            }
+        }
+    }
+}
+
+/// A client of whatever listens there.
+pub async fn connect_to(address: SocketAddr) -> Result<Client> {
+    let (host, port) = (address.ip(), address.port());
+    let text = format!("host={host} port={port} user=postgres dbname=postgres connect_timeout=5");
+    let (client, connection) =
+        timeout(Duration::from_secs(10), tokio_postgres::connect(&text, NoTls)).await??;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The program to start nodes with: `HOWDAH_UNDER_TEST`, or this very program, which must then
+/// act as `howdah` where its first argument says so.
+pub fn program() -> Result<PathBuf> {
+    match std::env::var_os("HOWDAH_UNDER_TEST") {
+        Some(path) => Ok(path.into()),
+        None => Ok(std::env::current_exe()?),
+    }
+}
+
+/// One group's part of a status.
+#[must_use]
+pub fn group_of(status: &ClusterStatus, group: GroupId) -> Option<&GroupStatus> {
+    status.groups.iter().find(|found| found.id == group)
+}
+
+fn is_whole(status: &ClusterStatus) -> bool {
+    let in_order =
+        |group: &GroupStatus| group.is_serving() && group.replicas.iter().all(ReplicaView::is_settled);
+    status.nodes.iter().all(|node| node.state == NodeState::Up) && status.groups.iter().all(in_order)
+}
+
+fn unknown(node: NodeId) -> Failure {
+    format!("there is no node {node}").into()
+}

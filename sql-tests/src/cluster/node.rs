@@ -1,0 +1,193 @@
+//! One node's process, and its PostgreSQL servers.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ops::demo::{ProcessId, postgres_below};
+use rustix::process::Signal;
+use shard::id::NodeId;
+use tokio::time::sleep;
+
+use crate::Result;
+
+/// What a pause stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frozen {
+    /// The node alone: its PostgreSQL goes on by itself.
+    Node,
+    /// Both, as a suspended machine does.
+    NodeAndPostgres,
+}
+
+/// A node's process. Dropping it kills it and its PostgreSQL servers.
+#[derive(Debug)]
+pub(super) struct NodeProcess {
+    id: NodeId,
+    program: PathBuf,
+    config: PathBuf,
+    folder: PathBuf,
+    child: Option<(Child, ProcessId)>,
+}
+
+impl NodeProcess {
+    /// Starts it; its folder is the configuration's.
+    pub(super) fn start(program: &Path, id: NodeId, config: &Path) -> Result<NodeProcess> {
+        let folder = config.parent().ok_or("a configuration in no folder")?.to_owned();
+        let mut node = NodeProcess {
+            id,
+            program: program.to_owned(),
+            config: config.to_owned(),
+            folder,
+            child: None,
+        };
+        node.restart()?;
+        Ok(node)
+    }
+
+    pub(super) fn restart(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            return Err(format!("node {} still runs", self.id).into());
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(&self.program);
+        command.arg("node").arg("--config").arg(&self.config);
+        // It stops by itself when this process is gone, however that happened.
+        command.arg("--until-stdin-closes").stdin(Stdio::piped());
+        command.stdout(log.try_clone()?).stderr(log).process_group(0);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HOWDAH_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
+            .spawn()
+            .map_err(|error| format!("{}: {error}", self.program.display()))?;
+        let process = ProcessId::of(child.id())?;
+        self.child = Some((child, process));
+        Ok(())
+    }
+
+    /// kill -9 of it and of every PostgreSQL process in its folder.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        if let Some((mut child, _)) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        // Again and again: a postmaster may make a child between the look and the signal.
+        let began = Instant::now();
+        loop {
+            let left = postgres_below(&self.folder);
+            if left.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > Duration::from_secs(10) {
+                return Err(format!("PostgreSQL of node {} survives kill -9", self.id).into());
+            }
+            for process in left {
+                // An error means that it has ended already.
+                let _ = process.signal(Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(super) fn pause(&self, frozen: Frozen) -> Result<()> {
+        let (_, process) = self
+            .child
+            .as_ref()
+            .ok_or("a node that does not run cannot be paused")?;
+        process.signal(Signal::STOP)?;
+        if frozen == Frozen::NodeAndPostgres {
+            for postgres in postgres_below(&self.folder) {
+                let _ = postgres.signal(Signal::STOP);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn resume(&self) -> Result<()> {
+        for postgres in postgres_below(&self.folder) {
+            let _ = postgres.signal(Signal::CONT);
+        }
+        let (_, process) = self
+            .child
+            .as_ref()
+            .ok_or("a node that does not run cannot be resumed")?;
+        process.signal(Signal::CONT)?;
+        Ok(())
+    }
+
+    /// SIGTERM; an error means that it has ended already.
+    pub(super) fn ask_to_stop(&self) {
+        if let Some((_, process)) = &self.child {
+            let _ = process.signal(Signal::TERM);
+        }
+    }
+
+    /// Waits for a clean end: exit code 0, no PostgreSQL left.
+    pub(super) async fn wait_stopped(&mut self, patience: Duration) -> Result<()> {
+        let Some((child, _)) = &mut self.child else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if began.elapsed() > patience {
+                return Err(format!("node {} does not stop within {patience:?}", self.id).into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        self.child = None;
+        let left = postgres_below(&self.folder);
+        if !status.success() || !left.is_empty() {
+            return Err(format!("node {} stopped with {status} and left {left:?} running", self.id).into());
+        }
+        Ok(())
+    }
+
+    /// An error where it should run, but has ended.
+    pub(super) fn complain_if_ended(&self) -> Result<()> {
+        match &self.child {
+            Some((_, process)) if !process.is_alive() => {
+                let last = self.log_lines()?.pop().unwrap_or_default();
+                Err(format!("node {} has ended: {last}", self.id).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    pub(super) fn log_lines(&self) -> Result<Vec<String>> {
+        let text = fs::read(self.log())?;
+        Ok(String::from_utf8_lossy(&text)
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // A paused process does not die of SIGKILL's lesser kin, but of SIGKILL it does.
+        let _ = self.kill();
+    }
+}
+
+/// Whether a line of a node's log is a warning or an error, in the form of tracing-subscriber:
+/// time, level, where, what.
+pub(super) fn is_complaint(line: &str) -> bool {
+    let level = line.split_whitespace().nth(1);
+    matches!(level, Some("WARN" | "ERROR")) || line.contains("panicked at")
+}
