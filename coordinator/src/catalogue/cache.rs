@@ -127,7 +127,11 @@ impl CatalogueCache {
         // What is not watched has no lease; when it is watched again it is read then.
         let Some(catalogue) = entry else { return true };
         for (group, version) in versions {
-            if catalogue.versions().iter().any(|(of, seen)| of == group && seen >= version) {
+            if catalogue
+                .versions()
+                .iter()
+                .any(|(of, seen)| of == group && seen >= version)
+            {
                 continue;
             }
             match catalogue.refresh(*group, deadline).await {

@@ -16,6 +16,11 @@ use crate::slots::{MapEpoch, SlotMap};
 /// The schemas whose relations are the same in every group.
 const SYSTEM: &str = "('pg_catalog', 'information_schema', 'howdah')";
 
+/// The version in SQL. A database that is dropped and created again counts from 1 again: its own object id, which
+/// grows, goes in front of the count.
+const VERSION: &str = "(SELECT (d.oid::int8 << 31) + v.version FROM howdah.catalogue_version v, pg_catalog.pg_database d \
+     WHERE d.datname = pg_catalog.current_database())";
+
 /// Reads only the version: what is asked again and again.
 pub(super) async fn version(client: &Client) -> Result<CatalogueVersion, CatalogueError> {
     let row = client
@@ -40,9 +45,11 @@ impl Catalogue {
             .await?;
         let head = transaction
             .query_one(
-                "SELECT v.version, c.map_epoch, \
-                    (SELECT array_agg(m.group_id ORDER BY m.slot) FROM howdah.slot_map m) \
-                 FROM howdah.catalogue_version v, howdah.cluster c",
+                &format!(
+                    "SELECT {VERSION}, c.map_epoch, \
+                        (SELECT array_agg(m.group_id ORDER BY m.slot) FROM howdah.slot_map m) \
+                     FROM howdah.cluster c"
+                ),
                 &[],
             )
             .await?;

@@ -50,6 +50,7 @@ END $$;
 
 CREATE CONSTRAINT TRIGGER count_change AFTER INSERT ON howdah.changes
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION howdah.count_change();
+ALTER TABLE howdah.changes ENABLE ALWAYS TRIGGER count_change;
 
 CREATE FUNCTION howdah.bump_version() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$

@@ -111,6 +111,9 @@ impl KeyType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyUse {
     /// `key = value`: rows that hold an equal key are looked for. Where no row can hold one, any slot is right.
+    ///
+    /// Of `key IN (...)`, all values are compared in one common type: if one of them is [`KeyError::Unroutable`],
+    /// all are.
     Comparison,
     /// `INSERT`, `COPY`: the value is stored, after PostgreSQL has fitted it to the column's type and modifier
     /// (`numeric(10,2)` rounds, `varchar(5)` takes blanks off). Where PostgreSQL refuses it, any slot is right.

@@ -116,7 +116,7 @@ pub(super) fn integer(text: &[u8]) -> Option<i64> {
         return None;
     }
     digits.iter().try_fold(0i64, |value, byte| {
-        let digit = i64::from(byte.is_ascii_digit().then_some(byte - b'0')?);
+        let digit = i64::from(digit(*byte)?);
         let value = value.checked_mul(10)?;
         if negative {
             value.checked_sub(digit)
@@ -262,11 +262,15 @@ pub(super) fn date(text: &[u8]) -> Option<i32> {
     Some(days - 730_119)
 }
 
-/// All digits, as a number.
+/// A few digits, as a number.
 fn fixed(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |value, byte| {
-        Some(value * 10 + u32::from(byte.is_ascii_digit().then_some(byte - b'0')?))
-    })
+    digits
+        .iter()
+        .try_fold(0, |value, byte| Some(value * 10 + u32::from(digit(*byte)?)))
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    byte.is_ascii_digit().then(|| byte - b'0')
 }
 
 /// `YYYY-MM-DD[ HH:MM:SS[.ffffff]]` (or `T` between) as microseconds since 2000-01-01.
