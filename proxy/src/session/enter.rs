@@ -29,6 +29,7 @@ impl Session {
 
     /// As [`Session::enter`], outside of the transaction.
     pub(super) async fn enter_bare(&mut self, place: usize) -> Result<(), Halt> {
+        let patience = self.shared.limits.leader_wait;
         if self.current != Some(place) {
             self.settle().await?;
             self.current = None;
@@ -43,14 +44,14 @@ impl Session {
                 }
             }
             if self.slots[place].is_none() {
-                self.open(place, self.shared.limits.leader_wait).await?;
+                self.open(place, patience).await?;
             }
             self.current = Some(place);
             let target = self.slots[place].as_ref().map(Conn::target);
             self.entered.session.aim(target);
         }
         if self.slots[place].is_none() {
-            self.open(place, self.shared.limits.leader_wait).await?;
+            self.open(place, patience).await?;
             let target = self.slots[place].as_ref().map(Conn::target);
             self.entered.session.aim(target);
         }
@@ -73,11 +74,12 @@ impl Session {
         }
         self.settle().await?;
         let patience = self.shared.limits.leader_wait;
-        let Err(first) = self.open(self.home, patience).await else { return Ok(self.home) };
+        let home = self.home;
+        let Err(first) = self.open(home, patience).await else { return Ok(home) };
         if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
             return Err(first);
         }
-        for place in (0..self.slots.len()).filter(|place| *place != self.home) {
+        for place in (0..self.slots.len()).filter(|place| *place != home) {
             if self.slots[place].is_some() || self.open(place, patience / 10).await.is_ok() {
                 self.home = place;
                 return Ok(place);

@@ -302,7 +302,7 @@ impl Session {
     }
 
     /// Has PostgreSQL compute a key's slot, in the client's session state.
-    async fn ask_slot(
+    pub(super) async fn ask_slot(
         &mut self,
         sql: &str,
         parameter: Option<&Parameter<'_>>,
