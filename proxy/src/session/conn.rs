@@ -209,14 +209,6 @@ impl Conn {
         Failure::Broken { group: self.group, why }
     }
 
-    /// The same during a commit, if `stake` says so.
-    pub(crate) fn broken_at(&self, stake: Stake, why: String) -> Failure {
-        match stake {
-            Stake::Nothing => self.broken(why),
-            Stake::Commit => Failure::CommitBroken { group: self.group, why },
-        }
-    }
-
     /// How a cancel request reaches it.
     pub(crate) fn target(&self) -> Target {
         Target { group: self.group, process_id: self.process_id, secret_key: self.secret_key }

@@ -79,7 +79,6 @@ impl Session {
         if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
             return Err(first);
         }
-        let home = self.home;
         for place in (0..self.slots.len()).filter(|place| *place != home) {
             if self.slots[place].is_some() || self.open(place, patience / 10).await.is_ok() {
                 self.home = place;
