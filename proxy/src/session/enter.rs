@@ -149,8 +149,8 @@ impl Session {
     /// The level of a transaction that was begun without naming one.
     async fn ask_isolation(&mut self, participant: usize) -> Result<Isolation, Halt> {
         self.enter_bare(participant).await?;
-        let captured = self.exec(participant, "SHOW transaction_isolation", Audience::Quiet, Stake::Nothing);
-        let isolation = match captured.await?.value.as_deref() {
+        let value = self.ask(participant, "SHOW transaction_isolation", None).await?;
+        let isolation = match value.as_deref() {
             Some(b"read committed" | b"read uncommitted") => Isolation::ReadCommitted,
             _ => Isolation::Serializable,
         };
@@ -166,9 +166,9 @@ impl Session {
         let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else { return };
         // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
         // cannot run outside of its transaction.
-        conn.extended(&transaction.begin);
+        conn.own(&transaction.begin, None, Audience::Silent);
         for step in &transaction.script {
-            conn.extended(&step.sql());
+            conn.own(&step.sql(), None, Audience::Silent);
         }
         transaction.participants.push(Participant { place, touched: false, wrote: false });
     }
@@ -327,6 +327,27 @@ impl Session {
         }
         self.drain(place).await?;
         self.take_captured(place, group, stake)
+    }
+
+    /// Asks for one value by a statement of our own, which may stand in the middle of the client's
+    /// pipeline. The backend is the current one.
+    pub(super) async fn ask(
+        &mut self,
+        place: usize,
+        sql: &str,
+        bound: Option<encode::Bound<'_>>,
+    ) -> Result<Option<bytes::Bytes>, Halt> {
+        self.settle().await?;
+        let group = self.group(place);
+        if let Some(conn) = &mut self.slots[place] {
+            conn.captured = Captured::default();
+            conn.own(sql, bound, Audience::Quiet);
+            if !conn.unsynced {
+                conn.sync(Audience::Quiet, Stake::Nothing);
+            }
+        }
+        self.drain(place).await?;
+        Ok(self.take_captured(place, group, Stake::Nothing)?.value)
     }
 
     /// What a drained backend said to the session itself.

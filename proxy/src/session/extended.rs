@@ -505,12 +505,8 @@ impl Session {
 
 /// Ends the implicit transaction of a pipeline without keeping anything of it.
 fn roll_back_pipeline(conn: &mut Conn) {
-    encode::extended_statement(&mut conn.output, "ROLLBACK");
-    conn.parsing.push_back((Vec::new(), 0));
-    for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close] {
-        // It warns that there is no transaction block, which is nobody's business.
-        conn.owes(kind, Audience::Quiet, Stake::Nothing);
-    }
+    // It warns that there is no transaction block, which is nobody's business.
+    conn.own("ROLLBACK", None, Audience::Quiet);
 }
 
 /// The query inside a plan whose messages pass to a backend; `Some(None)` for one that any group
