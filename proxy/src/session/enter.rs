@@ -33,16 +33,7 @@ impl Session {
         if self.current != Some(place) {
             self.settle().await?;
             self.current = None;
-            let owed = self.engaged(place);
-            if !owed
-                && let Some(conn) = &mut self.slots[place]
-                && !io::still_there(conn).await
-            {
-                self.broke(place, "it was closed while idle")?;
-                if self.told.skip {
-                    return Err(Halt::Skip);
-                }
-            }
+            self.look_after(place).await?;
             if self.slots[place].is_none() {
                 self.open(place, patience).await?;
             }
@@ -69,10 +60,14 @@ impl Session {
         if let Some(place) = working.or(self.pipeline.touched.first().copied()) {
             return Ok(place);
         }
-        if self.slots[self.home].is_some() {
+        if self.current == Some(self.home) && self.slots[self.home].is_some() {
             return Ok(self.home);
         }
         self.settle().await?;
+        self.look_after(self.home).await?;
+        if self.slots[self.home].is_some() {
+            return Ok(self.home);
+        }
         let patience = self.shared.limits.leader_wait;
         let home = self.home;
         let Err(first) = self.open(home, patience).await else { return Ok(home) };
@@ -86,6 +81,17 @@ impl Session {
             }
         }
         Err(first)
+    }
+
+    /// Lets go of an idle backend whose connection has ended in the meantime.
+    async fn look_after(&mut self, place: usize) -> Result<(), Ended> {
+        let idle = !self.engaged(place);
+        if let Some(conn) = self.slots[place].as_mut().filter(|conn| idle && conn.expect.is_empty())
+            && !io::still_there(conn).await
+        {
+            self.broke(place, "it was closed while idle")?;
+        }
+        Ok(())
     }
 
     /// Whether the backend at `place` is within a transaction of the session.
@@ -253,8 +259,10 @@ impl Session {
                 self.drop_held();
             }
         }
-        let Some(conn) = &self.slots[place] else { return Ok(()) };
-        if conn.expect.is_empty() && !conn.unsynced && conn.status_is_clients {
+        let Some(conn) = &mut self.slots[place] else { return Ok(()) };
+        // Only what has just been said counts: a transaction may have been begun here since.
+        let clients = std::mem::take(&mut conn.status_is_clients);
+        if clients && conn.expect.is_empty() && !conn.unsynced {
             let status = conn.status;
             self.follow(place, status);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::commands::Rows;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
@@ -103,7 +104,7 @@ impl Session {
             }
             other => {
                 self.settle().await?;
-                self.command(other, text, planned).await?;
+                self.command(other, text, planned, Rows::Described).await?;
                 Ok(Ready::Now)
             }
         }
