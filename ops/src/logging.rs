@@ -4,10 +4,14 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging at the configured level; `RUST_LOG` wins where it is set.
+/// Libraries that tell the same again in their own words, many times over.
+const QUIETER: &str = "openraft=error,tokio_postgres=warn";
+
+/// Starts logging at the configured level; `RUST_LOG` wins where it is set. A configuration that
+/// names no modules leaves the libraries below us to their errors.
 pub(crate) fn start(configured: &str) {
     let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(configured))
+        .or_else(|_| EnvFilter::try_new(filter_of(configured)))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -17,4 +21,9 @@ pub(crate) fn start(configured: &str) {
     if started.is_err() {
         tracing::debug!("logging was already started by whoever embeds the command");
     }
+}
+
+fn filter_of(configured: &str) -> String {
+    let names_modules = configured.contains(['=', ',']);
+    if names_modules { configured.to_owned() } else { format!("{configured},{QUIETER}") }
 }

@@ -65,7 +65,8 @@ async fn a_snapshot_of_several_groups_is_refused() {
         assert_eq!(code(&error), "0A000", "{begin}");
         client.batch_execute("ROLLBACK").await.unwrap();
     }
-    client.batch_execute("SET default_transaction_isolation = 'repeatable read'; BEGIN").await.unwrap();
+    client.batch_execute("SET default_transaction_isolation = 'repeatable read'").await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
     client.query("SELECT * FROM t WHERE id = $1", &[&one]).await.unwrap();
     let error = client.query("SELECT * FROM t WHERE id = $1", &[&two]).await.unwrap_err();
     assert_eq!(code(&error), "0A000");
