@@ -56,6 +56,21 @@ pub enum Resolved<'a> {
 }
 
 impl Catalogue {
+    /// A catalogue of these relations; `system` has the names of PostgreSQL's and Howdah's own, by schema.
+    #[must_use]
+    pub fn new(
+        version: CatalogueVersion,
+        slots: Arc<SlotMap>,
+        relations: Vec<Relation>,
+        system: HashMap<String, HashSet<String>>,
+    ) -> Catalogue {
+        let mut by_name: HashMap<String, HashMap<String, usize>> = HashMap::new();
+        for (place, relation) in relations.iter().enumerate() {
+            by_name.entry(relation.schema.clone()).or_default().insert(relation.name.clone(), place);
+        }
+        Catalogue { version, slots, relations, by_name, system }
+    }
+
     /// The version that this is.
     #[must_use]
     pub fn version(&self) -> CatalogueVersion {

@@ -8,6 +8,7 @@ use sqlparser::ast::{
 };
 
 use super::Refusal;
+use super::constants;
 use super::functions::{self, FunctionKind, Volatility};
 use super::plan::{Key, KeyValue};
 use super::proof::not_understood;
@@ -21,6 +22,8 @@ pub(super) struct Findings {
     pub(super) queries: usize,
     /// How often each parameter stands in the text, by its number minus one.
     pub(super) parameters: HashMap<usize, usize>,
+    /// The types (OIDs, 0 for one that is no key's) that each parameter is cast to right where it stands.
+    pub(super) casts: HashMap<usize, Vec<u32>>,
     /// The first aggregate or window function.
     pub(super) aggregate: Option<String>,
     /// The first thing whose value differs from group to group.
@@ -157,7 +160,15 @@ impl Visitor for Findings {
                     self.local.get_or_insert(name.value.clone());
                 }
             }
-            Expr::Cast { data_type, .. } => self.data_type(data_type),
+            Expr::Cast { data_type, expr, .. } => {
+                self.data_type(data_type);
+                if let Some(index) = parameter(expr) {
+                    self.casts
+                        .entry(index)
+                        .or_default()
+                        .push(constants::type_oid(data_type).unwrap_or(0));
+                }
+            }
             Expr::TypedString(typed) => self.data_type(&typed.data_type),
             Expr::MatchAgainst { .. }
             | Expr::OuterJoin(_)
@@ -174,6 +185,22 @@ impl Visitor for Findings {
         }
         ControlFlow::Continue(())
     }
+}
+
+fn parameter(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(value) => parameter_value(&value.value),
+        Expr::Nested(inner) => parameter(inner),
+        _ => None,
+    }
+}
+
+/// The number of a parameter minus one.
+fn parameter_value(value: &Value) -> Option<usize> {
+    let Value::Placeholder(name) = value else {
+        return None;
+    };
+    name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
 }
 
 /// Marks the parameters whose type another use in the statement may decide: PostgreSQL infers a parameter's type
@@ -197,8 +224,11 @@ pub(super) fn mark_open_parameters(keys: &mut [Key], findings: &Findings) {
             let known = uses.get(index).map(Vec::as_slice).unwrap_or_default();
             let alike = known.windows(2).all(|pair| pair[0] == pair[1]);
             let all = findings.parameters.get(index).copied().unwrap_or(0) <= known.len();
-            *type_open |= !(alike && all);
-            // A cast decides the type only where the parameter stands once, or always under the same cast.
+            let uses = findings.parameters.get(index).copied().unwrap_or(0);
+            let casts = findings.casts.get(index).map(Vec::as_slice).unwrap_or_default();
+            // The same cast at every use decides the type as well.
+            let cast = *type_oid != 0 && casts.len() == uses && casts.iter().all(|oid| oid == type_oid);
+            *type_open |= !((alike && all) || cast);
             if *type_open {
                 *type_oid = 0;
             }

@@ -1,6 +1,6 @@
 //! What a statement is and where it may run: pure functions from SQL text to a [`Plan`].
 //!
-//! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in [`proof`];
+//! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in `proof.rs`;
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
 mod check;
@@ -12,6 +12,7 @@ mod fallback;
 mod functions;
 mod lexer;
 mod parse;
+mod pins;
 pub mod plan;
 mod prepared;
 mod proof;
@@ -32,4 +33,5 @@ mod writes;
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;
+pub use settings::check as check_setting;
 pub use statement::{analyse, split};

@@ -10,9 +10,10 @@ use sqlparser::tokenizer::{Token as Theirs, Tokenizer};
 
 use super::Refusal;
 use super::lexer::{Kind, Token};
+use super::words::Words;
 
-/// How deep a tree may be, so that walking and dropping it stays within a thread's stack.
-const MAX_DEPTH: usize = 1500;
+/// How deep a tree may be, in words and operators, so that walking and dropping it stays within a thread's stack.
+const MAX_DEPTH: usize = 3000;
 
 /// How deep parentheses and subqueries may nest.
 const MAX_NESTING: usize = 48;
@@ -29,8 +30,7 @@ pub(super) enum Unparsed {
 pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     bound_depth(tokens).map_err(Unparsed::Refused)?;
     let dialect = PostgreSqlDialect {};
-    let tokens = tokens
-        .iter()
+    let tokens = plain_locks(tokens)
         .map(translate)
         .collect::<Option<Vec<_>>>()
         .ok_or(Unparsed::Unknown)?;
@@ -42,6 +42,25 @@ pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
         return Err(Unparsed::Unknown);
     }
     Ok(statement)
+}
+
+/// Leaves NO KEY and KEY out of FOR NO KEY UPDATE and FOR KEY SHARE, which the parser does not know: they touch
+/// the same rows as FOR UPDATE and FOR SHARE.
+fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = &Token> {
+    let mut skip = 0usize;
+    tokens.iter().enumerate().filter_map(move |(at, token)| {
+        if skip > 0 {
+            skip -= 1;
+            return None;
+        }
+        let next = Words::new(tokens.get(at..).unwrap_or_default());
+        if next.sees(&["for", "no", "key", "update"]) {
+            skip = 2;
+        } else if next.sees(&["for", "key", "share"]) {
+            skip = 1;
+        }
+        Some(token)
+    })
 }
 
 /// Operators in a row make the tree deeper by one each; commas do not.
@@ -70,6 +89,8 @@ fn bound_depth(tokens: &[Token]) -> Result<(), Refusal> {
                     level = outer;
                     level.inner = level.inner.max(depth);
                 }
+                // A subscript of a subscript of ...
+                level.operators += 1;
             }
             Kind::Punctuation(',') => {
                 level.end();
@@ -81,7 +102,7 @@ fn bound_depth(tokens: &[Token]) -> Result<(), Refusal> {
     }
     open.push(level);
     let deepest = open.iter_mut().map(Level::end).sum::<usize>();
-    if deepest > MAX_DEPTH * 2 {
+    if deepest > MAX_DEPTH {
         return Err(
             Refusal::new("54001", "the statement is too complex to be analysed")
                 .hint("Write long lists with IN (...) or = ANY ($1) instead of many ORs."),

@@ -27,19 +27,22 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         Err(refusal) => return Ok(Plan::Judge(refusal)),
     };
     let mut proof = Proof::new(names);
-    match &statement {
-        Statement::Query(query) => proof.query(query, &[])?,
-        statement => writes::walk(&mut proof, statement)?,
-    }
-    if (proof.relations, proof.queries) != (findings.relations, findings.queries) {
-        // A part of the tree that the walk does not know: nothing is proved.
-        return Err(not_understood("the statement"));
+    let walked = match &statement {
+        Statement::Query(query) => proof.query(query, &[]),
+        statement => writes::walk(&mut proof, statement),
+    };
+    if let Err(refusal) = walked {
+        return Ok(Plan::Judge(refusal));
     }
     if let Some(unknown) = &proof.unknown {
         return Ok(Plan::Judge(
             Refusal::unsupported(format!("relation \"{unknown}\" is not known to Howdah"))
                 .detail("It is neither a distributed table nor one of PostgreSQL's own relations."),
         ));
+    }
+    if (proof.relations, proof.queries) != (findings.relations, findings.queries) {
+        // A part of the tree that the walk does not know: nothing is proved.
+        return Err(not_understood("the statement"));
     }
     let access = if proof.writes { Access::Write } else { Access::Read };
     let target = target(&statement, &proof, &findings)?;

@@ -151,5 +151,7 @@ fn unroutable(key: &Key) -> Refusal {
             "The key is of type {type_name}; equal values of another type hash differently, so the group is \
              not known."
         ))
-        .hint(format!("Cast the value: CAST(... AS {type_name})."))
+        .hint(format!(
+            "Cast the value, and a parameter wherever it stands: CAST(... AS {type_name})."
+        ))
 }

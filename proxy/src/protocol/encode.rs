@@ -121,69 +121,28 @@ pub(crate) fn copy_fail(out: &mut BytesMut, why: &str) {
 
 /// Close of a prepared statement, for a backend.
 pub(crate) fn close_statement(out: &mut BytesMut, name: &[u8]) {
+    close(out, b'S', name);
+}
+
+fn close(out: &mut BytesMut, kind: u8, name: &[u8]) {
     message(out, b'C', |out| {
-        out.put_u8(b'S');
+        out.put_u8(kind);
         cstr(out, name);
     });
 }
 
-/// The name of the prepared statement that carries our own statements inside a client's pipeline.
-const OWN_STATEMENT: &[u8] = b"_howdah";
-
-/// Parse, Bind, Execute and Close of one statement without parameters: leaves the client's unnamed
-/// statement alone and can stand in the middle of its pipeline.
-pub(crate) fn extended_statement(out: &mut BytesMut, sql: &str) {
-    parse(out, OWN_STATEMENT, sql.as_bytes());
-    message(out, b'B', |out| {
-        cstr(out, b"");
-        cstr(out, OWN_STATEMENT);
-        out.put_u16(0);
-        out.put_u16(0);
-        out.put_u16(0);
-    });
-    message(out, b'E', |out| {
-        cstr(out, b"");
-        out.put_u32(0);
-    });
-    close_statement(out, OWN_STATEMENT);
-}
-
-/// Parse without declared types, for a backend.
-pub(crate) fn parse(out: &mut BytesMut, name: &[u8], sql: &[u8]) {
-    message(out, b'P', |out| {
-        cstr(out, name);
-        cstr(out, sql);
-        out.put_u16(0);
-    });
-}
-
-/// Parse and Close of a statement only to have PostgreSQL's opinion on it.
-pub(crate) fn judge(out: &mut BytesMut, sql: &[u8]) {
-    parse(out, OWN_STATEMENT, sql);
-    close_statement(out, OWN_STATEMENT);
-}
-
-/// StartupMessage of protocol 3.0, for a backend.
-pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
-    let start = out.len();
-    out.put_u32(0);
-    out.put_u32(196_608);
-    for (name, value) in parameters {
-        cstr(out, name);
-        cstr(out, value);
-    }
-    out.put_u8(0);
-    let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
-    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
-}
+/// The name of the prepared statement, and of the portal, that carry our own statements.
+const OWN: &[u8] = b"_howdah";
 
 /// A parameter to bind: its type (0: PostgreSQL infers it), whether it is binary, its value.
 pub(crate) type Bound<'a> = (u32, bool, Option<&'a [u8]>);
 
-/// As [`extended_statement`], with one parameter where `bound` gives it.
-pub(crate) fn bound_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound<'_>>) {
+/// Parse, Bind, Execute and two Closes of one statement, with one parameter where `bound` gives it.
+/// Leaves the client's unnamed statement and portal alone, so it can stand in the middle of its
+/// pipeline.
+pub(crate) fn own_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound<'_>>) {
     message(out, b'P', |out| {
-        cstr(out, OWN_STATEMENT);
+        cstr(out, OWN);
         cstr(out, sql.as_bytes());
         match bound {
             Some((oid, ..)) => {
@@ -194,8 +153,8 @@ pub(crate) fn bound_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound
         }
     });
     message(out, b'B', |out| {
-        cstr(out, b"");
-        cstr(out, OWN_STATEMENT);
+        cstr(out, OWN);
+        cstr(out, OWN);
         match bound {
             Some((_, binary, value)) => {
                 out.put_slice(&[0, 1, 0, u8::from(binary), 0, 1]);
@@ -212,10 +171,40 @@ pub(crate) fn bound_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound
         out.put_u16(0);
     });
     message(out, b'E', |out| {
-        cstr(out, b"");
+        cstr(out, OWN);
         out.put_u32(0);
     });
-    close_statement(out, OWN_STATEMENT);
+    close(out, b'P', OWN);
+    close(out, b'S', OWN);
+}
+
+/// Parse without declared types, for a backend.
+pub(crate) fn parse(out: &mut BytesMut, name: &[u8], sql: &[u8]) {
+    message(out, b'P', |out| {
+        cstr(out, name);
+        cstr(out, sql);
+        out.put_u16(0);
+    });
+}
+
+/// Parse and Close of a statement only to have PostgreSQL's opinion on it.
+pub(crate) fn judge(out: &mut BytesMut, sql: &[u8]) {
+    parse(out, OWN, sql);
+    close_statement(out, OWN);
+}
+
+/// StartupMessage of protocol 3.0, for a backend.
+pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
+    let start = out.len();
+    out.put_u32(0);
+    out.put_u32(196_608);
+    for (name, value) in parameters {
+        cstr(out, name);
+        cstr(out, value);
+    }
+    out.put_u8(0);
+    let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
 
 /// NoticeResponse with severity WARNING.

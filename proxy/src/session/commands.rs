@@ -14,19 +14,34 @@ use crate::analysis::{Discard, Form, Format, Parameter, Plan, PreparedCommand, R
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
+/// Whether the rows of an answer need their description in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// They come by the simple protocol.
+    Described,
+    /// The client has asked for it, or not, by Describe.
+    Alone,
+}
+
 impl Session {
     /// Runs what is not a routed query, and answers all but ReadyForQuery. Nothing is owed before.
-    pub(super) async fn command(&mut self, plan: &Plan, text: &str, planned: &Planned) -> Result<(), Halt> {
+    pub(super) async fn command(
+        &mut self,
+        plan: &Plan,
+        text: &str,
+        planned: &Planned,
+        rows: Rows,
+    ) -> Result<(), Halt> {
         match plan {
             Plan::Empty => {
                 encode::empty(self.out(), b'I');
                 Ok(())
             }
             Plan::Transaction(control) => self.control(control, text).await,
-            Plan::Session(command) => self.session_command(command, text).await,
+            Plan::Session(command) => self.session_command(command, text, rows).await,
             Plan::Ddl(ddl) => self.ddl(&[(text, ddl)]).await,
             Plan::EachGroup(each) => self.each_group(*each, text).await,
-            Plan::Distribute(distribute) => self.distribute(distribute).await,
+            Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
             Plan::Prepared(command) => self.prepared_command(command, text, planned).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
             Plan::Query(_) | Plan::CopyIn(_) => {
@@ -35,12 +50,19 @@ impl Session {
         }
     }
 
-    async fn session_command(&mut self, command: &SessionCommand, text: &str) -> Result<(), Halt> {
+    async fn session_command(
+        &mut self,
+        command: &SessionCommand,
+        text: &str,
+        rows: Rows,
+    ) -> Result<(), Halt> {
         match command {
             SessionCommand::Set { name, local, answers_row, .. } => {
                 let value = self.set(Some(name), text, *local).await?;
                 if *answers_row {
-                    encode::one_column(self.out(), "set_config", 25, -1);
+                    if rows == Rows::Described {
+                        encode::one_column(self.out(), "set_config", 25, -1);
+                    }
                     encode::one_value(self.out(), &value.unwrap_or_default());
                     encode::command_complete(self.out(), "SELECT 1");
                 } else {

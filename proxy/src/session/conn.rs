@@ -209,14 +209,6 @@ impl Conn {
         Failure::Broken { group: self.group, why }
     }
 
-    /// The same during a commit, if `stake` says so.
-    pub(crate) fn broken_at(&self, stake: Stake, why: String) -> Failure {
-        match stake {
-            Stake::Nothing => self.broken(why),
-            Stake::Commit => Failure::CommitBroken { group: self.group, why },
-        }
-    }
-
     /// How a cancel request reaches it.
     pub(crate) fn target(&self) -> Target {
         Target { group: self.group, process_id: self.process_id, secret_key: self.secret_key }
@@ -235,10 +227,10 @@ impl Conn {
     }
 
     /// Sends a statement of our own that may stand in the middle of the client's pipeline.
-    pub(crate) fn extended(&mut self, sql: &str) {
-        encode::extended_statement(&mut self.output, sql);
-        for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close] {
-            self.owes(kind, Audience::Silent, Stake::Nothing);
+    pub(crate) fn own(&mut self, sql: &str, bound: Option<encode::Bound<'_>>, audience: Audience) {
+        encode::own_statement(&mut self.output, sql, bound);
+        for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close, Kind::Close] {
+            self.owes(kind, audience, Stake::Nothing);
         }
         self.parsing.push_back((Vec::new(), 0));
     }

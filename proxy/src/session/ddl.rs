@@ -2,16 +2,16 @@
 
 use std::time::Instant;
 
-use bytes::BytesMut;
 use coordinator::catalogue::bootstrap::distribute_table_sql;
 use coordinator::catalogue::cache::{LEASE, wait_until_seen};
 
+use super::commands::Rows;
 use super::conn::{Audience, Stake};
 use super::plans::Planned;
 use super::{Session, TransactionStatus};
 use crate::analysis::{Ddl, Distribute, EachGroup, Plan, Refusal};
 use crate::failure::{Failure, Halt, Partly};
-use crate::protocol::{encode, frame};
+use crate::protocol::encode;
 
 impl Session {
     /// Runs DDL on every group, in a transaction of its own on each. These are committed only when
@@ -51,7 +51,7 @@ impl Session {
     }
 
     /// `SELECT create_distributed_table(...)`.
-    pub(super) async fn distribute(&mut self, distribute: &Distribute) -> Result<(), Halt> {
+    pub(super) async fn distribute(&mut self, distribute: &Distribute, rows: Rows) -> Result<(), Halt> {
         if self.transaction.is_some() {
             let words = "create_distributed_table in a transaction block is not supported yet";
             return Err(Refusal::unsupported(words).into());
@@ -59,7 +59,9 @@ impl Session {
         let table = &distribute.table;
         let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
         self.on_every_group(&[sql]).await?;
-        encode::one_column(self.out(), "create_distributed_table", 2278, 4);
+        if rows == Rows::Described {
+            encode::one_column(self.out(), "create_distributed_table", 2278, 4);
+        }
         encode::one_value(self.out(), b"");
         encode::command_complete(self.out(), "SELECT 1");
         Ok(())
@@ -185,15 +187,5 @@ impl Session {
         let database = self.database_name();
         let others = self.shared.peers.have_seen(&database, &versions, committed + LEASE);
         wait_until_seen(committed, [async { others.await && own }]).await;
-    }
-}
-
-/// Takes a RowDescription that stands at `mark` out again.
-pub(super) fn without_description(out: &mut BytesMut, mark: usize) {
-    if out.get(mark) == Some(&b'T')
-        && let Ok(Some(found)) = frame::peek(&out[mark..], usize::MAX)
-    {
-        let rest = out.split_off(mark);
-        out.extend_from_slice(&rest[found.len..]);
     }
 }

@@ -29,28 +29,20 @@ impl Session {
 
     /// As [`Session::enter`], outside of the transaction.
     pub(super) async fn enter_bare(&mut self, place: usize) -> Result<(), Halt> {
+        let patience = self.shared.limits.leader_wait;
         if self.current != Some(place) {
             self.settle().await?;
             self.current = None;
-            let owed = self.engaged(place);
-            if !owed
-                && let Some(conn) = &mut self.slots[place]
-                && !io::still_there(conn).await
-            {
-                self.broke(place, "it was closed while idle")?;
-                if self.told.skip {
-                    return Err(Halt::Skip);
-                }
-            }
+            self.look_after(place).await?;
             if self.slots[place].is_none() {
-                self.open(place, self.shared.limits.leader_wait).await?;
+                self.open(place, patience).await?;
             }
             self.current = Some(place);
             let target = self.slots[place].as_ref().map(Conn::target);
             self.entered.session.aim(target);
         }
         if self.slots[place].is_none() {
-            self.open(place, self.shared.limits.leader_wait).await?;
+            self.open(place, patience).await?;
             let target = self.slots[place].as_ref().map(Conn::target);
             self.entered.session.aim(target);
         }
@@ -68,22 +60,38 @@ impl Session {
         if let Some(place) = working.or(self.pipeline.touched.first().copied()) {
             return Ok(place);
         }
-        if self.slots[self.home].is_some() {
+        if self.current == Some(self.home) && self.slots[self.home].is_some() {
             return Ok(self.home);
         }
         self.settle().await?;
+        self.look_after(self.home).await?;
+        if self.slots[self.home].is_some() {
+            return Ok(self.home);
+        }
         let patience = self.shared.limits.leader_wait;
-        let Err(first) = self.open(self.home, patience).await else { return Ok(self.home) };
+        let home = self.home;
+        let Err(first) = self.open(home, patience).await else { return Ok(home) };
         if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
             return Err(first);
         }
-        for place in (0..self.slots.len()).filter(|place| *place != self.home) {
+        for place in (0..self.slots.len()).filter(|place| *place != home) {
             if self.slots[place].is_some() || self.open(place, patience / 10).await.is_ok() {
                 self.home = place;
                 return Ok(place);
             }
         }
         Err(first)
+    }
+
+    /// Lets go of an idle backend whose connection has ended in the meantime.
+    async fn look_after(&mut self, place: usize) -> Result<(), Ended> {
+        let idle = !self.engaged(place);
+        if let Some(conn) = self.slots[place].as_mut().filter(|conn| idle && conn.expect.is_empty())
+            && !io::still_there(conn).await
+        {
+            self.broke(place, "it was closed while idle")?;
+        }
+        Ok(())
     }
 
     /// Whether the backend at `place` is within a transaction of the session.
@@ -147,8 +155,8 @@ impl Session {
     /// The level of a transaction that was begun without naming one.
     async fn ask_isolation(&mut self, participant: usize) -> Result<Isolation, Halt> {
         self.enter_bare(participant).await?;
-        let captured = self.exec(participant, "SHOW transaction_isolation", Audience::Quiet, Stake::Nothing);
-        let isolation = match captured.await?.value.as_deref() {
+        let value = self.ask(participant, "SHOW transaction_isolation", None).await?;
+        let isolation = match value.as_deref() {
             Some(b"read committed" | b"read uncommitted") => Isolation::ReadCommitted,
             _ => Isolation::Serializable,
         };
@@ -164,9 +172,9 @@ impl Session {
         let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else { return };
         // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
         // cannot run outside of its transaction.
-        conn.extended(&transaction.begin);
+        conn.own(&transaction.begin, None, Audience::Silent);
         for step in &transaction.script {
-            conn.extended(&step.sql());
+            conn.own(&step.sql(), None, Audience::Silent);
         }
         transaction.participants.push(Participant { place, touched: false, wrote: false });
     }
@@ -251,8 +259,10 @@ impl Session {
                 self.drop_held();
             }
         }
-        let Some(conn) = &self.slots[place] else { return Ok(()) };
-        if conn.expect.is_empty() && !conn.unsynced && conn.status_is_clients {
+        let Some(conn) = &mut self.slots[place] else { return Ok(()) };
+        // Only what has just been said counts: a transaction may have been begun here since.
+        let clients = std::mem::take(&mut conn.status_is_clients);
+        if clients && conn.expect.is_empty() && !conn.unsynced {
             let status = conn.status;
             self.follow(place, status);
         }
@@ -325,6 +335,27 @@ impl Session {
         }
         self.drain(place).await?;
         self.take_captured(place, group, stake)
+    }
+
+    /// Asks for one value by a statement of our own, which may stand in the middle of the client's
+    /// pipeline. The backend is the current one.
+    pub(super) async fn ask(
+        &mut self,
+        place: usize,
+        sql: &str,
+        bound: Option<encode::Bound<'_>>,
+    ) -> Result<Option<bytes::Bytes>, Halt> {
+        self.settle().await?;
+        let group = self.group(place);
+        if let Some(conn) = &mut self.slots[place] {
+            conn.captured = Captured::default();
+            conn.own(sql, bound, Audience::Quiet);
+            if !conn.unsynced {
+                conn.sync(Audience::Quiet, Stake::Nothing);
+            }
+        }
+        self.drain(place).await?;
+        Ok(self.take_captured(place, group, Stake::Nothing)?.value)
     }
 
     /// What a drained backend said to the session itself.

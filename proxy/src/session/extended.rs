@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Session;
+use super::commands::Rows;
 use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
@@ -360,11 +361,7 @@ impl Session {
                 super::statements::Copying { text: statement.text.clone(), plan: copy.clone() };
             return self.begin_copy(copying, planned, false);
         }
-        let mark = self.client.output.len();
-        self.command(plan, &statement.text, planned).await?;
-        // The row's description is Describe's to give.
-        super::ddl::without_description(&mut self.client.output, mark);
-        Ok(())
+        self.command(plan, &statement.text, planned, Rows::Alone).await
     }
 
     async fn close_named(&mut self, message: &[u8]) -> Result<(), Halt> {
@@ -505,12 +502,8 @@ impl Session {
 
 /// Ends the implicit transaction of a pipeline without keeping anything of it.
 fn roll_back_pipeline(conn: &mut Conn) {
-    encode::extended_statement(&mut conn.output, "ROLLBACK");
-    conn.parsing.push_back((Vec::new(), 0));
-    for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close] {
-        // It warns that there is no transaction block, which is nobody's business.
-        conn.owes(kind, Audience::Quiet, Stake::Nothing);
-    }
+    // It warns that there is no transaction block, which is nobody's business.
+    conn.own("ROLLBACK", None, Audience::Quiet);
 }
 
 /// The query inside a plan whose messages pass to a backend; `Some(None)` for one that any group

@@ -120,9 +120,15 @@ fn ended(conn: &Conn) -> String {
 
 /// Whether the connection of an idle backend still stands, without waiting.
 pub(crate) async fn still_there(conn: &mut Conn) -> bool {
-    poll_fn(|cx| match fill(cx, &mut conn.stream, &mut conn.input) {
-        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(false),
-        Poll::Ready(Ok(_)) | Poll::Pending => Poll::Ready(true),
+    poll_fn(|cx| {
+        // Its last words come before its end.
+        loop {
+            match fill(cx, &mut conn.stream, &mut conn.input) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(false),
+                Poll::Ready(Ok(_)) if conn.input.len() < HIGH_WATER => {}
+                Poll::Ready(Ok(_)) | Poll::Pending => return Poll::Ready(true),
+            }
+        }
     })
     .await
 }

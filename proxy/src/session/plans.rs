@@ -10,7 +10,6 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::Session;
-use super::conn::{Audience, Stake};
 use crate::analysis::{self, Plan, Refusal};
 use crate::failure::{Failure, Halt};
 
@@ -163,11 +162,10 @@ impl Session {
         }
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
-        self.settle().await?;
         let sql = format!(
             "SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(false), '{BETWEEN}')"
         );
-        let value = self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?.value;
+        let value = self.ask(place, &sql, None).await?;
         let joined = value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
         let names = joined.split(BETWEEN).filter(|name| !name.is_empty()).map(str::to_owned);
         let path: Arc<[String]> = names.collect();

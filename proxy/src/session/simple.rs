@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::commands::Rows;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
@@ -103,7 +104,7 @@ impl Session {
             }
             other => {
                 self.settle().await?;
-                self.command(other, text, planned).await?;
+                self.command(other, text, planned, Rows::Described).await?;
                 Ok(Ready::Now)
             }
         }
@@ -302,29 +303,15 @@ impl Session {
     }
 
     /// Has PostgreSQL compute a key's slot, in the client's session state.
-    async fn ask_slot(
+    pub(super) async fn ask_slot(
         &mut self,
         sql: &str,
         parameter: Option<&Parameter<'_>>,
     ) -> Result<coordinator::hash::HashSlot, Halt> {
         let place = self.any_place().await?;
         self.enter(place, Access::Read, Style::Simple).await?;
-        self.settle().await?;
-        let group = self.group(place);
-        if let Some(conn) = &mut self.slots[place] {
-            conn.captured = super::conn::Captured::default();
-            let bound = parameter.map(|p| (p.type_oid.unwrap_or(0), p.format == Format::Binary, p.value));
-            encode::bound_statement(&mut conn.output, sql, bound);
-            conn.parsing.push_back((Vec::new(), 0));
-            for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close] {
-                conn.owes(kind, Audience::Quiet, Stake::Nothing);
-            }
-            if !conn.unsynced {
-                conn.sync(Audience::Quiet, Stake::Nothing);
-            }
-        }
-        self.drain(place).await?;
-        let value = self.take_captured(place, group, Stake::Nothing)?.value;
+        let bound = parameter.map(|p| (p.type_oid.unwrap_or(0), p.format == Format::Binary, p.value));
+        let value = self.ask(place, sql, bound).await?;
         let slot = value.as_deref().and_then(|v| std::str::from_utf8(v).ok()).and_then(|v| v.parse().ok());
         slot.and_then(coordinator::hash::HashSlot::new)
             .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a key's slot".to_owned()).into())

@@ -10,10 +10,10 @@
 //!              machine: WalHistory ──> Committed (watch), WalIndex ──> WalReader
 //! ```
 //!
-//! - [types], [codec]: what an entry is, and its bytes.
-//! - [storage], [network], [endpoint]: openraft's disk and its two directions of traffic.
-//! - [machine], [index], [snapshot]: what is committed, where it is, and what remains after a purge.
-//! - [lease]: whether this replica may be sure to be the only leader.
+//! - `types`, `codec`: what an entry is, and its bytes.
+//! - `storage`, `network`, `endpoint`: openraft's disk and its two directions of traffic.
+//! - `machine`, `index`, `snapshot`: what is committed, where it is, and what remains after a purge.
+//! - `lease`: whether this replica may be sure to be the only leader.
 //!
 //! **Times.** Of `Timing::election` E, a follower keeps 7/10 E as the lease in which it votes for
 //! nobody, and then waits another 3/10 to 7/10 E at random before it asks for votes itself. So an
@@ -158,6 +158,7 @@ impl RaftGroup {
             group,
             node,
             raft: raft.clone(),
+            transport: transport.clone(),
             lease: Arc::clone(&lease),
             committed: committed.clone(),
         };
@@ -185,7 +186,8 @@ impl RaftGroup {
     }
 
     /// Proposes an entry. Proposals enter the log in the order of these calls, and many may be
-    /// under way; waits only where the queue into Raft is full.
+    /// under way; waits only where the queue into Raft, which counts entries and not bytes, is
+    /// full: the caller bounds the bytes that it has under way.
     pub async fn propose(&self, command: Command) -> Result<Proposal, ProposeError> {
         let (responder, answer) = ProgressResponder::complete_only();
         let sent = self.raft.client_write_ff(command, Some(responder)).await;

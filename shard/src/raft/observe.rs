@@ -15,6 +15,7 @@ use super::types::TypeConfig;
 use super::{Committed, Fatal, voters};
 use crate::id::{GroupId, LogIndex, NodeId, Term};
 use crate::status::Role;
+use crate::transport::Transport;
 
 /// A replica's view of who leads its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,7 @@ pub(crate) struct Observer {
     pub(crate) group: GroupId,
     pub(crate) node: NodeId,
     pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) transport: Transport,
     pub(crate) lease: Arc<Lease>,
     pub(crate) committed: watch::Receiver<Committed>,
 }
@@ -111,6 +113,7 @@ impl Observer {
                 reason = self.watch(leadership) => {
                     tracing::error!(group = %self.group, %reason, "the Raft replica stopped");
                     self.lease.revoke(Term(u64::MAX));
+                    self.transport.unregister(self.group);
                     fatal.send_replace(Some(Fatal { group: self.group, reason }));
                 }
             }

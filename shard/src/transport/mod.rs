@@ -1,12 +1,12 @@
 //! The node-to-node port: one TCP listener on each node, and the connections between the nodes.
 //!
-//! Every connection begins with a [handshake] in which both ends prove that they hold the
+//! Every connection begins with a `handshake` in which both ends prove that they hold the
 //! cluster's secret, and which says what the connection is for. It then serves that one purpose:
 //!
 //! - Raft: one connection for each ordered pair of nodes carries the requests of all groups and
-//!   their answers, pipelined ([frame], [peer], [server]).
-//! - A stream: raw bytes between a node and the PostgreSQL behind another ([stream]).
-//! - A call: one question and its answer ([call]).
+//!   their answers, pipelined (`frame`, `peer`, `server`).
+//! - A stream: raw bytes between a node and the PostgreSQL behind another (`stream`).
+//! - A call: one question and its answer (`call`).
 //!
 //! Addresses come from the configuration only, so a relay may stand between two nodes. Whatever
 //! is sent to the port, the worst that follows is the end of that connection.

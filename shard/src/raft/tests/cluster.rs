@@ -54,6 +54,8 @@ impl Relay {
                 let Ok(outer) = TcpStream::connect(to).await else {
                     continue;
                 };
+                inner.set_nodelay(true).unwrap();
+                outer.set_nodelay(true).unwrap();
                 let (inner_read, inner_write) = inner.into_split();
                 let (outer_read, outer_write) = outer.into_split();
                 tokio::spawn(pump(inner_read, outer_write, gate.clone()));

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod elections;
+mod faults;
 mod replication;

@@ -11,7 +11,7 @@ const T1: TimelineId = TimelineId(1);
 const T2: TimelineId = TimelineId(2);
 
 /// Reads a replica's WAL from `from` to its end, and checks every byte against `written_on`.
-fn check_wal(
+pub(super) fn check_wal(
     replica: &RaftGroup,
     timeline: TimelineId,
     from: Lsn,

@@ -1,0 +1,147 @@
+//! Bad input, lost backends, cancel, limits.
+
+use std::time::{Duration, Instant};
+
+use proxy::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::raw::Raw;
+use crate::harness::{Cluster, code};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_half_messages_end_only_their_own_connection() {
+    let limits = Limits { startup_timeout: Duration::from_millis(500), max_message: 1 << 20, ..Limits::default() };
+    let cluster = Cluster::with(limits).await;
+    let client = cluster.connect().await;
+    let inputs: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0, 0, 0, 3],
+        &[0, 0, 0, 9, 0, 3, 0, 0, 0],
+        &[0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0],
+        &[0, 0, 0, 8, 0, 9, 0, 0],
+        b"\0\0",
+    ];
+    for input in inputs {
+        let mut raw = cluster.raw().await;
+        raw.write_all(input).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), raw.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{input:?} keeps the connection open");
+    }
+    for message in [&b"Q\x7f\xff\xff\xff"[..], b"Q\0\0\0\x02", b"\xff\0\0\0\x08", b"B\0\0\0\x05x", b"P\0\0\0\x06ab"] {
+        let mut raw = Raw::start(&cluster).await;
+        raw.bytes(message);
+        raw.sync();
+        let answer = raw.rest().await;
+        assert!(answer.contains("08P01"), "{message:?}: {answer}");
+    }
+    // A message whose end never comes.
+    let mut raw = Raw::start(&cluster).await;
+    raw.bytes(b"Q\0\0\xff\xffSELECT");
+    raw.send().await;
+    drop(raw);
+    client.batch_execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_cancelled() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let token = client.cancel_token();
+    let start = Instant::now();
+    let (slept, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(30)"), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    });
+    assert_eq!(code(&slept.unwrap_err()), "57014");
+    assert!(start.elapsed() < Duration::from_secs(10));
+    client.batch_execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_backend_costs_one_statement_not_the_session() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v text)").await.unwrap();
+    client.batch_execute("SET application_name = 'mine'").await.unwrap();
+    let key = cluster.keys_of(1, 1)[0];
+    let direct = cluster.direct(1).await;
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mine'";
+    let insert = format!("INSERT INTO t VALUES ({key}, pg_sleep(30)::text)");
+    let killed = async {
+        // Until the statement is there to be lost.
+        let running = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'mine' AND wait_event = 'PgSleep'";
+        while direct.query(running, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        direct.query(kill, &[]).await.unwrap();
+    };
+    let (lost, ()) = tokio::join!(client.batch_execute(&insert), killed);
+    let lost = lost.unwrap_err();
+    assert!(["08007", "0A000"].contains(&code(&lost)), "{lost}");
+    client.batch_execute(&format!("INSERT INTO t VALUES ({key}, 'x')")).await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute(&format!("UPDATE t SET v = 'y' WHERE id = {key}")).await.unwrap();
+    assert_eq!(direct.query(kill, &[]).await.unwrap().len(), 1);
+    let lost = client.batch_execute(&format!("SELECT * FROM t WHERE id = {key}")).await.unwrap_err();
+    assert_eq!(code(&lost), "08006");
+    let failed = client.batch_execute("SELECT 1").await.unwrap_err();
+    assert_eq!(code(&failed), "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let select = format!("SELECT v, current_setting('application_name') FROM t WHERE id = {key}");
+    let row = client.query_one(&select, &[]).await.unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("x", "mine"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_without_a_leader_fails_in_time_and_the_other_goes_on() {
+    let mut cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v text)").await.unwrap();
+    let (one, two) = (cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]);
+    cluster.stop_server(1);
+    let start = Instant::now();
+    let error = client.batch_execute(&format!("INSERT INTO t VALUES ({two}, 'x')")).await.unwrap_err();
+    assert_eq!(code(&error), "57P03", "{error}");
+    assert!(start.elapsed() < Duration::from_secs(8));
+    client.batch_execute(&format!("INSERT INTO t VALUES ({one}, 'x')")).await.unwrap();
+    cluster.start_server(1).await;
+    client.batch_execute(&format!("INSERT INTO t VALUES ({two}, 'x')")).await.unwrap();
+    cluster.stop_server(0);
+    // The home group is gone: what any group can answer is answered by another.
+    client.batch_execute("SELECT 1").await.unwrap();
+    let rows = client.query("SELECT v FROM t WHERE id = $1", &[&two]).await.unwrap();
+    assert_eq!(rows.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_shutdown_are_told() {
+    let cluster = Cluster::with(Limits { max_client_connections: 1, ..Limits::default() }).await;
+    let client = cluster.connect().await;
+    let config = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", cluster.address.port());
+    let error = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.err().expect("refused");
+    assert_eq!(code(&error), "53300");
+    client.batch_execute("SELECT 1").await.unwrap();
+    cluster.shut_down();
+    let start = Instant::now();
+    while !client.is_closed() && start.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(client.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_start_is_told_why() {
+    let cluster = Cluster::start().await;
+    let refused = |options: &str| {
+        let config = format!("host=127.0.0.1 port={} {options}", cluster.address.port());
+        async move {
+            let error = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.err().expect("refused");
+            code(&error).to_owned()
+        }
+    };
+    assert_eq!(refused("user=nobody dbname=postgres").await, "28000");
+    assert_eq!(refused("user=postgres dbname=nothing").await, "3D000");
+    let options = "user=postgres dbname=postgres options='-c synchronous_commit=off'";
+    assert_eq!(refused(options).await, "0A000");
+}

@@ -1,0 +1,407 @@
+//! Two PostgreSQL servers on private unix sockets, and a proxy in front of them.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coordinator::catalogue::bootstrap::{Identity, bootstrap};
+use coordinator::catalogue::cache::CatalogueCache;
+use coordinator::slots::{MapEpoch, SlotMap};
+use futures::future::BoxFuture;
+use proxy::{Limits, Listener, NoPeers, ProxyConfig};
+use shard::client::{Backend, ConnectError, Groups};
+use shard::id::GroupId;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// A command, as the user that PostgreSQL runs as.
+fn as_postgres(program: &str) -> Command {
+    let program = format!("{BIN}/{program}");
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    if !root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--", &program]);
+    command
+}
+
+/// One group: a PostgreSQL of its own.
+#[derive(Debug)]
+struct Server {
+    directory: TempDir,
+    process: Child,
+}
+
+impl Server {
+    fn start() -> Server {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(directory.path(), open).expect("permissions");
+        let data = directory.path().join("data");
+        let made = as_postgres("initdb")
+            .args(["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("initdb runs");
+        assert!(made.success(), "initdb");
+        let process = Server::run(directory.path());
+        Server { directory, process }
+    }
+
+    fn run(directory: &Path) -> Child {
+        let log = std::fs::File::create(directory.join("log")).expect("log");
+        as_postgres("postgres")
+            .args(["-F", "-c", "listen_addresses=", "-c", "max_connections=120", "-c"])
+            .arg(format!("unix_socket_directories={}", directory.display()))
+            .arg("-D")
+            .arg(directory.join("data"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("postgres runs")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join(".s.PGSQL.5432")
+    }
+
+    fn stop(&mut self) {
+        let _ = as_postgres("pg_ctl")
+            .args(["stop", "-m", "immediate", "-w", "-D"])
+            .arg(self.directory.path().join("data"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The servers' sockets, as a node would give them.
+#[derive(Debug)]
+struct Sockets {
+    groups: Vec<GroupId>,
+    sockets: Vec<PathBuf>,
+}
+
+impl Sockets {
+    fn socket(&self, group: GroupId) -> Result<&PathBuf, ConnectError> {
+        let at = self.groups.iter().position(|g| *g == group);
+        at.map(|at| &self.sockets[at]).ok_or(ConnectError::UnknownGroup(group))
+    }
+}
+
+impl Groups for Sockets {
+    fn groups(&self) -> &[GroupId] {
+        &self.groups
+    }
+
+    fn connect(
+        &self,
+        group: GroupId,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>> {
+        Box::pin(async move {
+            let socket = self.socket(group)?;
+            let start = Instant::now();
+            loop {
+                match UnixStream::connect(socket).await {
+                    Ok(stream) => return Ok(Box::new(stream) as Box<dyn Backend>),
+                    Err(_) if start.elapsed() < patience => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    Err(_) => return Err(ConnectError::NoLeader { group, waited: patience }),
+                }
+            }
+        })
+    }
+
+    fn cancel(&self, group: GroupId, process_id: i32, secret_key: i32) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(async move {
+            let mut stream = UnixStream::connect(self.socket(group)?)
+                .await
+                .map_err(|_| ConnectError::NoLeader { group, waited: Duration::ZERO })?;
+            let mut request = Vec::from(16_i32.to_be_bytes());
+            for part in [80_877_102, process_id, secret_key] {
+                request.extend(part.to_be_bytes());
+            }
+            let _ = stream.write_all(&request).await;
+            let _ = stream.read(&mut [0]).await;
+            Ok(())
+        })
+    }
+
+    fn leads(&self, group: GroupId) -> bool {
+        group == GroupId(1)
+    }
+}
+
+/// Two groups and a proxy. Everything ends when it is dropped.
+pub(crate) struct Cluster {
+    servers: Vec<Server>,
+    pub(crate) address: SocketAddr,
+    pub(crate) slots: SlotMap,
+    shutdown: CancellationToken,
+    _catalogues: Arc<CatalogueCache>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Cluster {
+        Cluster::with(Limits { leader_wait: Duration::from_secs(2), ..Limits::default() }).await
+    }
+
+    pub(crate) async fn with(limits: Limits) -> Cluster {
+        let starting: Vec<_> = (0..2).map(|_| tokio::task::spawn_blocking(Server::start)).collect();
+        let mut servers = Vec::new();
+        for server in starting {
+            servers.push(server.await.expect("server starts"));
+        }
+        let groups = vec![GroupId(1), GroupId(2)];
+        let slots = SlotMap::place(MapEpoch(1), &groups).expect("groups");
+        let sockets = servers.iter().map(Server::socket).collect();
+        let sockets: Arc<dyn Groups> = Arc::new(Sockets { groups: groups.clone(), sockets });
+        for group in groups {
+            until_ready(&servers[usize::try_from(group.0 - 1).unwrap()]).await;
+            let identity = Identity { cluster: "test", group, slots: &slots };
+            bootstrap(&*sockets, identity, Duration::from_secs(20)).await.expect("bootstrap");
+        }
+        let catalogues = Arc::new(CatalogueCache::start(Arc::clone(&sockets)));
+        let config = ProxyConfig { listen: "127.0.0.1:0".parse().unwrap(), limits };
+        let listener = Listener::bind(config).await.expect("bind");
+        let address = listener.address();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(listener.serve(
+            sockets,
+            Arc::clone(&catalogues),
+            Arc::new(NoPeers),
+            shutdown.clone(),
+        ));
+        Cluster { servers, address, slots, shutdown, _catalogues: catalogues }
+    }
+
+    pub(crate) fn shut_down(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// A client of the proxy.
+    pub(crate) async fn connect(&self) -> Client {
+        self.connect_as("user=postgres").await
+    }
+
+    pub(crate) async fn connect_as(&self, options: &str) -> Client {
+        let config = format!("host=127.0.0.1 port={} dbname=postgres {options}", self.address.port());
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connect");
+        tokio::spawn(connection);
+        client
+    }
+
+    /// A client of one group's PostgreSQL itself.
+    pub(crate) async fn direct(&self, server: usize) -> Client {
+        let host = self.servers[server].directory.path().display().to_string();
+        let config = format!("host={host} user=postgres dbname=postgres");
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connect");
+        tokio::spawn(connection);
+        client
+    }
+
+    pub(crate) async fn raw(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("connect")
+    }
+
+    pub(crate) fn stop_server(&mut self, server: usize) {
+        self.servers[server].stop();
+    }
+
+    pub(crate) async fn start_server(&mut self, server: usize) {
+        let process = Server::run(self.servers[server].directory.path());
+        self.servers[server].process = process;
+        until_ready(&self.servers[server]).await;
+    }
+
+    /// A program of PostgreSQL's, connected to the proxy: its standard output, or its errors.
+    pub(crate) async fn program(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
+        let mut command = tokio::process::Command::new(format!("{BIN}/{program}"));
+        command
+            .args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-U", "postgres"])
+            .args(arguments)
+            .env("PGDATABASE", "postgres")
+            .kill_on_drop(true);
+        let output = command.output().await.expect("program runs");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(errors)
+        }
+    }
+
+    pub(crate) async fn psql(&self, sql: &str) -> Result<String, String> {
+        self.program("psql", &["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]).await
+    }
+
+    /// `count` int8 keys of the group at this place, ascending.
+    pub(crate) fn keys_of(&self, server: usize, count: usize) -> Vec<i64> {
+        let group = GroupId(u32::try_from(server + 1).unwrap());
+        let column = coordinator::hash::KeyColumn {
+            key_type: coordinator::hash::KeyType::Int8,
+            type_modifier: -1,
+        };
+        (1..)
+            .filter(|key: &i64| {
+                let text = key.to_string();
+                let source = coordinator::hash::KeySource::Number(&text);
+                let slot = column.slot(coordinator::hash::KeyUse::Comparison, source).expect("a plain number");
+                self.slots.group(slot) == group
+            })
+            .take(count)
+            .collect()
+    }
+}
+
+async fn until_ready(server: &Server) {
+    let host = server.directory.path().display().to_string();
+    let config = format!("host={host} user=postgres dbname=postgres");
+    let start = Instant::now();
+    while let Err(error) = tokio_postgres::connect(&config, NoTls).await {
+        assert!(start.elapsed() < Duration::from_secs(60), "PostgreSQL does not start: {error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The SQLSTATE of an error that PostgreSQL or the proxy reported.
+pub(crate) fn code(error: &tokio_postgres::Error) -> &str {
+    error.code().map_or("no code", tokio_postgres::error::SqlState::code)
+}
+
+/// The protocol by hand.
+pub(crate) mod raw {
+    use super::*;
+
+    pub(crate) struct Raw {
+        stream: TcpStream,
+        out: Vec<u8>,
+        input: Vec<u8>,
+    }
+
+    impl Raw {
+        pub(crate) async fn start(cluster: &Cluster) -> Raw {
+            let mut raw = Raw { stream: cluster.raw().await, out: Vec::new(), input: Vec::new() };
+            let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+            raw.out.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+            raw.out.extend(body);
+            let (tags, errors) = raw.until_ready().await;
+            assert!(errors.is_empty() && tags.ends_with("KZ"), "{tags} {errors:?}");
+            raw
+        }
+
+        fn message(&mut self, tag: char, parts: &[&[u8]]) {
+            let len: usize = parts.iter().map(|part| part.len()).sum();
+            self.out.push(u8::try_from(tag).unwrap());
+            self.out.extend(u32::try_from(len + 4).unwrap().to_be_bytes());
+            for part in parts {
+                self.out.extend(*part);
+            }
+        }
+
+        pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+            self.out.extend(bytes);
+        }
+
+        pub(crate) fn parse(&mut self, name: &str, sql: &str) {
+            self.message('P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"]);
+        }
+
+        pub(crate) fn bind(&mut self, portal: &str, statement: &str) {
+            self.message('B', &[portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0\0\0\0\0"]);
+        }
+
+        pub(crate) fn describe(&mut self, kind: char, name: &str) {
+            self.message('D', &[&[u8::try_from(kind).unwrap()], name.as_bytes(), b"\0"]);
+        }
+
+        pub(crate) fn close(&mut self, kind: char, name: &str) {
+            self.message('C', &[&[u8::try_from(kind).unwrap()], name.as_bytes(), b"\0"]);
+        }
+
+        pub(crate) fn execute(&mut self, portal: &str, limit: i32) {
+            self.message('E', &[portal.as_bytes(), b"\0", &limit.to_be_bytes()]);
+        }
+
+        pub(crate) fn sync(&mut self) {
+            self.message('S', &[]);
+        }
+
+        pub(crate) async fn send(&mut self) {
+            let out = std::mem::take(&mut self.out);
+            // The proxy may have closed the connection already.
+            let _ = self.stream.write_all(&out).await;
+        }
+
+        /// Sends what was put together and reads up to ReadyForQuery: the message types, and the errors' SQLSTATEs.
+        pub(crate) async fn until_ready(&mut self) -> (String, Vec<String>) {
+            self.send().await;
+            let (mut tags, mut errors) = (String::new(), Vec::new());
+            loop {
+                if let Some(header) = self.input.first_chunk::<5>() {
+                    let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+                    let len = usize::try_from(len).unwrap() + 1;
+                    if self.input.len() >= len {
+                        let message: Vec<u8> = self.input.drain(..len).collect();
+                        tags.push(char::from(message[0]));
+                        if message[0] == b'E' {
+                            let text = String::from_utf8_lossy(&message[5..]).into_owned();
+                            let code = text.split('\0').find_map(|field| field.strip_prefix('C'));
+                            errors.push(code.unwrap_or("?").to_owned());
+                        }
+                        if message[0] == b'Z' {
+                            return (tags, errors);
+                        }
+                        continue;
+                    }
+                }
+                let mut part = [0; 4096];
+                let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read(&mut part));
+                let count = read.await.expect("an answer in time").expect("readable");
+                assert!(count > 0, "closed after {tags} {errors:?}");
+                self.input.extend(&part[..count]);
+            }
+        }
+
+        /// Sends, and reads for as long as something comes within half a second.
+        pub(crate) async fn rest(&mut self) -> String {
+            self.send().await;
+            let mut part = [0; 4096];
+            while let Ok(Ok(count)) =
+                tokio::time::timeout(Duration::from_millis(500), self.stream.read(&mut part)).await
+            {
+                if count == 0 {
+                    break;
+                }
+                self.input.extend(&part[..count]);
+            }
+            String::from_utf8_lossy(&self.input).into_owned()
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The proxy over two real PostgreSQL servers as groups, driven by real clients.
+
+mod commands;
+mod copy;
+mod faults;
+mod harness;
+mod pipelines;
+mod prepared;
+mod scatter;
+mod transactions;
