@@ -46,10 +46,16 @@ impl Sessions {
                 break id;
             }
         };
-        let session =
-            Arc::new(Cancellable { process_id, secret_key: rand::random(), now: Mutex::default() });
+        let session = Arc::new(Cancellable {
+            process_id,
+            secret_key: rand::random(),
+            now: Mutex::default(),
+        });
         sessions.insert(process_id, Arc::clone(&session));
-        Entered { session, sessions: Arc::clone(self) }
+        Entered {
+            session,
+            sessions: Arc::clone(self),
+        }
     }
 
     /// The backends to cancel; none if the key is wrong or the session idle or gone.

@@ -16,7 +16,10 @@ impl ProxyConfig {
     /// Listens on `listen` with the default limits.
     #[must_use]
     pub fn new(listen: SocketAddr) -> Self {
-        ProxyConfig { listen, limits: Limits::default() }
+        ProxyConfig {
+            listen,
+            limits: Limits::default(),
+        }
     }
 }
 

@@ -163,19 +163,21 @@ impl Failure {
             Failure::NoStatement(_) => Refusal::new("26000", self.to_string()),
             Failure::StatementExists(_) => Refusal::new("42P05", self.to_string()),
             Failure::NoPortal(_) => Refusal::new("34000", self.to_string()),
-            Failure::TooManyStatements(max) => {
-                Refusal::new("53400", format!("a session may hold {max} prepared statements and has them"))
-                    .hint("Close (DEALLOCATE) those that are no longer used.")
-            }
+            Failure::TooManyStatements(max) => Refusal::new(
+                "53400",
+                format!("a session may hold {max} prepared statements and has them"),
+            )
+            .hint("Close (DEALLOCATE) those that are no longer used."),
             Failure::TooManyClients(max) => Refusal::new("53300", "sorry, too many clients already")
                 .detail(format!("This node takes {max} clients.")),
             Failure::Frame(error) => Refusal::new("08P01", error.to_string()),
             Failure::Malformed(error) => Refusal::new("08P01", error.to_string()),
             Failure::StartupTimeout => Refusal::new("08P01", "no start-up packet came in time"),
-            Failure::ShuttingDown => {
-                Refusal::new("57P01", "terminating connection because the node is shutting down")
-                    .hint("Connect to another node.")
-            }
+            Failure::ShuttingDown => Refusal::new(
+                "57P01",
+                "terminating connection because the node is shutting down",
+            )
+            .hint("Connect to another node."),
         }
     }
 }
@@ -186,9 +188,9 @@ fn connect_words(error: &ConnectError) -> Refusal {
         ConnectError::NoLeader { .. } => refusal
             .detail("A leader is being elected, or most of the group's replicas are down.")
             .hint("Nothing was done. Repeat the statement when the group is back; other groups go on."),
-        ConnectError::Unreachable { source, .. } => {
-            refusal.detail(source.to_string()).hint("Nothing was done. Repeat the statement.")
-        }
+        ConnectError::Unreachable { source, .. } => refusal
+            .detail(source.to_string())
+            .hint("Nothing was done. Repeat the statement."),
         ConnectError::UnknownGroup(_) => refusal,
     }
 }
@@ -219,7 +221,11 @@ fn broken_words(failure: &Failure) -> Refusal {
 fn partly_words(partly: &Partly) -> Refusal {
     let list = |groups: &[GroupId]| {
         let names: Vec<String> = groups.iter().map(ToString::to_string).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
     };
     let error = partly.error.report();
     let mut detail = format!(
@@ -231,8 +237,11 @@ fn partly_words(partly: &Partly) -> Refusal {
     if !partly.untried.is_empty() {
         detail.push_str(&format!(" Not tried on groups: {}.", list(&partly.untried)));
     }
-    let message =
-        format!("the statement is done on groups {} and failed on {}", list(&partly.done), partly.failed);
+    let message = format!(
+        "the statement is done on groups {} and failed on {}",
+        list(&partly.done),
+        partly.failed
+    );
     Refusal::new("55000", message)
         .detail(detail)
         .hint("Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike.")

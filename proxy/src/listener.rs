@@ -46,10 +46,17 @@ impl Listener {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn bind(config: ProxyConfig) -> Result<Listener, ProxyError> {
-        let listen = |source| ProxyError::Listen { address: config.listen, source };
+        let listen = |source| ProxyError::Listen {
+            address: config.listen,
+            source,
+        };
         let socket = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = socket.local_addr().map_err(listen)?;
-        Ok(Listener { socket, address, config })
+        Ok(Listener {
+            socket,
+            address,
+            config,
+        })
     }
 
     /// Where it listens: the port that was chosen, if 0 was asked for.
@@ -71,7 +78,14 @@ impl Listener {
         let spare = Arc::new(Semaphore::new(SPARE));
         let plans = session::PlanCache::new(limits.analysed_texts);
         let sessions = Arc::default();
-        let shared = Arc::new(Shared { groups, catalogues, peers, sessions, plans, limits });
+        let shared = Arc::new(Shared {
+            groups,
+            catalogues,
+            peers,
+            sessions,
+            plans,
+            limits,
+        });
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {

@@ -210,7 +210,12 @@ pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
 /// NoticeResponse with severity WARNING.
 pub(crate) fn warning(out: &mut BytesMut, sqlstate: &str, text: &str) {
     message(out, b'N', |out| {
-        for (kind, value) in [(b'S', "WARNING"), (b'V', "WARNING"), (b'C', sqlstate), (b'M', text)] {
+        for (kind, value) in [
+            (b'S', "WARNING"),
+            (b'V', "WARNING"),
+            (b'C', sqlstate),
+            (b'M', text),
+        ] {
             out.put_u8(kind);
             cstr(out, value.as_bytes());
         }

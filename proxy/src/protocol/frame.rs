@@ -65,7 +65,10 @@ mod tests {
         assert_eq!(peek(b"Q\0\0\0", 100), Ok(None));
         assert_eq!(peek(b"Q\0\0\0\x0a", 100), Ok(Some(Frame { tag: b'Q', len: 11 })));
         assert_eq!(peek(b"Q\0\0\0\x03", 100), Err(FrameError::TooShort(b'Q')));
-        assert_eq!(peek(b"Q\0\0\x01\0", 100), Err(FrameError::TooLong { len: 257, max: 100 }));
+        assert_eq!(
+            peek(b"Q\0\0\x01\0", 100),
+            Err(FrameError::TooLong { len: 257, max: 100 })
+        );
         assert_eq!(peek_frontend(b"G", 100), Err(FrameError::UnknownType(b'G')));
     }
 }

@@ -51,13 +51,22 @@ impl<'a> Bind<'a> {
         let formats = Body::new(body.bytes(format_count * 2)?);
         let value_count = count(body.i16()?);
         if format_count > 1 && format_count != value_count {
-            return Err(Malformed("bind message has unequal numbers of formats and parameters"));
+            return Err(Malformed(
+                "bind message has unequal numbers of formats and parameters",
+            ));
         }
         let values = body;
         for _ in 0..value_count {
             value(&mut body)?;
         }
-        Ok(Bind { portal, statement, formats, format_count, values, value_count })
+        Ok(Bind {
+            portal,
+            statement,
+            formats,
+            format_count,
+            values,
+            value_count,
+        })
     }
 
     /// The parameters in order: whether binary, and the value or `None` for NULL.
@@ -141,7 +150,11 @@ pub(crate) fn query_text(body: &[u8]) -> Result<&[u8], Malformed> {
 }
 
 fn at_end(body: &Body<'_>) -> Result<(), Malformed> {
-    if body.is_empty() { Ok(()) } else { Err(Malformed("a message is longer than its fields")) }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(Malformed("a message is longer than its fields"))
+    }
 }
 
 #[cfg(test)]

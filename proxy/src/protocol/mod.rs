@@ -33,13 +33,19 @@ impl<'a> Body<'a> {
     }
 
     pub(crate) fn i16(&mut self) -> Result<i16, Malformed> {
-        let (head, rest) = self.0.split_first_chunk::<2>().ok_or(Malformed("an int16 is missing"))?;
+        let (head, rest) = self
+            .0
+            .split_first_chunk::<2>()
+            .ok_or(Malformed("an int16 is missing"))?;
         self.0 = rest;
         Ok(i16::from_be_bytes(*head))
     }
 
     pub(crate) fn i32(&mut self) -> Result<i32, Malformed> {
-        let (head, rest) = self.0.split_first_chunk::<4>().ok_or(Malformed("an int32 is missing"))?;
+        let (head, rest) = self
+            .0
+            .split_first_chunk::<4>()
+            .ok_or(Malformed("an int32 is missing"))?;
         self.0 = rest;
         Ok(i32::from_be_bytes(*head))
     }
@@ -55,7 +61,11 @@ impl<'a> Body<'a> {
 
     /// A zero-terminated string, without its zero.
     pub(crate) fn cstr(&mut self) -> Result<&'a [u8], Malformed> {
-        let end = self.0.iter().position(|b| *b == 0).ok_or(Malformed("a string has no end"))?;
+        let end = self
+            .0
+            .iter()
+            .position(|b| *b == 0)
+            .ok_or(Malformed("a string has no end"))?;
         let text = &self.0[..end];
         self.0 = &self.0[end + 1..];
         Ok(text)

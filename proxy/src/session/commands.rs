@@ -57,7 +57,12 @@ impl Session {
         rows: Rows,
     ) -> Result<(), Halt> {
         match command {
-            SessionCommand::Set { name, local, answers_row, .. } => {
+            SessionCommand::Set {
+                name,
+                local,
+                answers_row,
+                ..
+            } => {
                 let value = self.set(Some(name), text, *local).await?;
                 if *answers_row {
                     if rows == Rows::Described {
@@ -104,7 +109,10 @@ impl Session {
         }
         self.join(place);
         self.settle().await?;
-        let value = self.exec(place, sql, Audience::Session, Stake::Nothing).await?.value;
+        let value = self
+            .exec(place, sql, Audience::Session, Stake::Nothing)
+            .await?
+            .value;
         let others: Vec<usize> = self
             .transaction
             .iter()
@@ -120,7 +128,11 @@ impl Session {
                 transaction.isolation = None;
             }
             let name = name.map(str::to_owned);
-            transaction.script.push(Step::Set { name, sql: sql.to_owned(), local });
+            transaction.script.push(Step::Set {
+                name,
+                sql: sql.to_owned(),
+                local,
+            });
         }
         Ok(value)
     }
@@ -178,7 +190,12 @@ impl Session {
                     conn.prepared.insert(name.as_bytes().to_vec(), number);
                 }
                 let (text, query, types) = (text.to_owned(), (**query).clone(), types.clone());
-                let prepared = SqlPrepared { number, text, query, types };
+                let prepared = SqlPrepared {
+                    number,
+                    text,
+                    query,
+                    types,
+                };
                 self.statements.sql.insert(name.clone(), Arc::new(prepared));
                 encode::command_complete(self.out(), "PREPARE");
                 Ok(())
@@ -218,7 +235,8 @@ impl Session {
             self.settle().await?;
             let holds = |conn: &Conn| conn.holds(name.as_bytes(), prepared.number);
             if !self.slots[*place].as_ref().is_some_and(holds) {
-                self.exec(*place, &prepared.text, Audience::Quiet, Stake::Nothing).await?;
+                self.exec(*place, &prepared.text, Audience::Quiet, Stake::Nothing)
+                    .await?;
                 if let Some(conn) = &mut self.slots[*place] {
                     conn.prepared.insert(name.as_bytes().to_vec(), prepared.number);
                 }
@@ -259,7 +277,11 @@ impl Session {
                 }
             }
         }
-        let tag = if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" };
+        let tag = if name.is_some() {
+            "DEALLOCATE"
+        } else {
+            "DEALLOCATE ALL"
+        };
         encode::command_complete(self.out(), tag);
         Ok(())
     }
@@ -294,6 +316,10 @@ impl Session {
 
     pub(super) fn bound_statements(&self) -> Result<(), Failure> {
         let max = self.shared.limits.max_prepared_statements;
-        if self.statements.count() >= max { Err(Failure::TooManyStatements(max)) } else { Ok(()) }
+        if self.statements.count() >= max {
+            Err(Failure::TooManyStatements(max))
+        } else {
+            Ok(())
+        }
     }
 }

@@ -15,6 +15,9 @@ use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::fields::Fields;
 use crate::protocol::{Body, frame};
 
+/// The names and values of a start-up message.
+pub(crate) type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// One answer that a backend still owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expect {
@@ -163,8 +166,14 @@ impl Conn {
     ) -> Result<Vec<(Bytes, Bytes)>, Failure> {
         let mut hello = BytesMut::new();
         encode::startup(&mut hello, startup);
-        self.stream.write_all(&hello).await.map_err(|e| self.broken(e.to_string()))?;
-        self.stream.flush().await.map_err(|e| self.broken(e.to_string()))?;
+        self.stream
+            .write_all(&hello)
+            .await
+            .map_err(|e| self.broken(e.to_string()))?;
+        self.stream
+            .flush()
+            .await
+            .map_err(|e| self.broken(e.to_string()))?;
         let mut parameters = Vec::new();
         loop {
             let Some(found) = frame::peek(&self.input, max_message)?.filter(|f| f.len <= self.input.len())
@@ -206,17 +215,28 @@ impl Conn {
 
     /// What the end of this connection means outside a commit.
     pub(crate) fn broken(&self, why: String) -> Failure {
-        Failure::Broken { group: self.group, why }
+        Failure::Broken {
+            group: self.group,
+            why,
+        }
     }
 
     /// How a cancel request reaches it.
     pub(crate) fn target(&self) -> Target {
-        Target { group: self.group, process_id: self.process_id, secret_key: self.secret_key }
+        Target {
+            group: self.group,
+            process_id: self.process_id,
+            secret_key: self.secret_key,
+        }
     }
 
     /// Adds an answer to those still to come.
     pub(crate) fn owes(&mut self, kind: Kind, audience: Audience, stake: Stake) {
-        self.expect.push_back(Expect { kind, audience, stake });
+        self.expect.push_back(Expect {
+            kind,
+            audience,
+            stake,
+        });
     }
 
     /// Sends a Query of our own.

@@ -44,7 +44,14 @@ impl Session {
             Some(_) => encode::warning(self.out(), "25001", "there is already a transaction in progress"),
             None => self.transaction = Some(Transaction::new(text, modes)),
         }
-        encode::command_complete(self.out(), if starts_with_start(text) { "START TRANSACTION" } else { "BEGIN" });
+        encode::command_complete(
+            self.out(),
+            if starts_with_start(text) {
+                "START TRANSACTION"
+            } else {
+                "BEGIN"
+            },
+        );
         Ok(())
     }
 
@@ -57,7 +64,11 @@ impl Session {
             let implicit = self.transaction.is_some();
             encode::warning(self.out(), "25P01", "there is no transaction in progress");
             if implicit {
-                if commit { self.commit(Audience::Session).await? } else { self.roll_back().await? }
+                if commit {
+                    self.commit(Audience::Session).await?
+                } else {
+                    self.roll_back().await?
+                }
             }
             encode::command_complete(self.out(), if commit { "COMMIT" } else { "ROLLBACK" });
             return Ok(());
@@ -72,7 +83,10 @@ impl Session {
             encode::command_complete(self.out(), "ROLLBACK");
         }
         if let Some((begin, isolation)) = next {
-            let modes = TransactionModes { isolation, ..TransactionModes::default() };
+            let modes = TransactionModes {
+                isolation,
+                ..TransactionModes::default()
+            };
             self.transaction = Some(Transaction::new(&begin, modes));
         }
         Ok(())
@@ -80,10 +94,16 @@ impl Session {
 
     /// Commits on every participant, the one that wrote last: its answer is the transaction's.
     pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
-        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let Some(transaction) = self.transaction.take() else {
+            return Ok(());
+        };
         let order = transaction.in_commit_order();
         for (index, participant) in order.iter().enumerate() {
-            let stake = if participant.wrote { Stake::Commit } else { Stake::Nothing };
+            let stake = if participant.wrote {
+                Stake::Commit
+            } else {
+                Stake::Nothing
+            };
             self.current = Some(participant.place);
             self.aim();
             // A crash before PostgreSQL's COMMIT record is replicated rolls the writer's part back and
@@ -98,7 +118,9 @@ impl Session {
             };
             for rest in &order[index + 1..] {
                 self.current = Some(rest.place);
-                let _ = self.exec(rest.place, "ROLLBACK", Audience::Quiet, Stake::Nothing).await;
+                let _ = self
+                    .exec(rest.place, "ROLLBACK", Audience::Quiet, Stake::Nothing)
+                    .await;
             }
             self.after_transaction();
             return Err(failure);
@@ -111,14 +133,18 @@ impl Session {
 
     /// Rolls back on every participant. A connection that breaks on the way has done so, too.
     pub(super) async fn roll_back(&mut self) -> Result<(), Halt> {
-        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let Some(transaction) = self.transaction.take() else {
+            return Ok(());
+        };
         for participant in transaction.in_commit_order() {
             if self.slots[participant.place].is_none() {
                 continue;
             }
             self.current = Some(participant.place);
             self.aim();
-            let result = self.exec(participant.place, "ROLLBACK", Audience::Session, Stake::Nothing).await;
+            let result = self
+                .exec(participant.place, "ROLLBACK", Audience::Session, Stake::Nothing)
+                .await;
             if let Err(Halt::End(ended)) = result {
                 return Err(Halt::End(ended));
             }
@@ -131,13 +157,21 @@ impl Session {
     fn keep_settings(&mut self, script: Vec<Step>, places: &[usize]) {
         let before = self.settings.latest();
         for step in script {
-            if let Step::Set { name, sql, local: false } = step {
+            if let Step::Set {
+                name,
+                sql,
+                local: false,
+            } = step
+            {
                 self.settings.record(name.as_deref(), &sql);
             }
         }
         let latest = self.settings.latest();
         for place in places {
-            if let Some(conn) = self.slots[*place].as_mut().filter(|conn| conn.settings_seen == before) {
+            if let Some(conn) = self.slots[*place]
+                .as_mut()
+                .filter(|conn| conn.settings_seen == before)
+            {
                 conn.settings_seen = latest;
             }
         }
@@ -156,18 +190,28 @@ impl Session {
 
     /// A cancel request means the current backend.
     pub(super) fn aim(&mut self) {
-        let target = self.current.and_then(|place| self.slots[place].as_ref()).map(super::Conn::target);
+        let target = self
+            .current
+            .and_then(|place| self.slots[place].as_ref())
+            .map(super::Conn::target);
         self.entered.session.aim(target);
     }
 
     /// Runs a statement on every participant.
     pub(super) async fn on_participants(&mut self, sql: &str) -> Result<(), Halt> {
-        let places: Vec<usize> =
-            self.transaction.iter().flat_map(|t| t.participants.iter().map(|p| p.place)).collect();
+        let places: Vec<usize> = self
+            .transaction
+            .iter()
+            .flat_map(|t| t.participants.iter().map(|p| p.place))
+            .collect();
         for (index, place) in places.into_iter().enumerate() {
             self.current = Some(place);
             self.aim();
-            let audience = if index == 0 { Audience::Session } else { Audience::Quiet };
+            let audience = if index == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
             self.exec(place, sql, audience, Stake::Nothing).await?;
         }
         Ok(())
@@ -177,7 +221,8 @@ impl Session {
         if !self.in_block() {
             return Err(outside("SAVEPOINT"));
         }
-        self.on_participants(&format!("SAVEPOINT {}", quoted(name))).await?;
+        self.on_participants(&format!("SAVEPOINT {}", quoted(name)))
+            .await?;
         if let Some(transaction) = &mut self.transaction {
             transaction.script.push(Step::Savepoint(name.to_owned()));
         }
@@ -190,7 +235,8 @@ impl Session {
             return Err(outside("RELEASE SAVEPOINT"));
         }
         let position = self.live_savepoint(name)?;
-        self.on_participants(&format!("RELEASE SAVEPOINT {}", quoted(name))).await?;
+        self.on_participants(&format!("RELEASE SAVEPOINT {}", quoted(name)))
+            .await?;
         if let Some(transaction) = &mut self.transaction {
             transaction.release(position);
         }
@@ -206,7 +252,8 @@ impl Session {
             return Err(Failure::TransactionLost.into());
         }
         let position = self.live_savepoint(name)?;
-        self.on_participants(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name))).await?;
+        self.on_participants(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name)))
+            .await?;
         if let Some(transaction) = &mut self.transaction {
             transaction.script.truncate(position + 1);
             transaction.failed = false;
@@ -246,7 +293,9 @@ fn chain_of(chain: bool) -> Chain {
 }
 
 fn starts_with_start(text: &str) -> bool {
-    text.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("start"))
+    text.trim_start()
+        .get(..5)
+        .is_some_and(|word| word.eq_ignore_ascii_case("start"))
 }
 
 fn outside(what: &str) -> Halt {

@@ -82,7 +82,9 @@ impl Session {
             }
             return Ok(());
         }
-        let Some(mut copy) = self.copy.take() else { return Ok(()) };
+        let Some(mut copy) = self.copy.take() else {
+            return Ok(());
+        };
         let body = Self::body(message);
         let result = match tag {
             b'd' => self.take_rows(&mut copy, body).await,
@@ -96,7 +98,10 @@ impl Session {
                 Err(halt) => Err(halt),
             },
             _ => {
-                let why = Body::new(body).cstr().map(String::from_utf8_lossy).unwrap_or_default();
+                let why = Body::new(body)
+                    .cstr()
+                    .map(String::from_utf8_lossy)
+                    .unwrap_or_default();
                 Err(Refusal::new("57014", format!("COPY from stdin failed: {why}")).into())
             }
         };
@@ -147,7 +152,10 @@ impl Session {
             let group = match key {
                 rows::Key::Value(value) => {
                     self.readable_value(Some(&value))?;
-                    let source = KeySource::Text { type_oid: 0, text: &value };
+                    let source = KeySource::Text {
+                        type_oid: 0,
+                        text: &value,
+                    };
                     let slot = match copy.key.slot(KeyUse::Assignment, source) {
                         Ok(slot) => slot,
                         Err(KeyError::AskPostgres | KeyError::Unroutable) => {
@@ -173,14 +181,20 @@ impl Session {
 
     async fn ask_copy_slot(&mut self, copy: &CopyState, value: &[u8]) -> Result<HashSlot, Halt> {
         let started = copy.place;
-        let parameter = Parameter { value: Some(value), format: Format::Text, type_oid: None };
+        let parameter = Parameter {
+            value: Some(value),
+            format: Format::Text,
+            type_oid: None,
+        };
         let sql = copy.key.slot_query(KeyUse::Assignment);
         // The backend of a running COPY takes nothing but rows: another one is asked.
         let other = (0..self.slots.len()).find(|place| Some(*place) != started);
         let Some(other) = other.filter(|_| self.transaction.is_none()) else {
-            return Err(Refusal::unsupported("a key that only PostgreSQL can read, in COPY")
-                .hint("Write the key in its plain ISO form.")
-                .into());
+            return Err(
+                Refusal::unsupported("a key that only PostgreSQL can read, in COPY")
+                    .hint("Write the key in its plain ISO form.")
+                    .into(),
+            );
         };
         let home = std::mem::replace(&mut self.home, other);
         self.current = None;
@@ -202,14 +216,16 @@ impl Session {
             conn.query(&copy.copying.text, Audience::Session, Stake::Nothing);
         }
         let starting = |session: &Self| {
-            session.slots[place]
-                .as_ref()
-                .is_some_and(|c| !c.expect.is_empty() && c.captured.tag.is_none() && c.captured.error.is_none())
+            session.slots[place].as_ref().is_some_and(|c| {
+                !c.expect.is_empty() && c.captured.tag.is_none() && c.captured.error.is_none()
+            })
         };
         while starting(self) {
             self.answers(place).await?;
         }
-        let started = self.slots[place].as_ref().is_some_and(|conn| conn.captured.tag.is_some());
+        let started = self.slots[place]
+            .as_ref()
+            .is_some_and(|conn| conn.captured.tag.is_some());
         if !started {
             self.drain(place).await?;
             self.take_captured(place, group, Stake::Nothing)?;
@@ -236,7 +252,10 @@ impl Session {
         }
         copy.waiting.advance(copy.checked);
         copy.checked = 0;
-        while self.slots[place].as_ref().is_some_and(|conn| conn.output.len() > super::io::HIGH_WATER) {
+        while self.slots[place]
+            .as_ref()
+            .is_some_and(|conn| conn.output.len() > super::io::HIGH_WATER)
+        {
             self.written(place).await?;
         }
         Ok(())

@@ -18,9 +18,11 @@ impl Session {
     /// all groups have done it.
     pub(super) async fn ddl(&mut self, statements: &[(&str, &Ddl)]) -> Result<(), Halt> {
         if self.transaction.is_some() {
-            return Err(Refusal::unsupported("DDL in a transaction block is not supported yet")
-                .hint("Run the statement alone, outside of BEGIN and COMMIT.")
-                .into());
+            return Err(
+                Refusal::unsupported("DDL in a transaction block is not supported yet")
+                    .hint("Run the statement alone, outside of BEGIN and COMMIT.")
+                    .into(),
+            );
         }
         if let [(text, ddl)] = statements
             && ddl.outside_transaction
@@ -71,8 +73,14 @@ impl Session {
     pub(super) async fn each_group(&mut self, each: EachGroup, text: &str) -> Result<(), Halt> {
         if self.transaction.is_some() {
             let words = "maintenance of all groups in a transaction block is not supported";
-            let state = if each.outside_transaction { "25001" } else { "0A000" };
-            return Err(Refusal::new(state, words).hint("Run it outside of BEGIN and COMMIT.").into());
+            let state = if each.outside_transaction {
+                "25001"
+            } else {
+                "0A000"
+            };
+            return Err(Refusal::new(state, words)
+                .hint("Run it outside of BEGIN and COMMIT.")
+                .into());
         }
         self.plainly(text).await
     }
@@ -83,7 +91,11 @@ impl Session {
         for place in 0..self.slots.len() {
             let result = match self.enter_bare(place).await {
                 Ok(()) => {
-                    let audience = if place == 0 { Audience::Session } else { Audience::Quiet };
+                    let audience = if place == 0 {
+                        Audience::Session
+                    } else {
+                        Audience::Quiet
+                    };
                     self.exec(place, text, audience, Stake::Commit).await
                 }
                 Err(halt) => Err(halt),
@@ -136,9 +148,18 @@ impl Session {
 
     async fn begin_on(&mut self, place: usize, statements: &[String]) -> Result<Vec<String>, Halt> {
         self.enter_bare(place).await?;
-        let audience = if place == 0 { Audience::Session } else { Audience::Quiet };
-        self.exec(place, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", Audience::Quiet, Stake::Nothing)
-            .await?;
+        let audience = if place == 0 {
+            Audience::Session
+        } else {
+            Audience::Quiet
+        };
+        self.exec(
+            place,
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Audience::Quiet,
+            Stake::Nothing,
+        )
+        .await?;
         let mut tags = Vec::with_capacity(statements.len());
         for statement in statements {
             let captured = self.exec(place, statement, audience, Stake::Nothing).await?;
@@ -154,7 +175,9 @@ impl Session {
             if self.slots[place].as_ref().is_some_and(open) {
                 self.current = Some(place);
                 self.aim();
-                let undone = self.exec(place, "ROLLBACK", Audience::Quiet, Stake::Nothing).await;
+                let undone = self
+                    .exec(place, "ROLLBACK", Audience::Quiet, Stake::Nothing)
+                    .await;
                 if let Err(Halt::End(ended)) = undone {
                     return Err(ended.into());
                 }
@@ -166,7 +189,12 @@ impl Session {
     /// A failure on the group at `failed`; it is done on those before `done`.
     fn partly(&self, done: usize, failed: usize, error: Failure) -> Failure {
         let groups = self.shared.groups.groups();
-        if done == 0 && !matches!(error, Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }) {
+        if done == 0
+            && !matches!(
+                error,
+                Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }
+            )
+        {
             return error;
         }
         Failure::Partly(Box::new(Partly {
@@ -185,7 +213,10 @@ impl Session {
         let versions = self.database.versions();
         let own = refreshed.iter().all(|(_, result)| result.is_ok());
         let database = self.database_name();
-        let others = self.shared.peers.have_seen(&database, &versions, committed + LEASE);
+        let others = self
+            .shared
+            .peers
+            .have_seen(&database, &versions, committed + LEASE);
         wait_until_seen(committed, [async { others.await && own }]).await;
     }
 }

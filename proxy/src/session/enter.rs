@@ -47,7 +47,11 @@ impl Session {
             self.entered.session.aim(target);
         }
         let latest = self.settings.latest();
-        if self.slots[place].as_ref().is_some_and(|conn| conn.settings_seen != latest) && !self.engaged(place) {
+        if self.slots[place]
+            .as_ref()
+            .is_some_and(|conn| conn.settings_seen != latest)
+            && !self.engaged(place)
+        {
             self.replay_settings(place).await?;
         }
         Ok(())
@@ -70,7 +74,9 @@ impl Session {
         }
         let patience = self.shared.limits.leader_wait;
         let home = self.home;
-        let Err(first) = self.open(home, patience).await else { return Ok(home) };
+        let Err(first) = self.open(home, patience).await else {
+            return Ok(home);
+        };
         if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
             return Err(first);
         }
@@ -86,7 +92,9 @@ impl Session {
     /// Lets go of an idle backend whose connection has ended in the meantime.
     async fn look_after(&mut self, place: usize) -> Result<(), Ended> {
         let idle = !self.engaged(place);
-        if let Some(conn) = self.slots[place].as_mut().filter(|conn| idle && conn.expect.is_empty())
+        if let Some(conn) = self.slots[place]
+            .as_mut()
+            .filter(|conn| idle && conn.expect.is_empty())
             && !io::still_there(conn).await
         {
             self.broke(place, "it was closed while idle")?;
@@ -106,7 +114,9 @@ impl Session {
         let (conn, parameters) =
             Conn::open(&*self.shared.groups, group, &self.startup, patience, max).await?;
         if self.told.parameters.is_empty() {
-            let owned = parameters.iter().map(|(name, value)| (name.to_vec(), value.to_vec()));
+            let owned = parameters
+                .iter()
+                .map(|(name, value)| (name.to_vec(), value.to_vec()));
             self.told.parameters.extend(owned);
         }
         self.slots[place] = Some(conn);
@@ -136,7 +146,10 @@ impl Session {
             }
             return Ok(());
         };
-        if let Some(writer) = transaction.other_writer(place).filter(|_| access == Access::Write) {
+        if let Some(writer) = transaction
+            .other_writer(place)
+            .filter(|_| access == Access::Write)
+        {
             return Err(second_writer(self.group(writer), self.group(place)).into());
         }
         let Some(other) = transaction.other_touched(place) else {
@@ -168,15 +181,23 @@ impl Session {
 
     /// Lets the backend join the transaction, if there is one and it has not.
     pub(super) fn join(&mut self, place: usize) {
-        let Some(conn) = &mut self.slots[place] else { return };
-        let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else { return };
+        let Some(conn) = &mut self.slots[place] else {
+            return;
+        };
+        let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else {
+            return;
+        };
         // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
         // cannot run outside of its transaction.
         conn.own(&transaction.begin, None, Audience::Silent);
         for step in &transaction.script {
             conn.own(&step.sql(), None, Audience::Silent);
         }
-        transaction.participants.push(Participant { place, touched: false, wrote: false });
+        transaction.participants.push(Participant {
+            place,
+            touched: false,
+            wrote: false,
+        });
     }
 
     /// Lets the backend join and notes what the client's next statement does there.
@@ -185,7 +206,9 @@ impl Session {
         if let Some(transaction) = &mut self.transaction {
             transaction.use_at(place, access);
         }
-        let Some(conn) = &mut self.slots[place] else { return };
+        let Some(conn) = &mut self.slots[place] else {
+            return;
+        };
         if style == Style::Extended && !conn.unsynced {
             conn.unsynced = true;
             if !self.pipeline.touched.contains(&place) {
@@ -213,7 +236,10 @@ impl Session {
         {
             encode::empty(&mut conn.output, b'H');
         }
-        while self.slots[place].as_ref().is_some_and(|conn| !conn.expect.is_empty()) {
+        while self.slots[place]
+            .as_ref()
+            .is_some_and(|conn| !conn.expect.is_empty())
+        {
             if self.told.copy_in {
                 // The client's CopyData come next; until then the answer cannot end.
                 return Ok(());
@@ -245,7 +271,9 @@ impl Session {
 
     /// Something has arrived from a backend.
     pub(super) fn relayed(&mut self, place: usize) -> Result<(), Ended> {
-        let Some(conn) = &mut self.slots[place] else { return Ok(()) };
+        let Some(conn) = &mut self.slots[place] else {
+            return Ok(());
+        };
         let max = self.shared.limits.max_message;
         if let Err(error) = relay::relay(conn, &mut self.client.output, &mut self.told, max) {
             tracing::warn!(group = %conn.group, %error, "a backend broke the protocol");
@@ -259,7 +287,9 @@ impl Session {
                 self.drop_held();
             }
         }
-        let Some(conn) = &mut self.slots[place] else { return Ok(()) };
+        let Some(conn) = &mut self.slots[place] else {
+            return Ok(());
+        };
         // Only what has just been said counts: a transaction may have been begun here since.
         let clients = std::mem::take(&mut conn.status_is_clients);
         if clients && conn.expect.is_empty() && !conn.unsynced {
@@ -284,7 +314,9 @@ impl Session {
 
     /// The connection to a backend has ended.
     pub(super) fn broke(&mut self, place: usize, why: &str) -> Result<(), Ended> {
-        let Some(conn) = self.slots[place].take() else { return Ok(()) };
+        let Some(conn) = self.slots[place].take() else {
+            return Ok(());
+        };
         tracing::debug!(group = %conn.group, why, owed = conn.expect.len(), "a backend is gone");
         if conn.passing.0 > 0 && conn.passing.1 {
             // The client holds a part of a message: nothing that follows could be told from its rest.

@@ -86,14 +86,21 @@ impl Session {
 
     /// Sends a Parse that was held back to any group.
     async fn release_held(&mut self) -> Result<(), Halt> {
-        let Some(statement) = self.statements.held.take() else { return Ok(()) };
+        let Some(statement) = self.statements.held.take() else {
+            return Ok(());
+        };
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         self.join(place);
         self.mark_pipeline(place);
         if let Some(conn) = &mut self.slots[place] {
             conn.close_stale();
-            conn.parse(&statement.name, statement.number, &statement.message, Audience::Client);
+            conn.parse(
+                &statement.name,
+                statement.number,
+                &statement.message,
+                Audience::Client,
+            );
         }
         Ok(())
     }
@@ -107,15 +114,31 @@ impl Session {
 
     /// Sends a statement to the backend at `place`, if it does not hold it.
     fn supply(&mut self, place: usize, statement: &Arc<Statement>) {
-        let held = self.statements.held.take_if(|held| held.number == statement.number).is_some();
-        let Some(conn) = &mut self.slots[place] else { return };
+        let held = self
+            .statements
+            .held
+            .take_if(|held| held.number == statement.number)
+            .is_some();
+        let Some(conn) = &mut self.slots[place] else {
+            return;
+        };
         if !conn.stale.is_empty() {
             conn.close_stale();
         }
         if held {
-            conn.parse(&statement.name, statement.number, &statement.message, Audience::Client);
+            conn.parse(
+                &statement.name,
+                statement.number,
+                &statement.message,
+                Audience::Client,
+            );
         } else if !conn.holds(&statement.name, statement.number) {
-            conn.parse(&statement.name, statement.number, &statement.message, Audience::Silent);
+            conn.parse(
+                &statement.name,
+                statement.number,
+                &statement.message,
+                Audience::Silent,
+            );
         }
     }
 
@@ -131,7 +154,12 @@ impl Session {
     async fn bind(&mut self, message: &[u8]) -> Result<(), Halt> {
         let bind = Bind::read(Self::body(message))?;
         let (statement, planned) = self.statement(bind.statement).await?;
-        if self.statements.held.as_ref().is_some_and(|held| held.number != statement.number) {
+        if self
+            .statements
+            .held
+            .as_ref()
+            .is_some_and(|held| held.number != statement.number)
+        {
             self.release_held().await?;
         }
         let plan = planned.only()?;
@@ -175,15 +203,21 @@ impl Session {
                     conn.output.extend_from_slice(message);
                     conn.owes(Kind::Bind, Audience::Client, Stake::Nothing);
                 }
-                self.statements.put_portal(bind.portal, Portal::At { place, access });
+                self.statements
+                    .put_portal(bind.portal, Portal::At { place, access });
             }
             Placed::Many(places) => {
                 self.release_held().await?;
                 self.settle().await?;
                 encode::empty(self.out(), b'2');
                 let bind_message = Bytes::copy_from_slice(message);
-                let portal =
-                    Portal::Many { places, bind: bind_message, statement, planned, bound: Vec::new() };
+                let portal = Portal::Many {
+                    places,
+                    bind: bind_message,
+                    statement,
+                    planned,
+                    bound: Vec::new(),
+                };
                 self.statements.put_portal(bind.portal, portal);
             }
         }
@@ -202,7 +236,8 @@ impl Session {
             return Err(Refusal::new("08P01", words).into());
         }
         encode::empty(self.out(), b'2');
-        self.statements.put_portal(bind.portal, Portal::Own { statement, planned });
+        self.statements
+            .put_portal(bind.portal, Portal::Own { statement, planned });
         Ok(())
     }
 
@@ -232,7 +267,12 @@ impl Session {
                     describe_own(plan, self.out());
                     return Ok(());
                 }
-                if self.statements.held.as_ref().is_some_and(|held| held.number != statement.number) {
+                if self
+                    .statements
+                    .held
+                    .as_ref()
+                    .is_some_and(|held| held.number != statement.number)
+                {
                     self.release_held().await?;
                 }
                 let place = self.any_place().await?;
@@ -282,7 +322,13 @@ impl Session {
 
     /// Binds a portal of several groups on one of them.
     fn bind_one(&mut self, place: usize, name: &[u8]) {
-        let Some(Portal::Many { bind, statement, bound, .. }) = self.statements.portal_mut(name) else {
+        let Some(Portal::Many {
+            bind,
+            statement,
+            bound,
+            ..
+        }) = self.statements.portal_mut(name)
+        else {
             return;
         };
         if bound.contains(&place) {
@@ -290,10 +336,17 @@ impl Session {
         }
         bound.push(place);
         let (bind, statement) = (bind.clone(), Arc::clone(statement));
-        let Some(conn) = &mut self.slots[place] else { return };
+        let Some(conn) = &mut self.slots[place] else {
+            return;
+        };
         conn.close_stale();
         if !conn.holds(&statement.name, statement.number) {
-            conn.parse(&statement.name, statement.number, &statement.message, Audience::Silent);
+            conn.parse(
+                &statement.name,
+                statement.number,
+                &statement.message,
+                Audience::Silent,
+            );
         }
         conn.output.extend_from_slice(&bind);
         conn.owes(Kind::Bind, Audience::Silent, Stake::Nothing);
@@ -324,7 +377,11 @@ impl Session {
                 }
                 for (index, place) in places.iter().enumerate() {
                     if let Some(conn) = &mut self.slots[*place] {
-                        let audience = if index == 0 { Audience::MergeFirst } else { Audience::MergeNext };
+                        let audience = if index == 0 {
+                            Audience::MergeFirst
+                        } else {
+                            Audience::MergeNext
+                        };
                         conn.captured = Captured::default();
                         conn.output.extend_from_slice(message);
                         conn.owes(Kind::Execute, audience, Stake::Nothing);
@@ -357,8 +414,10 @@ impl Session {
     ) -> Result<(), Halt> {
         let plan = plan.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
         if let Plan::CopyIn(copy) = plan {
-            let copying =
-                super::statements::Copying { text: statement.text.clone(), plan: copy.clone() };
+            let copying = super::statements::Copying {
+                text: statement.text.clone(),
+                plan: copy.clone(),
+            };
             return self.begin_copy(copying, planned, false);
         }
         self.command(plan, &statement.text, planned, Rows::Alone).await
@@ -479,14 +538,19 @@ impl Session {
             let group = self.group(place);
             self.current = Some(place);
             self.aim();
-            let Some(conn) = &mut self.slots[place] else { continue };
+            let Some(conn) = &mut self.slots[place] else {
+                continue;
+            };
             conn.captured = Captured::default();
             if failed && implicit && !conn.errored {
                 // What this group did in the pipeline must not be kept.
                 roll_back_pipeline(conn);
             }
-            let stake =
-                if Some(place) == writer && !failed { Stake::Commit } else { Stake::Nothing };
+            let stake = if Some(place) == writer && !failed {
+                Stake::Commit
+            } else {
+                Stake::Nothing
+            };
             conn.sync(Audience::Session, stake);
             self.drain(place).await?;
             if let Err(halt) = self.take_captured(place, group, stake)
@@ -519,7 +583,9 @@ fn relayed(plan: &Result<Plan, Refusal>) -> Option<Option<&Query>> {
 /// NoData, or the row that a statement of our own answers.
 fn describe_own(plan: &Result<Plan, Refusal>, out: &mut bytes::BytesMut) {
     match plan {
-        Ok(Plan::Session(SessionCommand::Set { answers_row: true, .. })) => {
+        Ok(Plan::Session(SessionCommand::Set {
+            answers_row: true, ..
+        })) => {
             encode::one_column(out, "set_config", 25, -1);
         }
         Ok(Plan::Distribute(_)) => encode::one_column(out, "create_distributed_table", 2278, 4),

@@ -65,7 +65,7 @@ pub(crate) struct Session {
     /// Where statements run that may run anywhere.
     home: usize,
     /// What its backends' start-up messages say.
-    startup: Vec<(Vec<u8>, Vec<u8>)>,
+    startup: conn::Parameters,
     told: Told,
     transaction: Option<Transaction>,
     pipeline: Pipeline,
@@ -141,7 +141,10 @@ impl Session {
             && (conn.output.len() > io::HIGH_WATER || conn.expect.len() > RUN_AHEAD)
         {
             // A pipeline without its Sync is answered when PostgreSQL is asked to.
-            if let Some(conn) = self.slots[place].as_mut().filter(|c| c.unsynced && c.output.is_empty()) {
+            if let Some(conn) = self.slots[place]
+                .as_mut()
+                .filter(|c| c.unsynced && c.output.is_empty())
+            {
                 encode::empty(&mut conn.output, b'H');
             }
             self.written(place).await?;
@@ -157,8 +160,9 @@ impl Session {
             b'd' | b'c' | b'f' => Box::pin(self.copy_data(tag, message)).await,
             b'X' => Err(Ended::ByClient),
             b'F' => {
-                let refusal = crate::analysis::Refusal::unsupported("function calls by protocol are not supported")
-                    .hint("Use SELECT function(...).");
+                let refusal =
+                    crate::analysis::Refusal::unsupported("function calls by protocol are not supported")
+                        .hint("Use SELECT function(...).");
                 self.fail(refusal.into()).await?;
                 self.ready();
                 Ok(())
@@ -233,7 +237,8 @@ impl Session {
             failure.encode(Severity::Fatal, &mut self.client.output);
         }
         let goodbye = async {
-            while !self.client.output.is_empty() || self.slots.iter().flatten().any(|c| !c.output.is_empty()) {
+            while !self.client.output.is_empty() || self.slots.iter().flatten().any(|c| !c.output.is_empty())
+            {
                 match io::turn(&mut self.client, &mut self.slots, None, Wait::Written).await {
                     Event::Broken(place, _) => self.slots[place] = None,
                     Event::ClientGone => self.client.output.clear(),

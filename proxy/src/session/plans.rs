@@ -57,7 +57,9 @@ impl Planned {
     }
 
     fn has_unknown(&self) -> bool {
-        self.statements.iter().any(|s| matches!(s.plan, Ok(Plan::Judge(_))))
+        self.statements
+            .iter()
+            .any(|s| matches!(s.plan, Ok(Plan::Judge(_))))
     }
 }
 
@@ -71,17 +73,26 @@ pub(crate) struct PlanCache {
 impl PlanCache {
     pub(crate) fn new(texts: usize) -> Self {
         let size = NonZeroUsize::new(texts).unwrap_or(NonZeroUsize::MIN);
-        PlanCache { hasher: RandomState::new(), plans: Mutex::new(LruCache::new(size)) }
+        PlanCache {
+            hasher: RandomState::new(),
+            plans: Mutex::new(LruCache::new(size)),
+        }
     }
 
     fn get(&self, database: &str, text: &str) -> Option<Arc<Planned>> {
-        let found = self.plans.lock().get(&self.hasher.hash_one((database, text))).cloned();
+        let found = self
+            .plans
+            .lock()
+            .get(&self.hasher.hash_one((database, text)))
+            .cloned();
         found.filter(|planned| planned.text == text && planned.database == database)
     }
 
     fn put(&self, planned: &Arc<Planned>) {
         if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() {
-            let hash = self.hasher.hash_one((planned.database.as_str(), planned.text.as_str()));
+            let hash = self
+                .hasher
+                .hash_one((planned.database.as_str(), planned.text.as_str()));
             self.plans.lock().put(hash, Arc::clone(planned));
         }
     }
@@ -162,12 +173,14 @@ impl Session {
         }
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
-        let sql = format!(
-            "SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(false), '{BETWEEN}')"
-        );
+        let sql =
+            format!("SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(false), '{BETWEEN}')");
         let value = self.ask(place, &sql, None).await?;
         let joined = value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-        let names = joined.split(BETWEEN).filter(|name| !name.is_empty()).map(str::to_owned);
+        let names = joined
+            .split(BETWEEN)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned);
         let path: Arc<[String]> = names.collect();
         self.search_path = Some(Arc::clone(&path));
         Ok(path)
@@ -183,14 +196,18 @@ impl Session {
 
     /// Refuses what a client's encoding makes other bytes of than the server has.
     pub(super) fn readable_value(&self, value: Option<&[u8]>) -> Result<(), Failure> {
-        let Some(encoding) = self.told.parameters.get(&b"client_encoding"[..]) else { return Ok(()) };
+        let Some(encoding) = self.told.parameters.get(&b"client_encoding"[..]) else {
+            return Ok(());
+        };
         if matches!(&encoding[..], b"UTF8" | b"SQL_ASCII") || value.is_none_or(<[u8]>::is_ascii) {
             return Ok(());
         }
         let encoding = String::from_utf8_lossy(encoding);
-        Err(Refusal::unsupported(format!("text that is not ASCII in client encoding {encoding}"))
-            .hint("SET client_encoding = 'UTF8'.")
-            .into())
+        Err(
+            Refusal::unsupported(format!("text that is not ASCII in client encoding {encoding}"))
+                .hint("SET client_encoding = 'UTF8'.")
+                .into(),
+        )
     }
 }
 
@@ -208,10 +225,16 @@ fn analyse(
             .into_iter()
             .map(|range| {
                 let text = &text[range];
-                PlannedStatement { plan: analysis::analyse(text, &facts, &catalogue), text: text.to_owned() }
+                PlannedStatement {
+                    plan: analysis::analyse(text, &facts, &catalogue),
+                    text: text.to_owned(),
+                }
             })
             .collect(),
-        Err(refusal) => vec![PlannedStatement { plan: Err(refusal), text: text.to_owned() }],
+        Err(refusal) => vec![PlannedStatement {
+            plan: Err(refusal),
+            text: text.to_owned(),
+        }],
     };
     Planned {
         text: text.to_owned(),

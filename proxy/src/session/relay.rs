@@ -38,7 +38,12 @@ enum Verdict {
 ///
 /// # Errors
 /// When it is not what a PostgreSQL would send here: the connection cannot be used any more.
-pub(crate) fn relay(conn: &mut Conn, out: &mut BytesMut, told: &mut Told, max: usize) -> Result<(), Malformed> {
+pub(crate) fn relay(
+    conn: &mut Conn,
+    out: &mut BytesMut,
+    told: &mut Told,
+    max: usize,
+) -> Result<(), Malformed> {
     let mut input = std::mem::take(&mut conn.input);
     let result = relay_all(conn, &mut input, out, told, max);
     conn.input = input;
@@ -67,7 +72,8 @@ fn relay_all(
     {
         let here = input.len() - at;
         let whole = here >= found.len;
-        if !whole && !(matches!(found.tag, b'D' | b'd') && conn.streams()) {
+        let streams = matches!(found.tag, b'D' | b'd') && conn.streams();
+        if !whole && !streams {
             break;
         }
         let end = at + found.len.min(here);
@@ -101,9 +107,9 @@ fn relay_all(
 impl Conn {
     /// Whether a row may pass before all of it has arrived.
     fn streams(&self) -> bool {
-        self.expect.front().is_some_and(|e| {
-            !matches!(e.audience, Audience::Session | Audience::Quiet | Audience::Silent)
-        })
+        self.expect
+            .front()
+            .is_some_and(|e| !matches!(e.audience, Audience::Session | Audience::Quiet | Audience::Silent))
     }
 
     fn judge(&mut self, tag: u8, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
@@ -140,9 +146,9 @@ impl Conn {
 
     fn row(&mut self, head: Option<Expect>, message: &[u8]) -> Verdict {
         match head.map(|e| e.audience) {
-            Some(
-                Audience::Client | Audience::Statement | Audience::MergeFirst | Audience::MergeNext,
-            ) => Verdict::Pass,
+            Some(Audience::Client | Audience::Statement | Audience::MergeFirst | Audience::MergeNext) => {
+                Verdict::Pass
+            }
             Some(Audience::Session | Audience::Quiet) => {
                 self.captured.value = first_value(message);
                 Verdict::Drop
@@ -183,7 +189,9 @@ impl Conn {
             Audience::Client | Audience::Statement => Ok(Verdict::Pass),
             Audience::Silent => Ok(Verdict::Drop),
             _ if unknown => {
-                self.captured.error.get_or_insert(Failure::CommitUnconfirmed { group: self.group });
+                self.captured
+                    .error
+                    .get_or_insert(Failure::CommitUnconfirmed { group: self.group });
                 Ok(Verdict::Drop)
             }
             _ => {
@@ -200,7 +208,12 @@ impl Conn {
     }
 
     fn ready(&mut self, head: Option<Expect>, message: &[u8]) -> Result<Verdict, Malformed> {
-        let Some(Expect { kind: Kind::Sync | Kind::Query, audience, .. }) = head else {
+        let Some(Expect {
+            kind: Kind::Sync | Kind::Query,
+            audience,
+            ..
+        }) = head
+        else {
             return Err(Malformed("a backend is ready although more answers were due"));
         };
         self.expect.pop_front();
@@ -218,19 +231,16 @@ impl Conn {
             }
             _ => {
                 if unknown {
-                    self.captured.error.get_or_insert(Failure::CommitUnconfirmed { group: self.group });
+                    self.captured
+                        .error
+                        .get_or_insert(Failure::CommitUnconfirmed { group: self.group });
                 }
                 Ok(Verdict::Drop)
             }
         }
     }
 
-    fn error(
-        &mut self,
-        head: Option<Expect>,
-        message: &[u8],
-        told: &mut Told,
-    ) -> Result<Verdict, Malformed> {
+    fn error(&mut self, head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
         let fields = Fields::read(&message[HEADER..]);
         if fields.ends_the_backend() {
             self.last_words = Some(fields);
@@ -294,7 +304,10 @@ impl Conn {
 }
 
 fn described(head: Option<Expect>) -> Verdict {
-    pass_to(head, &[Audience::Client, Audience::Statement, Audience::MergeFirst])
+    pass_to(
+        head,
+        &[Audience::Client, Audience::Statement, Audience::MergeFirst],
+    )
 }
 
 fn pass_to(head: Option<Expect>, audiences: &[Audience]) -> Verdict {
@@ -337,15 +350,27 @@ pub(crate) fn answer_for(
     status: TransactionStatus,
     out: &mut BytesMut,
 ) -> Unanswered {
-    let mut unanswered = Unanswered { skip: false, ended: 0 };
+    let mut unanswered = Unanswered {
+        skip: false,
+        ended: 0,
+    };
     let mut told = conn.errored;
     let (mut open, mut stake) = (conn.unsynced && conn.expect.is_empty(), Stake::Nothing);
     let failure = |stake| match stake {
-        Stake::Nothing => Failure::Broken { group: conn.group, why: why.to_owned() },
-        Stake::Commit => Failure::CommitBroken { group: conn.group, why: why.to_owned() },
+        Stake::Nothing => Failure::Broken {
+            group: conn.group,
+            why: why.to_owned(),
+        },
+        Stake::Commit => Failure::CommitBroken {
+            group: conn.group,
+            why: why.to_owned(),
+        },
     };
     for due in &conn.expect {
-        if !matches!(due.audience, Audience::Client | Audience::Statement | Audience::Silent) {
+        if !matches!(
+            due.audience,
+            Audience::Client | Audience::Statement | Audience::Silent
+        ) {
             continue;
         }
         open = true;

@@ -36,11 +36,22 @@ pub(super) fn next<'a>(data: &'a [u8], layout: &CopyLayout, field: usize, end: E
     if data.is_empty() {
         return None;
     }
-    let (line, len) = if layout.csv { csv_line(data, layout, end)? } else { text_line(data, end)? };
+    let (line, len) = if layout.csv {
+        csv_line(data, layout, end)?
+    } else {
+        text_line(data, end)?
+    };
     if line == b"\\." {
-        return Some(Row { len, key: Key::Missing });
+        return Some(Row {
+            len,
+            key: Key::Missing,
+        });
     }
-    let key = if layout.csv { csv_field(line, layout, field) } else { text_field(line, layout, field) };
+    let key = if layout.csv {
+        csv_field(line, layout, field)
+    } else {
+        text_field(line, layout, field)
+    };
     Some(Row { len, key })
 }
 
@@ -69,7 +80,14 @@ fn csv_line<'a>(data: &'a [u8], layout: &CopyLayout, end: End) -> Option<(&'a [u
     while let Some(byte) = data.get(at) {
         if quoted && *byte == layout.escape && layout.escape != layout.quote {
             // Outside of quotes an escape is an ordinary byte.
-            at += if data.get(at + 1).is_some_and(|b| *b == layout.quote || *b == layout.escape) { 2 } else { 1 };
+            at += if data
+                .get(at + 1)
+                .is_some_and(|b| *b == layout.quote || *b == layout.escape)
+            {
+                2
+            } else {
+                1
+            };
             continue;
         }
         if *byte == layout.quote {
@@ -106,7 +124,11 @@ fn text_field<'a>(line: &'a [u8], layout: &CopyLayout, field: usize) -> Key<'a> 
     if raw == layout.null.as_bytes() {
         return Key::Null;
     }
-    if raw.contains(&b'\\') { Key::Value(Cow::Owned(unescaped(raw))) } else { Key::Value(Cow::Borrowed(raw)) }
+    if raw.contains(&b'\\') {
+        Key::Value(Cow::Owned(unescaped(raw)))
+    } else {
+        Key::Value(Cow::Borrowed(raw))
+    }
 }
 
 /// The text format's backslash sequences (`CopyReadAttributesText`).
@@ -132,7 +154,9 @@ fn unescaped(raw: &[u8]) -> Vec<u8> {
             b'0'..=b'7' => {
                 let mut number = u32::from(escaped - b'0');
                 for _ in 0..2 {
-                    let Some(digit) = bytes.next_if(|b| (b'0'..=b'7').contains(b)) else { break };
+                    let Some(digit) = bytes.next_if(|b| (b'0'..=b'7').contains(b)) else {
+                        break;
+                    };
                     number = number * 8 + u32::from(digit - b'0');
                 }
                 u8::try_from(number & 0xff).unwrap_or(0)
@@ -141,7 +165,9 @@ fn unescaped(raw: &[u8]) -> Vec<u8> {
                 let hex = |b: u8| char::from(b).to_digit(16);
                 let mut number = None;
                 for _ in 0..2 {
-                    let Some(digit) = bytes.peek().copied().and_then(hex) else { break };
+                    let Some(digit) = bytes.peek().copied().and_then(hex) else {
+                        break;
+                    };
                     bytes.next();
                     number = Some(number.unwrap_or(0) * 16 + digit);
                 }
@@ -161,7 +187,8 @@ fn csv_field<'a>(line: &'a [u8], layout: &CopyLayout, field: usize) -> Key<'a> {
         let next = line.get(at + 1).copied();
         at += 1;
         if quoted {
-            let escapes = byte == layout.escape && next.is_some_and(|b| b == layout.quote || b == layout.escape);
+            let escapes =
+                byte == layout.escape && next.is_some_and(|b| b == layout.quote || b == layout.escape);
             if escapes {
                 value.push(next.unwrap_or(byte));
                 at += 1;
@@ -187,7 +214,11 @@ fn csv_field<'a>(line: &'a [u8], layout: &CopyLayout, field: usize) -> Key<'a> {
     if number != field {
         return Key::Missing;
     }
-    if !was_quoted && value == layout.null.as_bytes() { Key::Null } else { Key::Value(Cow::Owned(value)) }
+    if !was_quoted && value == layout.null.as_bytes() {
+        Key::Null
+    } else {
+        Key::Value(Cow::Owned(value))
+    }
 }
 
 #[cfg(test)]
@@ -196,11 +227,23 @@ mod tests {
 
     fn text() -> CopyLayout {
         let null = "\\N".to_owned();
-        CopyLayout { csv: false, delimiter: b'\t', null, header: false, quote: b'"', escape: b'"' }
+        CopyLayout {
+            csv: false,
+            delimiter: b'\t',
+            null,
+            header: false,
+            quote: b'"',
+            escape: b'"',
+        }
     }
 
     fn csv() -> CopyLayout {
-        CopyLayout { csv: true, delimiter: b',', null: String::new(), ..text() }
+        CopyLayout {
+            csv: true,
+            delimiter: b',',
+            null: String::new(),
+            ..text()
+        }
     }
 
     fn value(bytes: &[u8]) -> Key<'_> {
@@ -217,8 +260,16 @@ mod tests {
         assert_eq!(row(3).key, Key::Missing);
         assert_eq!(row(0).len, data.len() - 4);
         assert_eq!(next(b"rest", &text(), 0, End::MoreComes), None);
-        assert_eq!(next(b"rest", &text(), 0, End::Here).expect("last").key, value(b"rest"));
-        assert_eq!(next(b"\\x41\\102\\q\n", &text(), 0, End::Here).expect("whole").key, value(b"ABq"));
+        assert_eq!(
+            next(b"rest", &text(), 0, End::Here).expect("last").key,
+            value(b"rest")
+        );
+        assert_eq!(
+            next(b"\\x41\\102\\q\n", &text(), 0, End::Here)
+                .expect("whole")
+                .key,
+            value(b"ABq")
+        );
     }
 
     #[test]

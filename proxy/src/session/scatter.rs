@@ -24,7 +24,11 @@ impl Session {
         }
         for (index, place) in places.iter().enumerate() {
             if let Some(conn) = &mut self.slots[*place] {
-                let audience = if index == 0 { Audience::MergeFirst } else { Audience::MergeNext };
+                let audience = if index == 0 {
+                    Audience::MergeFirst
+                } else {
+                    Audience::MergeNext
+                };
                 conn.captured = Captured::default();
                 conn.query(text, audience, Stake::Nothing);
             }
@@ -34,7 +38,11 @@ impl Session {
 
     /// Passes on the answers that all these backends owe, in this order, as one.
     pub(super) async fn gather(&mut self, places: &[usize], query: &Query) -> Result<(), Halt> {
-        let targets: Vec<_> = places.iter().filter_map(|p| self.slots[*p].as_ref()).map(Conn::target).collect();
+        let targets: Vec<_> = places
+            .iter()
+            .filter_map(|p| self.slots[*p].as_ref())
+            .map(Conn::target)
+            .collect();
         self.entered.session.aim(targets);
         let mut counted = 0;
         for (index, place) in places.iter().enumerate() {
@@ -67,15 +75,24 @@ impl Session {
     async fn abandon(&mut self, places: &[usize]) -> Result<(), Halt> {
         let failed_at = self.current;
         for place in places {
-            let Some(conn) = &mut self.slots[*place] else { continue };
+            let Some(conn) = &mut self.slots[*place] else {
+                continue;
+            };
             for due in &mut conn.expect {
                 due.audience = Audience::Quiet;
             }
-            if conn.expect.iter().any(|due| matches!(due.kind, Kind::Query | Kind::Execute)) {
+            if conn
+                .expect
+                .iter()
+                .any(|due| matches!(due.kind, Kind::Query | Kind::Execute))
+            {
                 let target = conn.target();
                 // If it comes too late the answer is drained anyway.
-                let cancelled =
-                    self.shared.groups.cancel(target.group, target.process_id, target.secret_key).await;
+                let cancelled = self
+                    .shared
+                    .groups
+                    .cancel(target.group, target.process_id, target.secret_key)
+                    .await;
                 if let Err(error) = cancelled {
                     tracing::debug!(%error, "a statement could not be cancelled");
                 }

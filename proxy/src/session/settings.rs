@@ -28,7 +28,11 @@ impl Settings {
             None => self.entries.clear(),
         }
         let name = name.unwrap_or_default().to_owned();
-        self.entries.push(Setting { number: self.latest, name, sql: sql.to_owned() });
+        self.entries.push(Setting {
+            number: self.latest,
+            name,
+            sql: sql.to_owned(),
+        });
     }
 
     /// All is as it was at the start (DISCARD ALL).
@@ -38,7 +42,11 @@ impl Settings {
 
     /// What a backend that has seen the changes up to `seen` must run.
     pub(crate) fn since(&self, seen: u64) -> Vec<String> {
-        self.entries.iter().filter(|entry| entry.number > seen).map(|entry| entry.sql.clone()).collect()
+        self.entries
+            .iter()
+            .filter(|entry| entry.number > seen)
+            .map(|entry| entry.sql.clone())
+            .collect()
     }
 }
 

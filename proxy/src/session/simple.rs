@@ -98,7 +98,10 @@ impl Session {
             }
             Plan::CopyIn(copy) => {
                 self.settle().await?;
-                let copying = Copying { text: text.to_owned(), plan: copy.clone() };
+                let copying = Copying {
+                    text: text.to_owned(),
+                    plan: copy.clone(),
+                };
                 self.begin_copy(copying, planned, message.is_some())?;
                 Ok(Ready::AfterCopy)
             }
@@ -165,7 +168,11 @@ impl Session {
 
     /// What a broken connection means for a statement that ends with its own commit.
     pub(super) fn stake(&self, access: Access) -> Stake {
-        if access == Access::Write && self.transaction.is_none() { Stake::Commit } else { Stake::Nothing }
+        if access == Access::Write && self.transaction.is_none() {
+            Stake::Commit
+        } else {
+            Stake::Nothing
+        }
     }
 
     /// Several statements in one Query are one transaction, unless they say otherwise.
@@ -175,7 +182,11 @@ impl Session {
             return self.send_query(place, access, text, Some(message)).await;
         }
         self.settle().await?;
-        if planned.statements.iter().all(|s| matches!(s.plan, Ok(Plan::Ddl(_)))) {
+        if planned
+            .statements
+            .iter()
+            .all(|s| matches!(s.plan, Ok(Plan::Ddl(_))))
+        {
             return self.ddl_batch(planned).await.map(|()| Ready::Now);
         }
         let result = self.one_by_one(planned).await;
@@ -216,7 +227,9 @@ impl Session {
             if !self.is_current(&planned).await? {
                 planned = self.plan_again(&planned).await?;
             }
-            let Some(statement) = planned.statements.get(index) else { break };
+            let Some(statement) = planned.statements.get(index) else {
+                break;
+            };
             let (plan, text) = (statement.plan.clone(), statement.text.clone());
             if matches!(plan, Ok(Plan::CopyIn(_))) {
                 return Err(Refusal::unsupported("COPY FROM STDIN must be alone in its Query").into());
@@ -234,7 +247,9 @@ impl Session {
         let mut access = Access::Read;
         let mut place = None;
         for statement in &planned.statements {
-            let Ok(Plan::Query(query)) = &statement.plan else { return Ok(None) };
+            let Ok(Plan::Query(query)) = &statement.plan else {
+                return Ok(None);
+            };
             if query.form != crate::analysis::Form::Plain {
                 return Ok(None);
             }
@@ -253,7 +268,9 @@ impl Session {
         if self.transaction.as_ref().is_some_and(|t| t.failed) {
             return Ok(None);
         }
-        Ok(place.and_then(|group| self.place(group)).map(|place| (place, access)))
+        Ok(place
+            .and_then(|group| self.place(group))
+            .map(|place| (place, access)))
     }
 
     /// Finds where a statement runs.
@@ -280,7 +297,11 @@ impl Session {
                 }
                 Route::All => {
                     let all = self.shared.groups.groups().len();
-                    return Ok(if all == 1 { Placed::One(0) } else { Placed::Many((0..all).collect()) });
+                    return Ok(if all == 1 {
+                        Placed::One(0)
+                    } else {
+                        Placed::Many((0..all).collect())
+                    });
                 }
                 Route::Ask(questions) => {
                     let before = answers.len();
@@ -312,7 +333,10 @@ impl Session {
         self.enter(place, Access::Read, Style::Simple).await?;
         let bound = parameter.map(|p| (p.type_oid.unwrap_or(0), p.format == Format::Binary, p.value));
         let value = self.ask(place, sql, bound).await?;
-        let slot = value.as_deref().and_then(|v| std::str::from_utf8(v).ok()).and_then(|v| v.parse().ok());
+        let slot = value
+            .as_deref()
+            .and_then(|v| std::str::from_utf8(v).ok())
+            .and_then(|v| v.parse().ok());
         slot.and_then(coordinator::hash::HashSlot::new)
             .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a key's slot".to_owned()).into())
     }

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::conn::Parameters;
 use super::io::Client;
 use super::{Pipeline, Session};
 use crate::Shared;
@@ -21,7 +22,7 @@ const GSS_REQUEST: i32 = 80_877_104;
 
 /// What a client wants.
 enum Wish {
-    Session { minor: i32, parameters: Vec<(Vec<u8>, Vec<u8>)> },
+    Session { minor: i32, parameters: Parameters },
     Cancel { process_id: i32, secret_key: i32 },
     Nothing,
 }
@@ -33,12 +34,19 @@ pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option
     let wish = read.await.unwrap_or(Err(Failure::StartupTimeout));
     let started = match wish {
         Ok(Wish::Nothing) => return None,
-        Ok(Wish::Cancel { process_id, secret_key }) => {
+        Ok(Wish::Cancel {
+            process_id,
+            secret_key,
+        }) => {
             cancel(shared, process_id, secret_key).await;
             return None;
         }
         Ok(Wish::Session { minor, parameters }) => {
-            let client = Client { stream, input, output: BytesMut::with_capacity(16 << 10) };
+            let client = Client {
+                stream,
+                input,
+                output: BytesMut::with_capacity(16 << 10),
+            };
             start(client, shared, minor, parameters).await
         }
         Err(failure) => Err((stream, failure)),
@@ -59,7 +67,10 @@ pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option
 
 async fn cancel(shared: &Shared, process_id: i32, secret_key: i32) {
     for target in shared.sessions.find(process_id, secret_key) {
-        let asked = shared.groups.cancel(target.group, target.process_id, target.secret_key).await;
+        let asked = shared
+            .groups
+            .cancel(target.group, target.process_id, target.secret_key)
+            .await;
         if let Err(error) = asked {
             tracing::debug!(%error, "a statement could not be cancelled");
         }
@@ -68,7 +79,9 @@ async fn cancel(shared: &Shared, process_id: i32, secret_key: i32) {
 
 async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish, Failure> {
     loop {
-        let Some((packet, code)) = read_packet(stream, input).await? else { return Ok(Wish::Nothing) };
+        let Some((packet, code)) = read_packet(stream, input).await? else {
+            return Ok(Wish::Nothing);
+        };
         let mut body = Body::new(&packet);
         match code {
             SSL_REQUEST | GSS_REQUEST => {
@@ -77,10 +90,16 @@ async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish,
                 }
             }
             CANCEL_REQUEST => {
-                return Ok(Wish::Cancel { process_id: body.i32()?, secret_key: body.i32()? });
+                return Ok(Wish::Cancel {
+                    process_id: body.i32()?,
+                    secret_key: body.i32()?,
+                });
             }
             _ if code >> 16 == 3 => {
-                return Ok(Wish::Session { minor: code & 0xffff, parameters: read_parameters(&mut body)? });
+                return Ok(Wish::Session {
+                    minor: code & 0xffff,
+                    parameters: read_parameters(&mut body)?,
+                });
             }
             _ => {
                 let (major, minor) = (code >> 16, code & 0xffff);
@@ -120,7 +139,7 @@ async fn read_packet(
     }
 }
 
-fn read_parameters(body: &mut Body<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Malformed> {
+fn read_parameters(body: &mut Body<'_>) -> Result<Parameters, Malformed> {
     let mut parameters = Vec::new();
     loop {
         let name = body.cstr()?;
@@ -162,16 +181,19 @@ async fn start(
     client: Client,
     shared: &Arc<Shared>,
     minor: i32,
-    parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    parameters: Parameters,
 ) -> Result<Session, (TcpStream, Failure)> {
-    let (extensions, mut parameters): (Vec<_>, Vec<_>) =
-        parameters.into_iter().partition(|(name, _)| name.starts_with(b"_pq_."));
+    let (extensions, mut parameters): (Parameters, Parameters) = parameters
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(b"_pq_."));
     if let Err(failure) = check(&parameters) {
         return Err((client.stream, failure));
     }
     let value = |wanted: &[u8]| {
         let found = parameters.iter().find(|(name, _)| name == wanted);
-        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+        found
+            .map(|(_, value)| value.clone())
+            .filter(|value| !value.is_empty())
     };
     let Some(user) = value(b"user") else {
         let words = "no PostgreSQL user name specified in startup packet";
@@ -181,7 +203,10 @@ async fn start(
     parameters.retain(|(name, _)| name != b"replication" && name != b"database");
     parameters.push((b"database".to_vec(), database.clone()));
     let groups = shared.groups.groups();
-    let home = groups.iter().position(|group| shared.groups.leads(*group)).unwrap_or(0);
+    let home = groups
+        .iter()
+        .position(|group| shared.groups.leads(*group))
+        .unwrap_or(0);
     let mut session = Session {
         client,
         slots: groups.iter().map(|_| None).collect(),
@@ -238,6 +263,8 @@ impl Session {
     /// The database that the client asked for.
     pub(super) fn database_name(&self) -> String {
         let found = self.startup.iter().find(|(name, _)| name == b"database");
-        found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+        found
+            .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+            .unwrap_or_default()
     }
 }

@@ -36,9 +36,18 @@ pub(super) enum Portal {
     /// On one group.
     At { place: usize, access: Access },
     /// On several, bound when it is executed.
-    Many { places: Vec<usize>, bind: Bytes, statement: Arc<Statement>, planned: Arc<Planned>, bound: Vec<usize> },
+    Many {
+        places: Vec<usize>,
+        bind: Bytes,
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+        bound: Vec<usize>,
+    },
     /// Answered by Howdah when it is executed.
-    Own { statement: Arc<Statement>, planned: Arc<Planned> },
+    Own {
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+    },
     /// An own one that has been executed.
     Done,
 }
@@ -68,7 +77,11 @@ impl Statements {
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&(Arc<Statement>, Arc<Planned>)> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        if name.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.named.get(name)
+        }
     }
 
     pub(super) fn put(&mut self, statement: Arc<Statement>, planned: Arc<Planned>) {
@@ -81,7 +94,11 @@ impl Statements {
 
     /// Forgets one; whether there was one.
     pub(super) fn remove(&mut self, name: &[u8]) -> bool {
-        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+        if name.is_empty() {
+            self.unnamed.take().is_some()
+        } else {
+            self.named.remove(name).is_some()
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -96,11 +113,19 @@ impl Statements {
     }
 
     pub(super) fn portal(&self, name: &[u8]) -> Option<&Portal> {
-        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
+        if name.is_empty() {
+            self.unnamed_portal.as_ref()
+        } else {
+            self.portals.get(name)
+        }
     }
 
     pub(super) fn portal_mut(&mut self, name: &[u8]) -> Option<&mut Portal> {
-        if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) }
+        if name.is_empty() {
+            self.unnamed_portal.as_mut()
+        } else {
+            self.portals.get_mut(name)
+        }
     }
 
     pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
@@ -112,7 +137,11 @@ impl Statements {
     }
 
     pub(super) fn remove_portal(&mut self, name: &[u8]) -> Option<Portal> {
-        if name.is_empty() { self.unnamed_portal.take() } else { self.portals.remove(name) }
+        if name.is_empty() {
+            self.unnamed_portal.take()
+        } else {
+            self.portals.remove(name)
+        }
     }
 
     /// A transaction's end takes its portals along.

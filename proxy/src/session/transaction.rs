@@ -32,7 +32,11 @@ pub(crate) enum Step {
     /// SAVEPOINT, by its name.
     Savepoint(String),
     /// A SET; `name` is `None` for RESET ALL.
-    Set { name: Option<String>, sql: String, local: bool },
+    Set {
+        name: Option<String>,
+        sql: String,
+        local: bool,
+    },
     /// SET TRANSACTION.
     Modes(String),
 }
@@ -78,7 +82,11 @@ impl Transaction {
     pub(crate) fn adopted(place: usize, failed: bool) -> Self {
         let mut adopted = Transaction::new("BEGIN", TransactionModes::default());
         adopted.isolation = Some(Isolation::Serializable);
-        adopted.participants.push(Participant { place, touched: true, wrote: true });
+        adopted.participants.push(Participant {
+            place,
+            touched: true,
+            wrote: true,
+        });
         adopted.failed = failed;
         adopted
     }
@@ -89,17 +97,27 @@ impl Transaction {
 
     /// The group that a statement which may run anywhere should go to.
     pub(crate) fn preferred(&self) -> Option<usize> {
-        self.participants.iter().find(|p| p.touched).or(self.participants.first()).map(|p| p.place)
+        self.participants
+            .iter()
+            .find(|p| p.touched)
+            .or(self.participants.first())
+            .map(|p| p.place)
     }
 
     /// Another group than `place` whose data the transaction has used.
     pub(crate) fn other_touched(&self, place: usize) -> Option<usize> {
-        self.participants.iter().find(|p| p.touched && p.place != place).map(|p| p.place)
+        self.participants
+            .iter()
+            .find(|p| p.touched && p.place != place)
+            .map(|p| p.place)
     }
 
     /// Another group than `place` that the transaction has written on.
     pub(crate) fn other_writer(&self, place: usize) -> Option<usize> {
-        self.participants.iter().find(|p| p.wrote && p.place != place).map(|p| p.place)
+        self.participants
+            .iter()
+            .find(|p| p.wrote && p.place != place)
+            .map(|p| p.place)
     }
 
     /// A statement with this access goes to a participant.
@@ -119,7 +137,9 @@ impl Transaction {
 
     /// Where the latest live savepoint of that name stands in the script.
     pub(crate) fn savepoint(&self, name: &str) -> Option<usize> {
-        self.script.iter().rposition(|step| matches!(step, Step::Savepoint(n) if n == name))
+        self.script
+            .iter()
+            .rposition(|step| matches!(step, Step::Savepoint(n) if n == name))
     }
 
     /// RELEASE of the savepoint at `position`: it and later ones are gone, settings stay.
@@ -142,14 +162,18 @@ impl Transaction {
 /// A write on a second group, in an explicit transaction or in one pipeline.
 pub(crate) fn second_writer(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     Refusal::unsupported("a transaction that writes on several groups is not supported yet")
-        .detail(format!("It has written on group {first}, and this statement writes on group {second}."))
+        .detail(format!(
+            "It has written on group {first}, and this statement writes on group {second}."
+        ))
         .hint("Write the rows of one group in one transaction, and of another group in another.")
 }
 
 /// A second group in a transaction that needs one snapshot.
 pub(crate) fn second_snapshot(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     Refusal::unsupported("a transaction of this isolation level on several groups is not supported yet")
-        .detail(format!("It has used group {first}, and this statement needs group {second}."))
+        .detail(format!(
+            "It has used group {first}, and this statement needs group {second}."
+        ))
         .hint("Use READ COMMITTED, or keep the transaction to the rows of one group.")
 }
 
@@ -158,7 +182,11 @@ mod tests {
     use super::*;
 
     fn set(name: &str) -> Step {
-        Step::Set { name: Some(name.to_owned()), sql: format!("SET {name} = 1"), local: false }
+        Step::Set {
+            name: Some(name.to_owned()),
+            sql: format!("SET {name} = 1"),
+            local: false,
+        }
     }
 
     #[test]
@@ -180,7 +208,11 @@ mod tests {
     fn the_writer_commits_last() {
         let mut t = Transaction::new("BEGIN", TransactionModes::default());
         for (place, wrote) in [(0, true), (1, false)] {
-            t.participants.push(Participant { place, touched: true, wrote });
+            t.participants.push(Participant {
+                place,
+                touched: true,
+                wrote,
+            });
         }
         let order: Vec<_> = t.in_commit_order().iter().map(|p| p.place).collect();
         assert_eq!(order, [1, 0]);

@@ -9,7 +9,10 @@ use crate::harness::{Cluster, code};
 async fn rows_of_one_group_are_copied_and_of_two_refused() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v text)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v text)")
+        .await
+        .unwrap();
     let copy = |lines: String| {
         let client = &client;
         async move {
@@ -21,9 +24,17 @@ async fn rows_of_one_group_are_copied_and_of_two_refused() {
             sink.finish().await
         }
     };
-    let lines: String = cluster.keys_of(1, 2000).iter().map(|key| format!("{key}\trow\n")).collect();
+    let lines: String = cluster
+        .keys_of(1, 2000)
+        .iter()
+        .map(|key| format!("{key}\trow\n"))
+        .collect();
     assert_eq!(copy(lines).await.unwrap(), 2000);
-    let mut lines: String = cluster.keys_of(0, 500).iter().map(|key| format!("{key}\trow\n")).collect();
+    let mut lines: String = cluster
+        .keys_of(0, 500)
+        .iter()
+        .map(|key| format!("{key}\trow\n"))
+        .collect();
     let keys = cluster.keys_of(1, 2001);
     lines.push_str(&format!("{}\trow\n", keys[2000]));
     assert_eq!(code(&copy(lines).await.unwrap_err()), "0A000");
@@ -37,12 +48,21 @@ async fn rows_of_one_group_are_copied_and_of_two_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn psql_copies_both_ways() {
     let cluster = Cluster::start().await;
-    cluster.psql("CREATE TABLE t (id bigint PRIMARY KEY, v text)").await.unwrap();
+    cluster
+        .psql("CREATE TABLE t (id bigint PRIMARY KEY, v text)")
+        .await
+        .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rows.csv");
     let keys = cluster.keys_of(0, 3);
-    let lines: String = keys.iter().map(|key| format!("{key},\"a, \"\"b\"\"\"\n")).collect();
+    let lines: String = keys
+        .iter()
+        .map(|key| format!("{key},\"a, \"\"b\"\"\"\n"))
+        .collect();
     std::fs::write(&file, &lines).unwrap();
-    cluster.psql(&format!("\\copy t FROM '{}' CSV", file.display())).await.unwrap();
+    cluster
+        .psql(&format!("\\copy t FROM '{}' CSV", file.display()))
+        .await
+        .unwrap();
     assert_eq!(cluster.psql("COPY t TO STDOUT CSV").await.unwrap(), lines);
 }

@@ -48,7 +48,17 @@ impl Server {
         std::fs::set_permissions(directory.path(), open).expect("permissions");
         let data = directory.path().join("data");
         let made = as_postgres("initdb")
-            .args(["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .args([
+                "-N",
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
             .arg(&data)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -103,7 +113,8 @@ struct Sockets {
 impl Sockets {
     fn socket(&self, group: GroupId) -> Result<&PathBuf, ConnectError> {
         let at = self.groups.iter().position(|g| *g == group);
-        at.map(|at| &self.sockets[at]).ok_or(ConnectError::UnknownGroup(group))
+        at.map(|at| &self.sockets[at])
+            .ok_or(ConnectError::UnknownGroup(group))
     }
 }
 
@@ -126,17 +137,31 @@ impl Groups for Sockets {
                     Err(_) if start.elapsed() < patience => {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
-                    Err(_) => return Err(ConnectError::NoLeader { group, waited: patience }),
+                    Err(_) => {
+                        return Err(ConnectError::NoLeader {
+                            group,
+                            waited: patience,
+                        });
+                    }
                 }
             }
         })
     }
 
-    fn cancel(&self, group: GroupId, process_id: i32, secret_key: i32) -> BoxFuture<'_, Result<(), ConnectError>> {
+    fn cancel(
+        &self,
+        group: GroupId,
+        process_id: i32,
+        secret_key: i32,
+    ) -> BoxFuture<'_, Result<(), ConnectError>> {
         Box::pin(async move {
-            let mut stream = UnixStream::connect(self.socket(group)?)
-                .await
-                .map_err(|_| ConnectError::NoLeader { group, waited: Duration::ZERO })?;
+            let mut stream =
+                UnixStream::connect(self.socket(group)?)
+                    .await
+                    .map_err(|_| ConnectError::NoLeader {
+                        group,
+                        waited: Duration::ZERO,
+                    })?;
             let mut request = Vec::from(16_i32.to_be_bytes());
             for part in [80_877_102, process_id, secret_key] {
                 request.extend(part.to_be_bytes());
@@ -169,11 +194,17 @@ impl Drop for Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Cluster {
-        Cluster::with(Limits { leader_wait: Duration::from_secs(2), ..Limits::default() }).await
+        Cluster::with(Limits {
+            leader_wait: Duration::from_secs(2),
+            ..Limits::default()
+        })
+        .await
     }
 
     pub(crate) async fn with(limits: Limits) -> Cluster {
-        let starting: Vec<_> = (0..2).map(|_| tokio::task::spawn_blocking(Server::start)).collect();
+        let starting: Vec<_> = (0..2)
+            .map(|_| tokio::task::spawn_blocking(Server::start))
+            .collect();
         let mut servers = Vec::new();
         for server in starting {
             servers.push(server.await.expect("server starts"));
@@ -181,14 +212,26 @@ impl Cluster {
         let groups = vec![GroupId(1), GroupId(2)];
         let slots = SlotMap::place(MapEpoch(1), &groups).expect("groups");
         let sockets = servers.iter().map(Server::socket).collect();
-        let sockets: Arc<dyn Groups> = Arc::new(Sockets { groups: groups.clone(), sockets });
+        let sockets: Arc<dyn Groups> = Arc::new(Sockets {
+            groups: groups.clone(),
+            sockets,
+        });
         for group in groups {
-            until_ready(&servers[usize::try_from(group.0 - 1).unwrap()]).await;
-            let identity = Identity { cluster: "test", group, slots: &slots };
-            bootstrap(&*sockets, identity, Duration::from_secs(20)).await.expect("bootstrap");
+            until_ready(&servers[usize::try_from(group.0 - 1).expect("it fits")]).await;
+            let identity = Identity {
+                cluster: "test",
+                group,
+                slots: &slots,
+            };
+            bootstrap(&*sockets, identity, Duration::from_secs(20))
+                .await
+                .expect("bootstrap");
         }
         let catalogues = Arc::new(CatalogueCache::start(Arc::clone(&sockets)));
-        let config = ProxyConfig { listen: "127.0.0.1:0".parse().unwrap(), limits };
+        let config = ProxyConfig {
+            listen: "127.0.0.1:0".parse().expect("it fits"),
+            limits,
+        };
         let listener = Listener::bind(config).await.expect("bind");
         let address = listener.address();
         let shutdown = CancellationToken::new();
@@ -198,7 +241,13 @@ impl Cluster {
             Arc::new(NoPeers),
             shutdown.clone(),
         ));
-        Cluster { servers, address, slots, shutdown, _catalogues: catalogues }
+        Cluster {
+            servers,
+            address,
+            slots,
+            shutdown,
+            _catalogues: catalogues,
+        }
     }
 
     pub(crate) fn shut_down(&self) {
@@ -211,7 +260,10 @@ impl Cluster {
     }
 
     pub(crate) async fn connect_as(&self, options: &str) -> Client {
-        let config = format!("host=127.0.0.1 port={} dbname=postgres {options}", self.address.port());
+        let config = format!(
+            "host=127.0.0.1 port={} dbname=postgres {options}",
+            self.address.port()
+        );
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connect");
         tokio::spawn(connection);
         client
@@ -244,7 +296,14 @@ impl Cluster {
     pub(crate) async fn program(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = tokio::process::Command::new(format!("{BIN}/{program}"));
         command
-            .args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-U", "postgres"])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.address.port().to_string(),
+                "-U",
+                "postgres",
+            ])
             .args(arguments)
             .env("PGDATABASE", "postgres")
             .kill_on_drop(true);
@@ -258,12 +317,16 @@ impl Cluster {
     }
 
     pub(crate) async fn psql(&self, sql: &str) -> Result<String, String> {
-        self.program("psql", &["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]).await
+        self.program(
+            "psql",
+            &["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql],
+        )
+        .await
     }
 
     /// `count` int8 keys of the group at this place, ascending.
     pub(crate) fn keys_of(&self, server: usize, count: usize) -> Vec<i64> {
-        let group = GroupId(u32::try_from(server + 1).unwrap());
+        let group = GroupId(u32::try_from(server + 1).expect("it fits"));
         let column = coordinator::hash::KeyColumn {
             key_type: coordinator::hash::KeyType::Int8,
             type_modifier: -1,
@@ -272,7 +335,9 @@ impl Cluster {
             .filter(|key: &i64| {
                 let text = key.to_string();
                 let source = coordinator::hash::KeySource::Number(&text);
-                let slot = column.slot(coordinator::hash::KeyUse::Comparison, source).expect("a plain number");
+                let slot = column
+                    .slot(coordinator::hash::KeyUse::Comparison, source)
+                    .expect("a plain number");
                 self.slots.group(slot) == group
             })
             .take(count)
@@ -285,14 +350,19 @@ async fn until_ready(server: &Server) {
     let config = format!("host={host} user=postgres dbname=postgres");
     let start = Instant::now();
     while let Err(error) = tokio_postgres::connect(&config, NoTls).await {
-        assert!(start.elapsed() < Duration::from_secs(60), "PostgreSQL does not start: {error}");
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "PostgreSQL does not start: {error}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// The SQLSTATE of an error that PostgreSQL or the proxy reported.
 pub(crate) fn code(error: &tokio_postgres::Error) -> &str {
-    error.code().map_or("no code", tokio_postgres::error::SqlState::code)
+    error
+        .code()
+        .map_or("no code", tokio_postgres::error::SqlState::code)
 }
 
 /// The protocol by hand.
@@ -307,9 +377,14 @@ pub(crate) mod raw {
 
     impl Raw {
         pub(crate) async fn start(cluster: &Cluster) -> Raw {
-            let mut raw = Raw { stream: cluster.raw().await, out: Vec::new(), input: Vec::new() };
+            let mut raw = Raw {
+                stream: cluster.raw().await,
+                out: Vec::new(),
+                input: Vec::new(),
+            };
             let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
-            raw.out.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+            raw.out
+                .extend(u32::try_from(body.len() + 4).expect("it fits").to_be_bytes());
             raw.out.extend(body);
             let (tags, errors) = raw.until_ready().await;
             assert!(errors.is_empty() && tags.ends_with("KZ"), "{tags} {errors:?}");
@@ -318,8 +393,9 @@ pub(crate) mod raw {
 
         fn message(&mut self, tag: char, parts: &[&[u8]]) {
             let len: usize = parts.iter().map(|part| part.len()).sum();
-            self.out.push(u8::try_from(tag).unwrap());
-            self.out.extend(u32::try_from(len + 4).unwrap().to_be_bytes());
+            self.out.push(u8::try_from(tag).expect("it fits"));
+            self.out
+                .extend(u32::try_from(len + 4).expect("it fits").to_be_bytes());
             for part in parts {
                 self.out.extend(*part);
             }
@@ -334,15 +410,24 @@ pub(crate) mod raw {
         }
 
         pub(crate) fn bind(&mut self, portal: &str, statement: &str) {
-            self.message('B', &[portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0\0\0\0\0"]);
+            self.message(
+                'B',
+                &[portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0\0\0\0\0"],
+            );
         }
 
         pub(crate) fn describe(&mut self, kind: char, name: &str) {
-            self.message('D', &[&[u8::try_from(kind).unwrap()], name.as_bytes(), b"\0"]);
+            self.message(
+                'D',
+                &[&[u8::try_from(kind).expect("it fits")], name.as_bytes(), b"\0"],
+            );
         }
 
         pub(crate) fn close(&mut self, kind: char, name: &str) {
-            self.message('C', &[&[u8::try_from(kind).unwrap()], name.as_bytes(), b"\0"]);
+            self.message(
+                'C',
+                &[&[u8::try_from(kind).expect("it fits")], name.as_bytes(), b"\0"],
+            );
         }
 
         pub(crate) fn execute(&mut self, portal: &str, limit: i32) {
@@ -366,7 +451,7 @@ pub(crate) mod raw {
             loop {
                 if let Some(header) = self.input.first_chunk::<5>() {
                     let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
-                    let len = usize::try_from(len).unwrap() + 1;
+                    let len = usize::try_from(len).expect("it fits") + 1;
                     if self.input.len() >= len {
                         let message: Vec<u8> = self.input.drain(..len).collect();
                         tags.push(char::from(message[0]));

@@ -8,13 +8,18 @@ use crate::harness::{Cluster, code};
 async fn pipelined_inserts_reach_their_groups() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    client.batch_execute("CREATE TABLE p (id bigint PRIMARY KEY, v text)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE p (id bigint PRIMARY KEY, v text)")
+        .await
+        .unwrap();
     let insert = client.prepare("INSERT INTO p VALUES ($1, $2)").await.unwrap();
     let value = "x".repeat(100);
     let ids: Vec<i64> = (0..3000).collect();
     let parameters: Vec<[&(dyn tokio_postgres::types::ToSql + Sync); 2]> =
         ids.iter().map(|id| [id as _, &value as _]).collect();
-    let inserts = parameters.iter().map(|parameters| client.execute(&insert, parameters));
+    let inserts = parameters
+        .iter()
+        .map(|parameters| client.execute(&insert, parameters));
     for result in join_all(inserts).await {
         assert_eq!(result.unwrap(), 1);
     }
@@ -22,7 +27,11 @@ async fn pipelined_inserts_reach_their_groups() {
     assert_eq!(rows.len(), ids.len());
     for server in 0..2 {
         let direct = cluster.direct(server).await;
-        let count: i64 = direct.query_one("SELECT count(*) FROM p", &[]).await.unwrap().get(0);
+        let count: i64 = direct
+            .query_one("SELECT count(*) FROM p", &[])
+            .await
+            .unwrap()
+            .get(0);
         assert!((1200..=1800).contains(&count), "server {server} has {count}");
     }
 }
@@ -31,12 +40,17 @@ async fn pipelined_inserts_reach_their_groups() {
 async fn an_error_in_the_middle_leaves_the_others_alone() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    client.batch_execute("CREATE TABLE p (id bigint PRIMARY KEY)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE p (id bigint PRIMARY KEY)")
+        .await
+        .unwrap();
     let insert = client.prepare("INSERT INTO p VALUES ($1)").await.unwrap();
     let ids = [1_i64, 2, 3, 2, 4, 1, 5];
     let results = join_all(ids.iter().map(|id| client.execute_raw(&insert, [id]))).await;
-    let outcome: Vec<String> =
-        results.iter().map(|r| r.as_ref().map_or_else(|e| code(e).to_owned(), u64::to_string)).collect();
+    let outcome: Vec<String> = results
+        .iter()
+        .map(|r| r.as_ref().map_or_else(|e| code(e).to_owned(), u64::to_string))
+        .collect();
     assert_eq!(outcome, ["1", "1", "1", "23505", "1", "23505", "1"]);
 }
 
@@ -46,7 +60,10 @@ async fn a_pipeline_that_writes_on_two_groups_keeps_nothing() {
     use crate::harness::raw::Raw;
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    client.batch_execute("CREATE TABLE p (id bigint PRIMARY KEY)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE p (id bigint PRIMARY KEY)")
+        .await
+        .unwrap();
     let (one, two) = (cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]);
     let mut raw = Raw::start(&cluster).await;
     for key in [one, two] {

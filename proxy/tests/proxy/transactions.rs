@@ -4,7 +4,10 @@ use crate::harness::{Cluster, code};
 
 async fn table(cluster: &Cluster) -> tokio_postgres::Client {
     let client = cluster.connect().await;
-    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v bigint)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v bigint)")
+        .await
+        .unwrap();
     client
 }
 
@@ -15,21 +18,42 @@ async fn one_group_commits_rolls_back_and_keeps_savepoints() {
     let keys = cluster.keys_of(1, 3);
     client.batch_execute("BEGIN").await.unwrap();
     client.batch_execute("SAVEPOINT before").await.unwrap();
-    client.execute("INSERT INTO t VALUES ($1, 1)", &[&keys[0]]).await.unwrap();
+    client
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&keys[0]])
+        .await
+        .unwrap();
     client.batch_execute("SAVEPOINT s").await.unwrap();
-    client.execute("INSERT INTO t VALUES ($1, 1)", &[&keys[1]]).await.unwrap();
-    let error = client.execute("INSERT INTO t VALUES ($1, 1)", &[&keys[1]]).await.unwrap_err();
+    client
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&keys[1]])
+        .await
+        .unwrap();
+    let error = client
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&keys[1]])
+        .await
+        .unwrap_err();
     assert_eq!(code(&error), "23505");
     let error = client.batch_execute("SELECT 1").await.unwrap_err();
     assert_eq!(code(&error), "25P02");
     client.batch_execute("ROLLBACK TO s").await.unwrap();
-    client.execute("INSERT INTO t VALUES ($1, 1)", &[&keys[2]]).await.unwrap();
+    client
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&keys[2]])
+        .await
+        .unwrap();
     client.batch_execute("COMMIT").await.unwrap();
-    let mut found: Vec<i64> = client.query("SELECT id FROM t", &[]).await.unwrap().iter().map(|r| r.get(0)).collect();
+    let mut found: Vec<i64> = client
+        .query("SELECT id FROM t", &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.get(0))
+        .collect();
     found.sort_unstable();
     assert_eq!(found, [keys[0], keys[2]]);
     client.batch_execute("BEGIN").await.unwrap();
-    client.execute("DELETE FROM t WHERE id = $1", &[&keys[0]]).await.unwrap();
+    client
+        .execute("DELETE FROM t WHERE id = $1", &[&keys[0]])
+        .await
+        .unwrap();
     client.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(client.query("SELECT id FROM t", &[]).await.unwrap().len(), 2);
 }
@@ -40,15 +64,30 @@ async fn a_write_on_a_second_group_is_refused_and_nothing_is_kept() {
     let client = table(&cluster).await;
     let (one, two) = (cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]);
     client.batch_execute("BEGIN").await.unwrap();
-    client.execute("INSERT INTO t VALUES ($1, 1)", &[&one]).await.unwrap();
-    assert!(client.query("SELECT * FROM t WHERE id = $1", &[&two]).await.unwrap().is_empty());
-    let error = client.execute("INSERT INTO t VALUES ($1, 1)", &[&two]).await.unwrap_err();
+    client
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&one])
+        .await
+        .unwrap();
+    assert!(
+        client
+            .query("SELECT * FROM t WHERE id = $1", &[&two])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let error = client
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&two])
+        .await
+        .unwrap_err();
     assert_eq!(code(&error), "0A000");
     let error = client.batch_execute("SELECT 1").await.unwrap_err();
     assert_eq!(code(&error), "25P02");
     client.batch_execute("COMMIT").await.unwrap();
     assert!(client.query("SELECT * FROM t", &[]).await.unwrap().is_empty());
-    let error = client.batch_execute(&format!("INSERT INTO t VALUES ({one}, 1), ({two}, 1)")).await.unwrap_err();
+    let error = client
+        .batch_execute(&format!("INSERT INTO t VALUES ({one}, 1), ({two}, 1)"))
+        .await
+        .unwrap_err();
     assert_eq!(code(&error), "0A000");
     assert!(client.query("SELECT * FROM t", &[]).await.unwrap().is_empty());
 }
@@ -58,17 +97,35 @@ async fn a_snapshot_of_several_groups_is_refused() {
     let cluster = Cluster::start().await;
     let client = table(&cluster).await;
     let (one, two) = (cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]);
-    for begin in ["BEGIN ISOLATION LEVEL REPEATABLE READ", "BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"] {
+    for begin in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+    ] {
         client.batch_execute(begin).await.unwrap();
-        client.query("SELECT * FROM t WHERE id = $1", &[&one]).await.unwrap();
-        let error = client.query("SELECT * FROM t WHERE id = $1", &[&two]).await.unwrap_err();
+        client
+            .query("SELECT * FROM t WHERE id = $1", &[&one])
+            .await
+            .unwrap();
+        let error = client
+            .query("SELECT * FROM t WHERE id = $1", &[&two])
+            .await
+            .unwrap_err();
         assert_eq!(code(&error), "0A000", "{begin}");
         client.batch_execute("ROLLBACK").await.unwrap();
     }
-    client.batch_execute("SET default_transaction_isolation = 'repeatable read'").await.unwrap();
+    client
+        .batch_execute("SET default_transaction_isolation = 'repeatable read'")
+        .await
+        .unwrap();
     client.batch_execute("BEGIN").await.unwrap();
-    client.query("SELECT * FROM t WHERE id = $1", &[&one]).await.unwrap();
-    let error = client.query("SELECT * FROM t WHERE id = $1", &[&two]).await.unwrap_err();
+    client
+        .query("SELECT * FROM t WHERE id = $1", &[&one])
+        .await
+        .unwrap();
+    let error = client
+        .query("SELECT * FROM t WHERE id = $1", &[&two])
+        .await
+        .unwrap_err();
     assert_eq!(code(&error), "0A000");
     client.batch_execute("ROLLBACK").await.unwrap();
 }
@@ -79,14 +136,28 @@ async fn several_statements_in_one_query_are_one_transaction() {
     let client = table(&cluster).await;
     let keys = cluster.keys_of(0, 2);
     let (a, b) = (keys[0], keys[1]);
-    client.batch_execute(&format!("INSERT INTO t VALUES ({a}, 1); INSERT INTO t VALUES ({b}, 1)")).await.unwrap();
+    client
+        .batch_execute(&format!(
+            "INSERT INTO t VALUES ({a}, 1); INSERT INTO t VALUES ({b}, 1)"
+        ))
+        .await
+        .unwrap();
     let other = cluster.keys_of(1, 1)[0];
     let sql = format!("UPDATE t SET v = 2 WHERE id = {a}; INSERT INTO t VALUES ({other}, 1)");
     let error = client.batch_execute(&sql).await.unwrap_err();
     assert_eq!(code(&error), "0A000");
     let sql = format!("BEGIN; UPDATE t SET v = 3 WHERE id = {a}; COMMIT; SELECT 1");
     client.batch_execute(&sql).await.unwrap();
-    let row = client.query_one("SELECT v FROM t WHERE id = $1", &[&a]).await.unwrap();
+    let row = client
+        .query_one("SELECT v FROM t WHERE id = $1", &[&a])
+        .await
+        .unwrap();
     assert_eq!(row.get::<_, i64>(0), 3);
-    assert!(client.query("SELECT 1 FROM t WHERE id = $1", &[&other]).await.unwrap().is_empty());
+    assert!(
+        client
+            .query("SELECT 1 FROM t WHERE id = $1", &[&other])
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
