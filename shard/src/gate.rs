@@ -14,6 +14,9 @@
 //!   before Raft has it (hazard 4 of the design; `SyncRepWaitForLSN` in syncrep.c). So a cancel
 //!   raises a guard first: until the cancelled transaction is over, every answer waits until all
 //!   WAL that its reader can have seen has committed in Raft. No order between sockets is relied on.
+//!
+//! When the gate closes every connection through it ends at once, also one whose backend says nothing
+//! because its commit waits for a majority that is gone.
 
 use std::fmt;
 use std::io;
@@ -29,6 +32,7 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::id::Term;
 
@@ -70,6 +74,8 @@ struct Leadership {
     socket: PathBuf,
     server: Arc<dyn Guarded>,
     guards: AtomicUsize,
+    /// The gate has closed.
+    over: CancellationToken,
 }
 
 /// Keeps the gate open; closes it when dropped.
@@ -80,7 +86,9 @@ pub struct OpenGate {
 
 impl Drop for OpenGate {
     fn drop(&mut self) {
-        *self.gate.inner.open.write() = None;
+        if let Some(leadership) = self.gate.inner.open.write().take() {
+            leadership.over.cancel();
+        }
     }
 }
 
@@ -123,6 +131,7 @@ impl Gate {
             socket: socket.to_owned(),
             server,
             guards: AtomicUsize::new(0),
+            over: CancellationToken::new(),
         };
         *self.inner.open.write() = Some(Arc::new(leadership));
         OpenGate { gate: self.clone() }
@@ -134,14 +143,25 @@ impl Gate {
         self.inner.open.read().as_ref().map(|leadership| leadership.term)
     }
 
-    /// A connection to the server through the open gate.
+    /// Whether answers pass now: the gate is open, and no other replica can lead.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.open_in().is_some() && self.lease_holds()
+    }
+
+    /// A connection to the server through the open gate. Without the lease it counts as closed: the
+    /// connection would only hang.
     pub async fn connect(&self) -> Result<GatedBackend, GateError> {
         let leadership = self.leadership()?;
+        if !self.lease_holds() {
+            return Err(GateError::Closed);
+        }
         let stream = UnixStream::connect(&leadership.socket)
             .await
             .map_err(GateError::Server)?;
         Ok(GatedBackend {
             stream,
+            over: Box::pin(leadership.over.clone().cancelled_owned()),
             passage: Passage {
                 gate: self.clone(),
                 leadership,
@@ -166,7 +186,19 @@ impl Gate {
     /// is uncommitted; answers to all sessions wait as long as that takes.
     pub async fn cancel(&self, process_id: i32, secret_key: i32) -> Result<(), GateError> {
         let leadership = self.leadership()?;
-        let _guard = Guard::raise(&leadership);
+        tokio::select! {
+            done = self.cancel_in(&leadership, process_id, secret_key) => done,
+            () = leadership.over.cancelled() => Err(GateError::Closed),
+        }
+    }
+
+    async fn cancel_in(
+        &self,
+        leadership: &Arc<Leadership>,
+        process_id: i32,
+        secret_key: i32,
+    ) -> Result<(), GateError> {
+        let _guard = Guard::raise(leadership);
         let server = &leadership.server;
         let before = server
             .transaction_of(process_id)
@@ -175,7 +207,7 @@ impl Gate {
         send_cancel(&leadership.socket, process_id, secret_key)
             .await
             .map_err(GateError::Server)?;
-        while before.is_some() && self.is_current(&leadership) {
+        while before.is_some() && self.is_current(leadership) {
             if server
                 .transaction_of(process_id)
                 .await
@@ -233,7 +265,7 @@ async fn send_cancel(socket: &Path, process_id: i32, secret_key: i32) -> io::Res
     stream.write_all(&request).await?;
     // The server closes the connection after it has sent the signal.
     let mut nothing = [0; 1];
-    stream.read(&mut nothing).await?;
+    let _end = stream.read(&mut nothing).await?;
     Ok(())
 }
 
@@ -283,6 +315,8 @@ pub struct GatedBackend {
     /// An answer, or a part of one, that may not leave yet. Bounded by the reader's buffer.
     held: BytesMut,
     clearing: Option<BoxFuture<'static, io::Result<()>>>,
+    /// Ends when the gate closes.
+    over: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl fmt::Debug for GatedBackend {
@@ -296,25 +330,35 @@ impl fmt::Debug for GatedBackend {
 impl AsyncRead for GatedBackend {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(clearing) = &mut this.clearing {
-            let outcome = ready!(clearing.as_mut().poll(cx));
-            this.clearing = None;
-            outcome?;
+        match this.poll_answer(cx, buf) {
+            Poll::Pending if this.over.as_mut().poll(cx).is_ready() => Poll::Ready(Err(closed())),
+            answer => answer,
         }
-        if this.held.is_empty() {
+    }
+}
+
+impl GatedBackend {
+    fn poll_answer(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(clearing) = &mut self.clearing {
+            let outcome = ready!(clearing.as_mut().poll(cx));
+            self.clearing = None;
+            // What may not leave is not kept for a reader that asks again after the error.
+            outcome.inspect_err(|_| self.held.clear())?;
+        }
+        if self.held.is_empty() {
             let before = buf.filled().len();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-            if buf.filled().len() == before || this.passage.is_clear() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            if buf.filled().len() == before || self.passage.is_clear() {
                 return Poll::Ready(Ok(()));
             }
-            this.held.extend_from_slice(&buf.filled()[before..]);
+            self.held.extend_from_slice(&buf.filled()[before..]);
             buf.set_filled(before);
-            this.clearing = Some(Box::pin(this.passage.clone().cleared()));
-            return Pin::new(this).poll_read(cx, buf);
+            self.clearing = Some(Box::pin(self.passage.clone().cleared()));
+            return self.poll_answer(cx, buf);
         }
-        let count = this.held.len().min(buf.remaining());
-        buf.put_slice(&this.held[..count]);
-        this.held.advance(count);
+        let count = self.held.len().min(buf.remaining());
+        buf.put_slice(&self.held[..count]);
+        self.held.advance(count);
         Poll::Ready(Ok(()))
     }
 }

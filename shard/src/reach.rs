@@ -161,7 +161,7 @@ impl Groups for Reach {
     }
 
     fn leads(&self, group: GroupId) -> bool {
-        self.replicas.get(&group).is_some_and(|replica| replica.gate().open_in().is_some())
+        self.replicas.get(&group).is_some_and(|replica| replica.gate().serves())
     }
 }
 

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{ReplicaError, Shared};
 use crate::entry::{Command, WalChunk};
@@ -23,6 +24,13 @@ const IN_FLIGHT: usize = 8 * 1024 * 1024;
 
 /// How often to look whether the probing commit waits.
 const PROBE_POLL: Duration = Duration::from_millis(1);
+
+/// For how long a leader without its lease keeps its sessions waiting, for the majority to come back
+/// or another leader to be heard of. Then they end: a client must learn of it in bounded time.
+const WITHOUT_MAJORITY: Duration = Duration::from_secs(5);
+
+/// How often the lease is looked at for that.
+const LEASE_POLL: Duration = Duration::from_millis(100);
 
 /// Leads until something fails, or until it is dropped because the leadership is over.
 ///
@@ -67,7 +75,20 @@ pub(super) async fn lead(
     tokio::select! {
         failed = carry(shared, timeline, wal, &committed) => failed,
         failed = serve => failed,
+        failed = miss_majority(shared) => Err(failed),
     }
+}
+
+/// Returns when the lease has been gone for too long.
+async fn miss_majority(shared: &Shared) -> ReplicaError {
+    let mut held = Instant::now();
+    while held.elapsed() < WITHOUT_MAJORITY {
+        if shared.raft.holds_lease() {
+            held = Instant::now();
+        }
+        tokio::time::sleep(LEASE_POLL).await;
+    }
+    ReplicaError::NoMajority
 }
 
 /// Returns once the probing commit waits for synchronous replication.

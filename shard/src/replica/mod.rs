@@ -67,6 +67,9 @@ pub enum ReplicaError {
     /// Commits of the own primary do not wait for this node: the gate stays closed.
     #[error("commits do not wait for replication yet")]
     NotSynchronous,
+    /// It leads, but cannot serve: nothing can commit, and nothing may be answered.
+    #[error("no majority of the group's replicas answers")]
+    NoMajority,
     /// Somebody promoted or moved the own primary behind this node's back.
     #[error("PostgreSQL went on to timeline {timeline} at {at} by itself")]
     ForeignPromotion {
