@@ -207,11 +207,12 @@ impl RaftGroup {
         }
     }
 
-    /// The other replicas, those first whose logs are known to agree furthest.
+    /// The other replicas, those first whose logs are known to agree furthest. Of equals the next
+    /// after this one in the circle of nodes: if each hands on to its first, all have their turn.
     #[must_use]
     pub fn others_by_progress(&self) -> Vec<NodeId> {
         let mut others: Vec<_> = self.status().matched.into_iter().filter(|(node, _)| *node != self.node).collect();
-        others.sort_by_key(|(_, matched)| std::cmp::Reverse(*matched));
+        others.sort_by_key(|(node, matched)| (std::cmp::Reverse(*matched), *node < self.node, *node));
         others.into_iter().map(|(node, _)| node).collect()
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lead;
@@ -18,11 +19,17 @@ use crate::entry::{Command, Genesis, TimelineSwitch};
 use crate::id::Term;
 use crate::postgres::{Rewind, Running, Server, StartMode, StopMode, SUPERUSER};
 use crate::transport::StreamError;
-use crate::wal::{Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
+use crate::wal::{Applied, Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
 
 /// How long to wait before a step that failed is tried again: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+/// The last where only another replica's readiness is waited for.
+const LAST_NOT_YET: Duration = Duration::from_millis(400);
+
+/// The time between two resignations, at least. Where no replica that is heard of has a directory
+/// to lead with, the leadership would else go round as fast as messages do.
+const BETWEEN_RESIGNATIONS: Duration = Duration::from_secs(1);
 
 /// A promotion replays what is left and starts a timeline; it writes no checkpoint first.
 const PROMOTION_PATIENCE: Duration = Duration::from_secs(600);
@@ -44,6 +51,7 @@ pub(super) struct Driver {
     history: watch::Receiver<Arc<WalHistory>>,
     /// The newest timeline in the control file; read again whenever the server has stopped.
     reached: Option<TimelineId>,
+    resigned: Option<Instant>,
 }
 
 impl Driver {
@@ -55,7 +63,7 @@ impl Driver {
         let life = server.read_life().await?.unwrap_or_default();
         let part = shared.observed.part.clone();
         let history = shared.observed.history.clone();
-        let mut driver = Driver { shared, server, life, postgres: None, feed, part, history, reached: None };
+        let mut driver = Driver { shared, server, life, postgres: None, feed, part, history, reached: None, resigned: None };
         driver.read_reached().await;
         Ok(driver)
     }
@@ -89,7 +97,7 @@ impl Driver {
                         () = tokio::time::sleep(retry) => {}
                         _ = part.changed() => {}
                     }
-                    retry = (retry * 2).min(LAST_RETRY);
+                    retry = (retry * 2).min(if is_not_yet(&error) { LAST_NOT_YET } else { LAST_RETRY });
                 }
             }
         }
@@ -101,12 +109,10 @@ impl Driver {
 
     fn report(&self, step: &Step, error: &ReplicaError) {
         let (group, step) = (self.shared.group, state_of(step));
-        match error {
-            // A leader that is not ready yet, a leadership that ended meanwhile: part of a failover.
-            ReplicaError::Source(StreamError::Refused(_)) | ReplicaError::Propose(_) => {
-                tracing::info!(%group, step, "not yet: {}", chain(error));
-            }
-            _ => tracing::warn!(%group, step, "failed, will be tried again: {}", chain(error)),
+        if is_not_yet(error) {
+            tracing::info!(%group, step, "not yet: {}", chain(error));
+        } else {
+            tracing::warn!(%group, step, "failed, will be tried again: {}", chain(error));
         }
     }
 
@@ -243,8 +249,15 @@ impl Driver {
             start: identity.flushed.segment_start(),
             origin: self.shared.node,
         };
-        self.shared.raft.propose(Command::Genesis(genesis)).await?.outcome().await?;
-        Ok(())
+        let applied = self.shared.raft.propose(Command::Genesis(genesis)).await?.outcome().await?;
+        self.see(applied).await
+    }
+
+    /// Waits until decisions rest on a history that has `applied`: on an older one the next would be
+    /// that the log went on without this replica.
+    async fn see(&mut self, applied: Applied) -> Result<(), ReplicaError> {
+        let seen = self.history.wait_for(|history| history.timeline() >= Some(applied.timeline)).await;
+        seen.map(drop).map_err(|_| ReplicaError::RaftGone)
     }
 
     async fn start_standby(&mut self) -> Result<(), ReplicaError> {
@@ -290,7 +303,8 @@ impl Driver {
         let at = parse_history_file(&history)?.last().ok_or(ReplicaError::NotBorn)?.end;
         let switch = TimelineSwitch { timeline, at, after, origin: self.shared.node, history };
         // A crash before it commits leaves the promotion open; after, the log knows it as ours.
-        self.shared.raft.propose(Command::Switch(switch)).await?.outcome().await?;
+        let applied = self.shared.raft.propose(Command::Switch(switch)).await?.outcome().await?;
+        self.see(applied).await?;
         self.write_life(Life::Primary { timeline }).await
     }
 
@@ -308,6 +322,10 @@ impl Driver {
     }
 
     async fn resign(&mut self) -> Result<(), ReplicaError> {
+        if let Some(resigned) = self.resigned {
+            tokio::time::sleep_until(resigned + BETWEEN_RESIGNATIONS).await;
+        }
+        self.resigned = Some(Instant::now());
         let others = self.shared.raft.others_by_progress();
         for other in others {
             match self.shared.raft.transfer_to(other).await {
@@ -321,6 +339,8 @@ impl Driver {
     async fn rewind(&mut self, leader: crate::id::NodeId) -> Result<(), ReplicaError> {
         self.stop_server().await?;
         let source = SourceRelay::open(&self.shared, &self.server, leader).await?;
+        // A new leader's gate is still closed for a moment; nothing is given up for a refusal.
+        source.probe().await?;
         // A crash from here on leaves a directory of mixed pages: empty, to be copied whole.
         self.write_life(Life::Empty).await?;
         match self.server.rewind(source.endpoint()).await? {
@@ -396,6 +416,11 @@ fn same_part(step: &Step, part: Part) -> bool {
         | Step::Resign { term } => matches!(part, Part::Leader { term: now, .. } if now == *term),
         _ => true,
     }
+}
+
+/// A leader that is not ready yet, a leadership that ended meanwhile: part of a failover.
+fn is_not_yet(error: &ReplicaError) -> bool {
+    matches!(error, ReplicaError::Source(StreamError::Refused(_)) | ReplicaError::Propose(_))
 }
 
 /// The state's short name, for status and logs.
