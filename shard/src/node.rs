@@ -65,7 +65,8 @@ pub enum NodeError {
     },
 }
 
-/// A running node. [`Node::shutdown`] stops it cleanly; dropping it stops it like a crash.
+/// A running node. [`Node::shutdown`] stops it cleanly. Where the runtime that it was started in ends
+/// and this is dropped, it stops like a crash.
 pub struct Node {
     config: Arc<Config>,
     log: NodeLog,
@@ -77,6 +78,15 @@ pub struct Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("node", &self.config.node).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Node {
+    /// Nothing more is written or sent, and the files are let go: the replicas and the port hold each
+    /// other, so no count of handles ever tells that the log can be closed.
+    fn drop(&mut self) {
+        self.transport.shutdown();
+        self.log.close();
     }
 }
 
