@@ -199,6 +199,7 @@ mod tests {
             Payload::Normal(Command::Switch(TimelineSwitch {
                 timeline: TimelineId(2),
                 at: Lsn(7),
+                after: Lsn(8),
                 origin: NodeId(3),
                 history: Bytes::from_static(b"1\t0/7\twhy\n"),
             })),

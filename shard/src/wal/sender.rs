@@ -360,6 +360,7 @@ mod tests {
         let switch = TimelineSwitch {
             timeline: TimelineId(3),
             at: start,
+            after: start,
             origin,
             history: content.clone(),
         };

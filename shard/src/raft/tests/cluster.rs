@@ -308,10 +308,11 @@ pub(super) fn genesis(origin: NodeId) -> Command {
     })
 }
 
-pub(super) fn switch(timeline: TimelineId, at: Lsn, origin: NodeId) -> Command {
+pub(super) fn switch(timeline: TimelineId, at: Lsn, after: Lsn, origin: NodeId) -> Command {
     Command::Switch(TimelineSwitch {
         timeline,
         at,
+        after,
         origin,
         history: Bytes::from(format!("1\t{at}\tno recovery target specified\n")),
     })

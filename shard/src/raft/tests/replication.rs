@@ -168,7 +168,7 @@ async fn readers_of_two_timelines_see_each_its_own_line() {
     let replica = cluster.replica(leader);
     let at = START + 2500;
     let switched = replica
-        .propose(switch(T2, at, leader))
+        .propose(switch(T2, at, START + 3000, leader))
         .await
         .unwrap()
         .outcome()

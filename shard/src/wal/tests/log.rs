@@ -89,6 +89,7 @@ impl MemoryLog {
         let switch = TimelineSwitch {
             timeline,
             at,
+            after: self.committed.borrow().end(),
             origin: NodeId(2),
             history,
         };
