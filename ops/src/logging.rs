@@ -25,5 +25,9 @@ pub(crate) fn start(configured: &str) {
 
 fn filter_of(configured: &str) -> String {
     let names_modules = configured.contains(['=', ',']);
-    if names_modules { configured.to_owned() } else { format!("{configured},{QUIETER}") }
+    if names_modules {
+        configured.to_owned()
+    } else {
+        format!("{configured},{QUIETER}")
+    }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::bootstrap::{Identity, bootstrap};
 use coordinator::catalogue::cache::CatalogueCache;
-use coordinator::catalogue::CatalogueVersion;
 use coordinator::slots::{MapEpoch, SlotMap, SlotMapError};
 use futures::future::{BoxFuture, join_all};
 use proxy::{Limits, Listener, Peers, ProxyConfig, ProxyError};
@@ -84,13 +84,19 @@ fn proxy_config(config: &NodeConfig) -> ProxyConfig {
 
 /// Installs schema `howdah` in a group's databases, once this node leads it.
 async fn prepare(groups: Arc<dyn Groups>, cluster: String, group: GroupId, slots: Arc<SlotMap>) {
-    let identity = Identity { cluster: &cluster, group, slots: &slots };
+    let identity = Identity {
+        cluster: &cluster,
+        group,
+        slots: &slots,
+    };
     loop {
         if groups.leads(group) {
             match bootstrap(&*groups, identity, PREPARE_PATIENCE).await {
                 Ok(()) => return,
                 // Whoever leads next begins again; each attempt is all or nothing.
-                Err(error) => tracing::info!(%group, error = crate::cli::whole(&error), "the databases are not prepared yet"),
+                Err(error) => {
+                    tracing::info!(%group, error = crate::cli::whole(&error), "the databases are not prepared yet")
+                }
             }
         }
         tokio::time::sleep(PREPARE_EVERY).await;
@@ -150,15 +156,22 @@ impl Peers for OtherNodes {
             let patience = deadline.saturating_duration_since(Instant::now());
             let question = HaveSeen {
                 database: database.to_owned(),
-                versions: versions.iter().map(|(group, version)| (*group, version.0)).collect(),
+                versions: versions
+                    .iter()
+                    .map(|(group, version)| (*group, version.0))
+                    .collect(),
                 patience,
             };
-            let body = bytes::Bytes::from(postcard::to_stdvec(&question).expect("plain values can be encoded"));
+            let body =
+                bytes::Bytes::from(postcard::to_stdvec(&question).expect("plain values can be encoded"));
             let ask = |node| {
                 let body = body.clone();
                 async move { matches!(self.asker.ask(node, body, patience).await.as_deref(), Ok([1])) }
             };
-            join_all(self.asker.others().map(ask)).await.into_iter().all(|seen| seen)
+            join_all(self.asker.others().map(ask))
+                .await
+                .into_iter()
+                .all(|seen| seen)
         })
     }
 }

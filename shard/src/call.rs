@@ -82,11 +82,21 @@ mod tests {
 
     #[test]
     fn only_this_version_is_read() {
-        let question = Question::Cancel { group: GroupId(2), process_id: 7, secret_key: -1 };
+        let question = Question::Cancel {
+            group: GroupId(2),
+            process_id: 7,
+            secret_key: -1,
+        };
         let bytes = question.encode();
         assert_eq!(Question::decode(&bytes).unwrap(), question);
         assert!(matches!(Question::decode(&[]), Err(DecodeError::Version(None))));
-        assert!(matches!(Question::decode(&[9, 0]), Err(DecodeError::Version(Some(9)))));
-        assert!(matches!(Question::decode(&bytes[..2]), Err(DecodeError::Malformed(_))));
+        assert!(matches!(
+            Question::decode(&[9, 0]),
+            Err(DecodeError::Version(Some(9)))
+        ));
+        assert!(matches!(
+            Question::decode(&bytes[..2]),
+            Err(DecodeError::Malformed(_))
+        ));
     }
 }

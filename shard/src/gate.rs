@@ -39,6 +39,9 @@ use crate::id::Term;
 /// How often a held answer looks again whether the lease is back.
 const LEASE_RECHECK: Duration = Duration::from_millis(5);
 
+/// How often an idle backend is looked at after a cancel before it counts as not having been met.
+const IDLE_LOOKS: u32 = 6;
+
 /// How often a cancel looks whether the cancelled transaction is over.
 const CANCEL_RECHECK: Duration = Duration::from_millis(5);
 
@@ -182,43 +185,22 @@ impl Gate {
 
     /// Asks the server to cancel what one of its backends does.
     ///
-    /// Returns once the cancelled transaction is over and nothing that it may have shown too early
-    /// is uncommitted; answers to all sessions wait as long as that takes.
+    /// Returns when the server has sent the signal. From before that until the cancelled transaction
+    /// is over, and nothing that it may have shown too early is uncommitted, the answers to all
+    /// sessions are held as long as Raft needs.
     pub async fn cancel(&self, process_id: i32, secret_key: i32) -> Result<(), GateError> {
         let leadership = self.leadership()?;
-        tokio::select! {
-            done = self.cancel_in(&leadership, process_id, secret_key) => done,
-            () = leadership.over.cancelled() => Err(GateError::Closed),
-        }
-    }
-
-    async fn cancel_in(
-        &self,
-        leadership: &Arc<Leadership>,
-        process_id: i32,
-        secret_key: i32,
-    ) -> Result<(), GateError> {
-        let _guard = Guard::raise(leadership);
-        let server = &leadership.server;
-        let before = server
-            .transaction_of(process_id)
-            .await
-            .map_err(GateError::Server)?;
-        send_cancel(&leadership.socket, process_id, secret_key)
-            .await
-            .map_err(GateError::Server)?;
-        while before.is_some() && self.is_current(leadership) {
-            if server
-                .transaction_of(process_id)
-                .await
-                .map_err(GateError::Server)?
-                != before
-            {
-                break;
+        let guard = Guard::raise(&leadership);
+        let sent = send_cancel(&leadership.socket, process_id, secret_key).await;
+        // Whether or not the signal went out, as far as is known here: it may have.
+        tokio::spawn(async move {
+            let over = guard.leadership.over.clone();
+            tokio::select! {
+                () = see_cancelled_out(&guard.leadership, process_id) => {}
+                () = over.cancelled() => {}
             }
-            tokio::time::sleep(CANCEL_RECHECK).await;
-        }
-        server.settle().await.map_err(GateError::Server)
+        });
+        sent.map_err(GateError::Server)
     }
 
     fn leadership(&self) -> Result<Arc<Leadership>, GateError> {
@@ -239,18 +221,49 @@ impl Gate {
 }
 
 /// A raised guard; lowered when dropped.
-struct Guard<'a>(&'a Leadership);
+struct Guard {
+    leadership: Arc<Leadership>,
+}
 
-impl<'a> Guard<'a> {
-    fn raise(leadership: &'a Leadership) -> Guard<'a> {
+impl Guard {
+    fn raise(leadership: &Arc<Leadership>) -> Guard {
         leadership.guards.fetch_add(1, Ordering::SeqCst);
-        Guard(leadership)
+        Guard {
+            leadership: leadership.clone(),
+        }
     }
 }
 
-impl Drop for Guard<'_> {
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.guards.fetch_sub(1, Ordering::SeqCst);
+        self.leadership.guards.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Returns once whatever transaction the signal can have met is over, and all that is written by
+/// then has committed. Where that cannot be learned, never: the guard stays up until the gate closes.
+///
+/// The signal has been delivered when this begins. The transaction that it met is the one seen now,
+/// or is over already; or the backend was idle and dropped it, or was about to begin: so an idle one
+/// is looked at again.
+async fn see_cancelled_out(leadership: &Leadership, process_id: i32) {
+    let outcome = async {
+        let mut mark = leadership.server.transaction_of(process_id).await?;
+        for _ in 0..IDLE_LOOKS {
+            if mark.is_some() {
+                break;
+            }
+            tokio::time::sleep(CANCEL_RECHECK).await;
+            mark = leadership.server.transaction_of(process_id).await?;
+        }
+        while mark.is_some() && leadership.server.transaction_of(process_id).await? == mark {
+            tokio::time::sleep(CANCEL_RECHECK).await;
+        }
+        leadership.server.settle().await
+    };
+    if let Err(error) = outcome.await {
+        tracing::info!(%error, "a cancelled transaction cannot be followed; answers are held until the gate closes");
+        std::future::pending::<()>().await;
     }
 }
 

@@ -77,7 +77,9 @@ pub struct Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("node", &self.config.node).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("node", &self.config.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +104,11 @@ impl Node {
         std::fs::create_dir_all(&path).map_err(|source| NodeError::DataDir { path, source })?;
         let log = NodeLog::open(&config.data_dir.join("log"), LogOptions::default())?;
 
-        let door = Arc::new(Door { node: config.node, replicas: OnceLock::new(), above: OnceLock::new() });
+        let door = Arc::new(Door {
+            node: config.node,
+            replicas: OnceLock::new(),
+            above: OnceLock::new(),
+        });
         let handlers: Arc<dyn Handlers> = door.clone();
         let address = config.nodes[&config.node];
         let transport = Transport::bind(&config, handlers)
@@ -122,7 +128,13 @@ impl Node {
         let reach = Arc::new(Reach::new(&config, transport.clone(), replicas.clone()));
         let first = door.replicas.set(replicas).is_ok();
         debug_assert!(first, "the replicas are set once");
-        Ok(Node { config, log, transport, door, reach })
+        Ok(Node {
+            config,
+            log,
+            transport,
+            door,
+            reach,
+        })
     }
 
     /// The way to every group of the cluster.
@@ -150,7 +162,11 @@ impl Node {
     /// A handle that asks as [`Node::ask_above`] does.
     #[must_use]
     pub fn asker(&self) -> Asker {
-        Asker { node: self.config.node, nodes: self.config.nodes.keys().copied().collect(), transport: self.transport.clone() }
+        Asker {
+            node: self.config.node,
+            nodes: self.config.nodes.keys().copied().collect(),
+            transport: self.transport.clone(),
+        }
     }
 
     /// Stops the replicas, their PostgreSQL servers, and the node's network and log.
@@ -200,7 +216,9 @@ async fn ask_above(
     body: Bytes,
     timeout: Duration,
 ) -> Result<Bytes, AskError> {
-    let answer = transport.call(node, Question::Above(body).encode(), timeout).await?;
+    let answer = transport
+        .call(node, Question::Above(body).encode(), timeout)
+        .await?;
     match Answer::decode(&answer) {
         Ok(Answer::Above(body)) => Ok(body),
         Ok(Answer::Refused(reason)) => Err(AskError::Refused(reason)),
@@ -222,15 +240,28 @@ impl Door {
     }
 
     fn status(&self) -> NodeStatus {
-        let replicas: Vec<ReplicaStatus> =
-            self.replicas.get().into_iter().flat_map(BTreeMap::values).map(Replica::status).collect();
-        NodeStatus { node: self.node, pid: std::process::id(), replicas }
+        let replicas: Vec<ReplicaStatus> = self
+            .replicas
+            .get()
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .map(Replica::status)
+            .collect();
+        NodeStatus {
+            node: self.node,
+            pid: std::process::id(),
+            replicas,
+        }
     }
 
     async fn answer(&self, from: NodeId, question: Question) -> Answer {
         match question {
             Question::Status => Answer::Status(self.status()),
-            Question::Cancel { group, process_id, secret_key } => {
+            Question::Cancel {
+                group,
+                process_id,
+                secret_key,
+            } => {
                 let Some(replica) = self.replica(group) else {
                     return Answer::Refused(format!("node {} holds no replica of group {group}", self.node));
                 };
@@ -258,7 +289,9 @@ impl Handlers for Door {
             let replica = self.replica(group).ok_or(Refusal::UnknownGroup)?;
             let refused = |error: GateError| match error {
                 GateError::Closed if replica.leads() => Refusal::GateClosed,
-                GateError::Closed => Refusal::NotLeader { hint: replica.leader() },
+                GateError::Closed => Refusal::NotLeader {
+                    hint: replica.leader(),
+                },
                 GateError::Server(error) => {
                     tracing::info!(%group, %error, "PostgreSQL does not accept a connection");
                     Refusal::Busy

@@ -42,7 +42,10 @@ pub(crate) struct Reach {
 
 impl fmt::Debug for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reach").field("node", &self.node).field("groups", &self.ids).finish_non_exhaustive()
+        f.debug_struct("Reach")
+            .field("node", &self.node)
+            .field("groups", &self.ids)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,10 +83,16 @@ impl Reach {
             return match backend {
                 Ok(backend) => Ok(Box::new(backend)),
                 Err(_) if replica.leads() => Err(Refusal::GateClosed.into()),
-                Err(_) => Err(Refusal::NotLeader { hint: replica.leader() }.into()),
+                Err(_) => Err(Refusal::NotLeader {
+                    hint: replica.leader(),
+                }
+                .into()),
             };
         }
-        let stream = self.transport.open_stream(node, group, StreamPurpose::Sql, ATTEMPT).await?;
+        let stream = self
+            .transport
+            .open_stream(node, group, StreamPurpose::Sql, ATTEMPT)
+            .await?;
         let replaced = self.replicas.get(&group).map(|replica| replica.replaced(node));
         Ok(Box::new(RemoteBackend { stream, replaced }))
     }
@@ -95,7 +104,9 @@ impl Reach {
         let start = Instant::now();
         let mut last_failure = None;
         for attempt in 0.. {
-            let Some(node) = self.candidate(group, attempt) else { break };
+            let Some(node) = self.candidate(group, attempt) else {
+                break;
+            };
             match self.try_node(group, node).await {
                 Ok(backend) => {
                     self.hints.lock().insert(group, node);
@@ -114,16 +125,30 @@ impl Reach {
             tokio::time::sleep(RETRY).await;
         }
         match last_failure {
-            Some((node, source)) if self.replicas.get(&group).is_some_and(|replica| replica.leader() == Some(node)) => {
+            Some((node, source))
+                if self
+                    .replicas
+                    .get(&group)
+                    .is_some_and(|replica| replica.leader() == Some(node)) =>
+            {
                 Err(ConnectError::Unreachable { group, node, source })
             }
-            _ => Err(ConnectError::NoLeader { group, waited: start.elapsed() }),
+            _ => Err(ConnectError::NoLeader {
+                group,
+                waited: start.elapsed(),
+            }),
         }
     }
 
     async fn cancel(&self, group: GroupId, process_id: i32, secret_key: i32) -> Result<(), ConnectError> {
-        let Some(node) = self.candidate(group, 0) else { return Err(ConnectError::UnknownGroup(group)) };
-        let question = Question::Cancel { group, process_id, secret_key };
+        let Some(node) = self.candidate(group, 0) else {
+            return Err(ConnectError::UnknownGroup(group));
+        };
+        let question = Question::Cancel {
+            group,
+            process_id,
+            secret_key,
+        };
         let unreachable = |source| ConnectError::Unreachable { group, node, source };
         let answer = self
             .transport
@@ -161,7 +186,9 @@ impl Groups for Reach {
     }
 
     fn leads(&self, group: GroupId) -> bool {
-        self.replicas.get(&group).is_some_and(|replica| replica.gate().serves())
+        self.replicas
+            .get(&group)
+            .is_some_and(|replica| replica.gate().serves())
     }
 }
 
@@ -177,7 +204,9 @@ struct RemoteBackend {
 
 impl fmt::Debug for RemoteBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteBackend").field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("RemoteBackend")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
     }
 }
 

@@ -66,9 +66,18 @@ impl Catalogue {
     ) -> Catalogue {
         let mut by_name: HashMap<String, HashMap<String, usize>> = HashMap::new();
         for (place, relation) in relations.iter().enumerate() {
-            by_name.entry(relation.schema.clone()).or_default().insert(relation.name.clone(), place);
+            by_name
+                .entry(relation.schema.clone())
+                .or_default()
+                .insert(relation.name.clone(), place);
         }
-        Catalogue { version, slots, relations, by_name, system }
+        Catalogue {
+            version,
+            slots,
+            relations,
+            by_name,
+            system,
+        }
     }
 
     /// The version that this is.

@@ -37,6 +37,13 @@ pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
             ))
             .hint("Use UTF8."))
         }
+        "track_activities" if !is(&on) => Err(Refusal::unsupported("track_activities cannot be turned off")),
+        // It is a cancel that nobody outside sees: in the moment of a commit it would show the commit
+        // before the group has agreed on it.
+        "statement_timeout" if !is(&["0"]) => {
+            Err(Refusal::unsupported("statement_timeout is not supported yet")
+                .hint("Cancel from the client instead."))
+        }
         "search_path" => check_search_path(value),
         _ => Ok(()),
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Control;
 use super::process::OnOrphaned;
-use super::server::{Server, blocking, remove_tree};
+use super::server::{Server, remove_tree};
 use super::sockets::Endpoint;
 use super::tool::{self, Output};
 use super::{ClusterState, Error};
@@ -76,12 +76,12 @@ impl Server {
         let control = Control::connect(source).await?;
         control.checkpoint().await?;
         let server = self.shared();
-        blocking(move || server.files().begin_rebuild()).await?;
+        self.exclusively(move || server.files().begin_rebuild()).await?;
         let output = self.run_pg_rewind(source).await?;
         // What pg_rewind copied of the source's WAL was written before this.
         let (end, timeline) = (control.written_lsn().await?, control.timeline().await?);
         let server = self.shared();
-        blocking(move || {
+        self.exclusively(move || {
             if output
                 .stderr
                 .iter()
@@ -132,7 +132,7 @@ impl Server {
         // Opened before and asked after: a source that restarted meanwhile would break it.
         let control = Control::connect(source).await?;
         let server = self.shared();
-        blocking(move || {
+        self.exclusively(move || {
             server.files().begin_rebuild()?;
             remove_tree(&server.files().pgdata)?;
             server.make_private(&server.files().pgdata)
@@ -158,7 +158,7 @@ impl Server {
         // No page reaches the source's disk before its WAL, so the copy's pages reach no further.
         let (end, timeline) = (control.written_lsn().await?, control.timeline().await?);
         let server = self.shared();
-        blocking(move || {
+        self.exclusively(move || {
             let copied = copied(&server.files().pgdata, end, timeline)?;
             server.files().rebuild_copied(copied)?;
             Ok(copied)

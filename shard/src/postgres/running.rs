@@ -47,7 +47,7 @@ pub struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.process.signal(Signal::QUIT);
-        self.server.dismiss_running();
+        self.server.dismiss_running(&self.process);
     }
 }
 

@@ -57,6 +57,8 @@ struct Inner {
     files: Files,
     socket_dir: std::path::PathBuf,
     running: Mutex<Weak<Process>>,
+    /// Held while the directory is being changed.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Server {
@@ -90,6 +92,7 @@ impl Server {
                 files,
                 socket_dir,
                 running,
+                changing: Arc::default(),
             };
             Ok(Server {
                 inner: Arc::new(inner),
@@ -167,10 +170,12 @@ impl Server {
     /// Durably replaces what the replica's state machine must remember.
     ///
     /// A crash here leaves the old value or the new one; the state machine goes on from either.
-    pub async fn write_life(&self, life: &impl Serialize) -> Result<(), Error> {
+    ///
+    /// Blocks for a few disk writes: when it returns the value is durable or an error says so.
+    pub fn write_life(&self, life: &impl Serialize) -> Result<(), Error> {
         let path = self.files().life();
         let bytes = files::encode(life, &path)?;
-        blocking(move || durable::replace(&path, &bytes, Owner::Maker)).await
+        durable::replace(&path, &bytes, Owner::Maker)
     }
 
     /// What `pg_control` tells; meant for a stopped server.
@@ -239,11 +244,12 @@ impl Server {
         let begin = Instant::now();
         self.require_stopped().await?;
         let (server, prepared) = (self.clone(), mode.clone());
-        let running = blocking(move || {
-            server.prepare(&prepared)?;
-            server.launch(&prepared)
-        })
-        .await?;
+        let running = self
+            .exclusively(move || {
+                server.prepare(&prepared)?;
+                server.launch(&prepared)
+            })
+            .await?;
         running.wait_ready(mode).await?;
         let (pid, took) = (running.pid(), begin.elapsed());
         match mode {
@@ -265,7 +271,11 @@ impl Server {
         // directory or this one's, and the node's next start decides anew.
         match mode {
             StartMode::Primary => durable::remove(&files.standby_signal())?,
-            StartMode::Standby(_) => durable::replace(&files.standby_signal(), b"", self.owner())?,
+            StartMode::Standby(_) => {
+                durable::replace(&files.standby_signal(), b"", self.owner())?;
+                // A slot of the time when this was a primary would keep WAL for ever.
+                empty_folder(&files.pgdata.join("pg_replslot"))?;
+            }
         }
         sockets::make_dir(&self.inner.socket_dir, self.launcher().account())?;
         // Nobody runs here, so these are left-overs; PostgreSQL would refuse to start where a
@@ -316,6 +326,8 @@ impl Server {
 
     /// Ends what an earlier node left running here; refuses while a server of ours runs.
     pub(super) async fn require_stopped(&self) -> Result<(), Error> {
+        // A change whose caller was dropped goes on: it may be about to start a server.
+        drop(self.inner.changing.lock().await);
         let pgdata = self.files().pgdata.clone();
         let ours = self.inner.running.lock().upgrade();
         if ours.is_some_and(|process| process.exited().now().is_none()) {
@@ -325,8 +337,11 @@ impl Server {
     }
 
     /// The handle of the server that ran here is gone: what is left of it is an orphan.
-    pub(super) fn dismiss_running(&self) {
-        *self.inner.running.lock() = Weak::new();
+    pub(super) fn dismiss_running(&self, process: &Arc<Process>) {
+        let mut running = self.inner.running.lock();
+        if Weak::ptr_eq(&running, &Arc::downgrade(process)) {
+            *running = Weak::new();
+        }
     }
 
     /// Makes an empty folder for PostgreSQL's user alone.
@@ -338,6 +353,20 @@ impl Server {
         let mode = fs::Permissions::from_mode(0o700);
         fs::set_permissions(path, mode).map_err(Error::io("close to others", path))?;
         self.hand_over(path)
+    }
+
+    /// Changes the directory off the event loop. Where the caller is dropped the work goes on to its
+    /// end, and the next change waits for that.
+    pub(super) async fn exclusively<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let changing = self.inner.changing.clone().lock_owned().await;
+        blocking(move || {
+            let _changing = changing;
+            work()
+        })
+        .await
     }
 
     pub(super) fn shared(&self) -> Server {
@@ -364,6 +393,14 @@ impl Server {
 /// `unix_socket_directories` is a list: a path with a comma or space needs double quotes.
 fn quoted_in_list(path: &Path) -> String {
     format!("\"{}\"", path.to_string_lossy().replace('"', "\"\""))
+}
+
+fn empty_folder(path: &Path) -> Result<(), Error> {
+    let entries = fs::read_dir(path).map_err(Error::io("list", path))?;
+    for entry in entries {
+        remove_tree(&entry.map_err(Error::io("list", path))?.path())?;
+    }
+    Ok(())
 }
 
 pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {

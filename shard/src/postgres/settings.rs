@@ -75,7 +75,9 @@ const REPLICATION: &str = "replication is the node's";
 const LOGGING: &str = "the node reads PostgreSQL's log from its error output";
 
 /// What the operator may not set, besides [`SAFETY`]; a name that ends in `*` stands for all that begin so.
-const REFUSED: [(&str, &str); 32] = [
+const REFUSED: [(&str, &str); 33] = [
+    // It cancels from within, where no guard is raised: see the gate.
+    ("statement_timeout", DURABILITY),
     ("ignore_checksum_failure", DURABILITY),
     ("zero_damaged_pages", DURABILITY),
     ("ignore_invalid_pages", DURABILITY),

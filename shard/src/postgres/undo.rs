@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use super::server::{Server, blocking, remove_tree};
+use super::server::{Server, remove_tree};
 use super::{Error, durable};
 use crate::wal::TimelineId;
 
@@ -14,7 +14,7 @@ impl Server {
     pub async fn wipe(&self) -> Result<(), Error> {
         self.require_stopped().await?;
         let server = self.shared();
-        blocking(move || {
+        self.exclusively(move || {
             remove_tree(&server.files().pgdata)?;
             durable::sync_parent(&server.files().pgdata)
         })
@@ -29,7 +29,7 @@ impl Server {
     pub async fn forget_timelines_after(&self, timeline: TimelineId) -> Result<(), Error> {
         self.require_stopped().await?;
         let server = self.shared();
-        blocking(move || {
+        self.exclusively(move || {
             let wal = server.files().pgdata.join("pg_wal");
             let entries = fs::read_dir(&wal).map_err(Error::io("list", &wal))?;
             for entry in entries {
@@ -42,7 +42,9 @@ impl Server {
             }
             let promote = server.files().pgdata.join("promote");
             match fs::remove_file(&promote) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &promote)(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(Error::io("remove", &promote)(error))
+                }
                 _ => Ok(()),
             }
         })
@@ -71,8 +73,17 @@ mod tests {
     fn names_tell_their_timeline() {
         assert_eq!(timeline_of("0000000A.history"), Some(TimelineId(10)));
         assert_eq!(timeline_of("000000020000000000000003"), Some(TimelineId(2)));
-        assert_eq!(timeline_of("000000020000000000000003.partial"), Some(TimelineId(2)));
-        for other in ["archive_status", "xlogtemp.1", "0000000A.backup", "0000000", "0000000ä.history"] {
+        assert_eq!(
+            timeline_of("000000020000000000000003.partial"),
+            Some(TimelineId(2))
+        );
+        for other in [
+            "archive_status",
+            "xlogtemp.1",
+            "0000000A.backup",
+            "0000000",
+            "0000000ä.history",
+        ] {
             assert_eq!(timeline_of(other), None, "{other}");
         }
     }

@@ -200,7 +200,9 @@ impl RaftGroup {
         match self.raft.write_blank().await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                Err(ProposeError::NotLeader { leader: forward.leader_id })
+                Err(ProposeError::NotLeader {
+                    leader: forward.leader_id,
+                })
             }
             Err(RaftError::APIError(_)) => Err(ProposeError::Unknown),
             Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
@@ -211,7 +213,12 @@ impl RaftGroup {
     /// after this one in the circle of nodes: if each hands on to its first, all have their turn.
     #[must_use]
     pub fn others_by_progress(&self) -> Vec<NodeId> {
-        let mut others: Vec<_> = self.status().matched.into_iter().filter(|(node, _)| *node != self.node).collect();
+        let mut others: Vec<_> = self
+            .status()
+            .matched
+            .into_iter()
+            .filter(|(node, _)| *node != self.node)
+            .collect();
         others.sort_by_key(|(node, matched)| (std::cmp::Reverse(*matched), *node < self.node, *node));
         others.into_iter().map(|(node, _)| node).collect()
     }
@@ -295,7 +302,7 @@ impl RaftGroup {
     /// Hands leadership over to `node`. Ends this replica's lease at once and for good.
     ///
     /// Returns when another leads, or after some election times; then this replica, if it still
-    /// leads, has stopped its heartbeats so that the others elect a leader.
+    /// leads, sends no heartbeats any more, so that the others elect a leader.
     pub async fn transfer_to(&self, node: NodeId) -> Result<(), RequestFailed> {
         let Leadership { leader, term, .. } = *self.leadership.borrow();
         if leader != Some(self.node) {
@@ -311,13 +318,10 @@ impl RaftGroup {
         if self.deposed(term, self.election * 2).await {
             return Ok(());
         }
-        // Openraft takes no more proposals in this term, and there is no lease any more: to go on
-        // leading would only stand in the way.
+        // Openraft takes no more proposals in this term and sends no more heartbeats, so the others
+        // elect a leader.
         tracing::info!(group = %self.group, to = %node, "leadership was not taken over; giving it up");
-        self.raft.runtime_config().heartbeat(false);
-        let deposed = self.deposed(term, REQUEST_TIMEOUT).await;
-        self.raft.runtime_config().heartbeat(true);
-        if deposed {
+        if self.deposed(term, REQUEST_TIMEOUT).await {
             Ok(())
         } else {
             Err(RequestFailed::Timeout)

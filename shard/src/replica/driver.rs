@@ -17,7 +17,7 @@ use super::source::SourceRelay;
 use super::{ReplicaError, Shared};
 use crate::entry::{Command, Genesis, TimelineSwitch};
 use crate::id::Term;
-use crate::postgres::{Rewind, Running, Server, StartMode, StopMode, SUPERUSER};
+use crate::postgres::{Rewind, Running, SUPERUSER, Server, StartMode, StopMode};
 use crate::transport::StreamError;
 use crate::wal::{Applied, Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
 
@@ -34,6 +34,12 @@ const BETWEEN_RESIGNATIONS: Duration = Duration::from_secs(1);
 /// A promotion replays what is left and starts a timeline; it writes no checkpoint first.
 const PROMOTION_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long a leader may take until its gate is open before it gives way to another replica.
+const GIVE_WAY: Duration = Duration::from_secs(60);
+
+/// Longer than anything waits.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A PostgreSQL server that this replica runs.
 struct Postgres {
     running: Running,
@@ -49,9 +55,11 @@ pub(super) struct Driver {
     feed: watch::Receiver<StandbyStatus>,
     part: watch::Receiver<Part>,
     history: watch::Receiver<Arc<WalHistory>>,
-    /// The newest timeline in the control file; read again whenever the server has stopped.
+    /// The newest timeline in the control file; forgotten whenever a server is started.
     reached: Option<TimelineId>,
     resigned: Option<Instant>,
+    /// Since when this replica leads without an open gate.
+    closed_since: Option<Instant>,
 }
 
 impl Driver {
@@ -63,8 +71,20 @@ impl Driver {
         let life = server.read_life().await?.unwrap_or_default();
         let part = shared.observed.part.clone();
         let history = shared.observed.history.clone();
-        let mut driver = Driver { shared, server, life, postgres: None, feed, part, history, reached: None, resigned: None };
-        driver.read_reached().await;
+        let mut driver = Driver {
+            shared,
+            server,
+            life,
+            postgres: None,
+            feed,
+            part,
+            history,
+            reached: None,
+            resigned: None,
+            closed_since: None,
+        };
+        // Unreadable where the directory is empty; where it matters the step that needs it asks again.
+        let _unknown = driver.inspect().await;
         Ok(driver)
     }
 
@@ -78,7 +98,11 @@ impl Driver {
                 tracing::info!(group = %self.shared.group, state = state_of(&step), "{}", words_of(&step));
                 reported = step.clone();
             }
-            self.shared.publish_state(state_of(&step), self.postgres.as_ref().map(|server| server.running.pid()));
+            self.shared.publish_state(
+                state_of(&step),
+                self.postgres.as_ref().map(|server| server.running.pid()),
+            );
+            let give_way = self.give_way_at();
             let mut part = self.part.clone();
             let captured = self.captured();
             let outcome = tokio::select! {
@@ -86,6 +110,11 @@ impl Driver {
                 () = stop.cancelled() => break,
                 () = captured.answer_changes(&mut part, &step) => Ok(()),
                 outcome = self.carry_out(&step) => outcome,
+                () = tokio::time::sleep_until(give_way) => {
+                    self.closed_since = None;
+                    self.give_way(&step).await;
+                    Ok(())
+                }
             };
             match outcome {
                 Ok(()) => retry = FIRST_RETRY,
@@ -97,7 +126,11 @@ impl Driver {
                         () = tokio::time::sleep(retry) => {}
                         _ = part.changed() => {}
                     }
-                    retry = (retry * 2).min(if is_not_yet(&error) { LAST_NOT_YET } else { LAST_RETRY });
+                    retry = (retry * 2).min(if is_not_yet(&error) {
+                        LAST_NOT_YET
+                    } else {
+                        LAST_RETRY
+                    });
                 }
             }
         }
@@ -164,6 +197,7 @@ impl Driver {
             Step::StartStandby => self.start_standby().await,
             Step::StartPrimary { term } => self.start_primary(*term).await,
             Step::Promote { term } => self.promote(*term).await,
+            Step::Inspect => self.inspect().await,
             Step::Unpromote { to } => self.unpromote(*to).await,
             Step::AnnounceSwitch { .. } => self.announce_switch().await,
             Step::Lead { term } => self.lead(*term).await,
@@ -176,7 +210,11 @@ impl Driver {
     /// Until anything that a decision rests on changes.
     async fn wait_for_change(&mut self) -> Result<(), ReplicaError> {
         let exited = async {
-            match self.postgres.as_ref().filter(|postgres| postgres.running.is_running()) {
+            match self
+                .postgres
+                .as_ref()
+                .filter(|postgres| postgres.running.is_running())
+            {
                 Some(postgres) => {
                     postgres.running.exited().wait().await;
                 }
@@ -204,21 +242,43 @@ impl Driver {
             postgres.running.stop(StopMode::Immediate).await?;
             self.postgres = None;
         }
-        self.read_reached().await;
         Ok(())
     }
 
-    /// Where the control file cannot be read the directory is empty or unusable: no timeline.
-    async fn read_reached(&mut self) {
-        let data = self.server.control_data().await.ok();
-        self.reached = data.map(|data| data.timeline.max(data.min_recovery_timeline));
+    /// Reads how far the stopped server got.
+    async fn inspect(&mut self) -> Result<(), ReplicaError> {
+        let data = self.server.control_data().await?;
+        self.reached = Some(data.timeline.max(data.min_recovery_timeline));
+        Ok(())
+    }
+
+    /// When a leader that has not opened its gate gives way to another replica, if there is one.
+    fn give_way_at(&mut self) -> Instant {
+        let closed = matches!(*self.part.borrow(), Part::Leader { ready: true, .. })
+            && self.shared.gate.open_in().is_none()
+            && self.shared.replicas > 1;
+        if !closed {
+            self.closed_since = None;
+            return Instant::now() + FOREVER;
+        }
+        *self.closed_since.get_or_insert_with(Instant::now) + GIVE_WAY
+    }
+
+    /// Hands the leadership on because this replica does not get to serve: its PostgreSQL does not
+    /// start, its disk is full, its recovery takes long. Another may do better, and the group waits.
+    async fn give_way(&mut self, step: &Step) {
+        tracing::warn!(group = %self.shared.group, step = state_of(step), "leads without serving for too long, giving way");
+        if let Err(error) = self.resign().await {
+            self.report(step, &error);
+        }
     }
 
     /// Writes down what the directory is from now on.
     ///
     /// A crash here leaves the old life, which led to the same decision; the next start takes it again.
-    async fn write_life(&mut self, life: Life) -> Result<(), ReplicaError> {
-        self.server.write_life(&life).await?;
+    /// It does not wait asynchronously: a step that is dropped has written its life, or has not begun to.
+    fn write_life(&mut self, life: Life) -> Result<(), ReplicaError> {
+        tokio::task::block_in_place(|| self.server.write_life(&life))?;
         self.life = life;
         Ok(())
     }
@@ -227,17 +287,18 @@ impl Driver {
         if matches!(self.life, Life::Copied { .. }) && life == Life::Standby {
             self.server.finish_rebuild().await?;
         }
-        self.write_life(life).await
+        self.write_life(life)
     }
 
     async fn create(&mut self) -> Result<(), ReplicaError> {
         self.stop_server().await?;
-        // A crash before the life is written leaves a directory that nobody trusts, and that the
-        // next attempt wipes.
+        // A crash before the last line leaves a directory that nobody trusts, and that the next
+        // attempt wipes.
+        self.write_life(Life::Empty)?;
         self.server.wipe().await?;
         self.server.initdb().await?;
         let system_id = self.server.control_data().await?.system_id;
-        self.write_life(Life::Born { system_id }).await
+        self.write_life(Life::Born { system_id })
     }
 
     async fn announce_birth(&mut self) -> Result<(), ReplicaError> {
@@ -249,27 +310,54 @@ impl Driver {
             start: identity.flushed.segment_start(),
             origin: self.shared.node,
         };
-        let applied = self.shared.raft.propose(Command::Genesis(genesis)).await?.outcome().await?;
+        let applied = self
+            .shared
+            .raft
+            .propose(Command::Genesis(genesis))
+            .await?
+            .outcome()
+            .await?;
         self.see(applied).await
     }
 
     /// Waits until decisions rest on a history that has `applied`: on an older one the next would be
     /// that the log went on without this replica.
     async fn see(&mut self, applied: Applied) -> Result<(), ReplicaError> {
-        let seen = self.history.wait_for(|history| history.timeline() >= Some(applied.timeline)).await;
+        let seen = self
+            .history
+            .wait_for(|history| history.timeline() >= Some(applied.timeline))
+            .await;
         seen.map(drop).map_err(|_| ReplicaError::RaftGone)
     }
 
     async fn start_standby(&mut self) -> Result<(), ReplicaError> {
         let mode = StartMode::Standby(self.server.feed_endpoint());
-        let running = self.server.start(&mode).await?;
-        self.postgres = Some(Postgres { running, primary_in: None });
+        self.reached = None;
+        let mut feed = self.feed.clone();
+        let started = tokio::select! {
+            started = self.server.start(&mode) => Some(started?),
+            // It is not ready before it is consistent, and needs WAL for that.
+            _ = feed.wait_for(|feed| feed.rebuild.is_some()) => None,
+        };
+        match started {
+            Some(running) => {
+                self.postgres = Some(Postgres {
+                    running,
+                    primary_in: None,
+                })
+            }
+            None => self.write_life(Life::Empty)?,
+        }
         Ok(())
     }
 
     async fn start_primary(&mut self, term: Term) -> Result<(), ReplicaError> {
+        self.reached = None;
         let running = self.server.start(&StartMode::Primary).await?;
-        self.postgres = Some(Postgres { running, primary_in: Some(term) });
+        self.postgres = Some(Postgres {
+            running,
+            primary_in: Some(term),
+        });
         Ok(())
     }
 
@@ -280,7 +368,8 @@ impl Driver {
         };
         // A crash from here on leaves a directory that may be on a timeline of its own; whoever
         // leads next goes on without it, or this node takes the promotion up again.
-        self.write_life(Life::Promoted { from, after }).await?;
+        self.write_life(Life::Promoted { from, after })?;
+        self.reached = None;
         let postgres = self.postgres.as_mut().ok_or(ReplicaError::ServerGone)?;
         postgres.primary_in = Some(term);
         postgres.running.promote().await?;
@@ -289,27 +378,50 @@ impl Driver {
     }
 
     async fn unpromote(&mut self, to: TimelineId) -> Result<(), ReplicaError> {
+        self.inspect().await?;
+        if self.reached > Some(to) {
+            return Ok(());
+        }
         self.server.forget_timelines_after(to).await?;
-        self.write_life(Life::Standby).await
+        self.write_life(Life::Standby)
     }
 
     async fn announce_switch(&mut self) -> Result<(), ReplicaError> {
-        let Life::Promoted { after, .. } = self.life else { return Err(ReplicaError::ServerGone) };
+        let Life::Promoted { after, .. } = self.life else {
+            return Err(ReplicaError::ServerGone);
+        };
         let running = &self.running()?.running;
         let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
         let mut receiver = Receiver::connect(stream, SUPERUSER).await?;
         let timeline = receiver.identify().await?.timeline;
         let history = receiver.history(timeline).await?;
-        let at = parse_history_file(&history)?.last().ok_or(ReplicaError::NotBorn)?.end;
-        let switch = TimelineSwitch { timeline, at, after, origin: self.shared.node, history };
+        let at = parse_history_file(&history)?
+            .last()
+            .ok_or(ReplicaError::NotBorn)?
+            .end;
+        let switch = TimelineSwitch {
+            timeline,
+            at,
+            after,
+            origin: self.shared.node,
+            history,
+        };
         // A crash before it commits leaves the promotion open; after, the log knows it as ours.
-        let applied = self.shared.raft.propose(Command::Switch(switch)).await?.outcome().await?;
+        let applied = self
+            .shared
+            .raft
+            .propose(Command::Switch(switch))
+            .await?
+            .outcome()
+            .await?;
         self.see(applied).await?;
-        self.write_life(Life::Primary { timeline }).await
+        self.write_life(Life::Primary { timeline })
     }
 
     async fn lead(&mut self, term: Term) -> Result<(), ReplicaError> {
-        let Life::Primary { timeline } = self.life else { return Err(ReplicaError::ServerGone) };
+        let Life::Primary { timeline } = self.life else {
+            return Err(ReplicaError::ServerGone);
+        };
         let running = &self.running()?.running;
         let mut exited = running.exited();
         tokio::select! {
@@ -326,11 +438,17 @@ impl Driver {
             tokio::time::sleep_until(resigned + BETWEEN_RESIGNATIONS).await;
         }
         self.resigned = Some(Instant::now());
-        let others = self.shared.raft.others_by_progress();
+        let mut others = self.shared.raft.others_by_progress();
+        // Not the same one every time: it may have no directory to lead with either.
+        let turn = usize::try_from(self.shared.raft.status().term.0).unwrap_or(0);
+        let count = others.len().max(1);
+        others.rotate_left(turn % count);
         for other in others {
             match self.shared.raft.transfer_to(other).await {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::info!(group = %self.shared.group, %other, %error, "it did not take the leadership"),
+                Err(error) => {
+                    tracing::info!(group = %self.shared.group, %other, %error, "it did not take the leadership")
+                }
             }
         }
         Err(ReplicaError::NobodyElse)
@@ -342,11 +460,14 @@ impl Driver {
         // A new leader's gate is still closed for a moment; nothing is given up for a refusal.
         source.probe().await?;
         // A crash from here on leaves a directory of mixed pages: empty, to be copied whole.
-        self.write_life(Life::Empty).await?;
+        self.write_life(Life::Empty)?;
         match self.server.rewind(source.endpoint()).await? {
-            Rewind::NotNeeded => self.write_life(Life::Standby).await?,
+            Rewind::NotNeeded => self.write_life(Life::Standby)?,
             Rewind::Rewound(copied) => {
-                self.write_life(Life::Copied { timeline: copied.timeline, until: copied.end }).await?;
+                self.write_life(Life::Copied {
+                    timeline: copied.timeline,
+                    until: copied.end,
+                })?;
             }
         }
         Ok(())
@@ -357,10 +478,13 @@ impl Driver {
         source.probe().await?;
         self.stop_server().await?;
         // A crash from here on leaves part of a copy: empty, to be copied again.
-        self.write_life(Life::Empty).await?;
+        self.write_life(Life::Empty)?;
         let copied = self.server.base_backup(source.endpoint()).await?;
         self.shared.feed_again();
-        self.write_life(Life::Copied { timeline: copied.timeline, until: copied.end }).await
+        self.write_life(Life::Copied {
+            timeline: copied.timeline,
+            until: copied.end,
+        })
     }
 
     fn running(&self) -> Result<&Postgres, ReplicaError> {
@@ -402,6 +526,8 @@ impl Captured {
             }
             return;
         }
+        // The last part has been seen: nothing changes the answer any more.
+        std::future::pending().await
     }
 }
 
@@ -420,7 +546,10 @@ fn same_part(step: &Step, part: Part) -> bool {
 
 /// A leader that is not ready yet, a leadership that ended meanwhile: part of a failover.
 fn is_not_yet(error: &ReplicaError) -> bool {
-    matches!(error, ReplicaError::Source(StreamError::Refused(_)) | ReplicaError::Propose(_))
+    matches!(
+        error,
+        ReplicaError::Source(StreamError::Refused(_)) | ReplicaError::Propose(_)
+    )
 }
 
 /// The state's short name, for status and logs.
@@ -434,6 +563,7 @@ fn state_of(step: &Step) -> &'static str {
         Step::StartStandby => "starting as standby",
         Step::StartPrimary { .. } => "starting as primary",
         Step::Promote { .. } => "promoting",
+        Step::Inspect => "inspecting",
         Step::Unpromote { .. } => "undoing a promotion",
         Step::AnnounceSwitch { .. } => "announcing timeline",
         Step::Lead { .. } => "leading",

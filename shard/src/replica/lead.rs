@@ -11,11 +11,13 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::life::Part;
 use super::{ReplicaError, Shared};
 use crate::entry::{Command, WalChunk};
 use crate::gate::Guarded;
 use crate::id::Term;
 use crate::postgres::{Control, Running, SUPERUSER};
+use crate::raft::ProposeError;
 use crate::wal::{Event, Lsn, Receiver, StatusSender, Streaming, TimelineId};
 
 /// The most WAL that is on its way into the log at once, bytes. PostgreSQL's walsender waits when
@@ -42,24 +44,23 @@ pub(super) async fn lead(
     timeline: TimelineId,
     running: &Running,
 ) -> Result<Infallible, ReplicaError> {
-    // Whatever an earlier attempt of this node proposed is in the log before this, or never.
-    shared.raft.barrier().await?;
-    let from = shared.raft.committed().borrow().history.end();
-    let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
-    let wal = Receiver::connect(stream, SUPERUSER).await?.start(timeline, from).await?;
-    // It is committed already; the slot that keeps WAL for us counts from the first report.
-    wal.status().report_flushed(from);
+    let (wal, from) = receive(shared, term, timeline, running).await?;
     let control = Arc::new(running.control().await?);
 
     // Until a commit has been seen to wait for us nothing more is reported as flushed, so the probe
     // cannot be released before it was seen.
     let prober = running.control().await?;
-    let probe = prober.client().batch_execute("SELECT pg_logical_emit_message(true, 'howdah', 'probe')");
+    let probe = prober
+        .client()
+        .batch_execute("SELECT pg_logical_emit_message(true, 'howdah', 'probe')");
     tokio::pin!(probe);
     see_waiting(&mut probe, &prober, &control).await?;
 
     let (committed, _) = watch::channel(from);
-    let server = Arc::new(Leading { control, committed: committed.clone() });
+    let server = Arc::new(Leading {
+        control,
+        committed: committed.clone(),
+    });
     let serve = async {
         probe.await.map_err(crate::postgres::Error::from)?;
         // All that a recovered or promoted server shows has been written by now (hazard 5).
@@ -73,9 +74,71 @@ pub(super) async fn lead(
         std::future::pending::<Result<Infallible, ReplicaError>>().await
     };
     tokio::select! {
-        failed = carry(shared, timeline, wal, &committed) => failed,
+        failed = carry_on(shared, term, timeline, running, wal, &committed) => failed,
         failed = serve => failed,
         failed = miss_majority(shared) => Err(failed),
+    }
+}
+
+/// Begins to receive the primary's WAL where the log ends; also gives that position.
+async fn receive(
+    shared: &Shared,
+    term: Term,
+    timeline: TimelineId,
+    running: &Running,
+) -> Result<(Streaming, Lsn), ReplicaError> {
+    // Whatever an earlier attempt of this node proposed is in the log before this, or never.
+    shared.raft.barrier().await?;
+    let from = {
+        let committed = shared.raft.committed();
+        let history = committed.borrow().history.clone();
+        let ours = history.timeline() == Some(timeline) && history.origin() == Some(shared.node);
+        if !ours || !leads(shared, term) {
+            return Err(ProposeError::NotLeader { leader: None }.into());
+        }
+        history.end()
+    };
+    let stream = running.endpoint().connect().await.map_err(ReplicaError::Socket)?;
+    let wal = Receiver::connect(stream, SUPERUSER)
+        .await?
+        .start(timeline, from)
+        .await?;
+    // It is committed already; the slot that keeps WAL for us counts from the first report.
+    wal.status().report_flushed(from);
+    Ok((wal, from))
+}
+
+fn leads(shared: &Shared, term: Term) -> bool {
+    matches!(*shared.observed.part.borrow(), Part::Leader { term: now, .. } if now == term)
+}
+
+/// Carries WAL for as long as the leadership lasts. Raft takes no entries while the majority is
+/// slow to acknowledge; the sessions then wait, and this begins again where the log ends.
+async fn carry_on(
+    shared: &Shared,
+    term: Term,
+    timeline: TimelineId,
+    running: &Running,
+    mut wal: Streaming,
+    committed: &watch::Sender<Lsn>,
+) -> Result<Infallible, ReplicaError> {
+    loop {
+        match carry(shared, timeline, wal, committed).await {
+            Err(ReplicaError::Propose(error)) if leads(shared, term) => {
+                tracing::info!(group = %shared.group, %error, "the log takes no WAL for the moment");
+            }
+            ended => return ended,
+        }
+        wal = loop {
+            match receive(shared, term, timeline, running).await {
+                Ok((wal, from)) => {
+                    committed.send_replace(from);
+                    break wal;
+                }
+                Err(ReplicaError::Propose(_)) if leads(shared, term) => tokio::time::sleep(LEASE_POLL).await,
+                Err(error) => return Err(error),
+            }
+        };
     }
 }
 
@@ -170,12 +233,20 @@ impl Guarded for Leading {
             // Whoever sees a commit sees it after PostgreSQL flushed its record.
             let written = self.control.flushed_lsn().await.map_err(io::Error::other)?;
             let mut committed = self.committed.subscribe();
-            committed.wait_for(|committed| *committed >= written).await.map_err(io::Error::other)?;
+            committed
+                .wait_for(|committed| *committed >= written)
+                .await
+                .map_err(io::Error::other)?;
             Ok(())
         })
     }
 
     fn transaction_of(&self, process_id: i32) -> BoxFuture<'_, io::Result<Option<String>>> {
-        Box::pin(async move { self.control.transaction_of(process_id).await.map_err(io::Error::other) })
+        Box::pin(async move {
+            self.control
+                .transaction_of(process_id)
+                .await
+                .map_err(io::Error::other)
+        })
     }
 }

@@ -118,7 +118,8 @@ pub struct Facts<'a> {
     pub life: &'a Life,
     /// The server.
     pub server: Server,
-    /// The newest timeline that the stopped server's control file knows; none where there is none.
+    /// The newest timeline that the stopped server's control file knows; none while it has not been
+    /// read since the server ran.
     pub reached: Option<TimelineId>,
 }
 
@@ -150,6 +151,8 @@ pub enum Step {
         /// The leader's term.
         term: Term,
     },
+    /// Read the control file: what comes next depends on how far a promotion got.
+    Inspect,
     /// The promotion never took hold: remove what it prepared, and be a standby again.
     Unpromote {
         /// The timeline on which the directory still stands.
@@ -234,6 +237,7 @@ fn lead(facts: &Facts<'_>, term: Term, ready: bool) -> Step {
         },
         Life::Promoted { from, after } => match (facts.server, promotion(facts, *from, *after)) {
             (Server::Primary { .. }, Promotion::Open { .. }) => Step::AnnounceSwitch { term },
+            (Server::Stopped, Promotion::Unknown) => Step::Inspect,
             (Server::Stopped, Promotion::Open { took_hold: true }) => Step::StartPrimary { term },
             (Server::Stopped, Promotion::Open { took_hold: false }) => Step::Unpromote { to: *from },
             (_, Promotion::InLog(timeline)) => Step::Become(Life::Primary { timeline }),
@@ -281,6 +285,7 @@ fn follow(facts: &Facts<'_>, leader: Option<NodeId>) -> Step {
 
         (Life::Promoted { from, after }, Server::Stopped, leader) => {
             match (promotion(facts, *from, *after), leader) {
+                (Promotion::Unknown, _) => Step::Inspect,
                 (Promotion::Open { took_hold: true }, _) => Step::Wait("promoted, the log not gone on yet"),
                 (Promotion::Open { took_hold: false }, _) => Step::Unpromote { to: *from },
                 (Promotion::InLog(timeline), _) => Step::Become(Life::Primary { timeline }),
@@ -335,6 +340,8 @@ enum Promotion {
         /// file does not know the new timeline nothing was done on it.
         took_hold: bool,
     },
+    /// The server has stopped, and its control file has not been read since.
+    Unknown,
     /// The log holds the switch that it proposed: only the reply was lost.
     InLog(TimelineId),
     /// The log went on without it.
@@ -346,14 +353,21 @@ enum Promotion {
 /// tells them apart by the switch's origin; and as a replica that promotes again does so from a
 /// later timeline, a number stands for one promotion of this node at most.
 fn promotion(facts: &Facts<'_>, from: TimelineId, after: Lsn) -> Promotion {
-    let reached = facts.reached.filter(|reached| *reached > from);
-    if facts.history.timeline() == Some(from) && facts.history.end() == after {
+    let open = facts.history.timeline() == Some(from) && facts.history.end() == after;
+    let Some(reached) = facts.reached else {
+        return match facts.server {
+            // It runs as a primary because it was promoted; nothing is taken back from it.
+            Server::Primary { .. } if open => Promotion::Open { took_hold: true },
+            _ => Promotion::Unknown,
+        };
+    };
+    if open {
         return Promotion::Open {
-            took_hold: reached.is_some(),
+            took_hold: reached > from,
         };
     }
-    match reached.and_then(|reached| Some((reached, facts.history.branch(reached)?))) {
-        Some((timeline, (_, origin))) if origin == facts.node => Promotion::InLog(timeline),
+    match facts.history.branch(reached) {
+        Some((_, origin)) if reached > from && origin == facts.node => Promotion::InLog(reached),
         _ => Promotion::Void,
     }
 }

@@ -201,6 +201,8 @@ fn a_promotion_ends_in_the_log() {
     assert_eq!(scene.follows(), Step::Stop);
 
     scene.server = Server::Stopped;
+    assert_eq!(scene.leads(3), Step::Inspect, "how far it got is not known yet");
+    assert_eq!(scene.follows(), Step::Inspect);
     scene.reached = Some(2);
     scene.history = switched(born_at(OTHER), 2, ME, 8);
     assert_eq!(

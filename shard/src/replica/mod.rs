@@ -96,6 +96,8 @@ pub enum ReplicaError {
 struct Shared {
     node: NodeId,
     group: GroupId,
+    /// How many replicas the group has.
+    replicas: usize,
     raft: RaftGroup,
     observed: Observed,
     gate: Gate,
@@ -139,7 +141,9 @@ pub struct Replica {
 
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replica").field("group", &self.shared.group).finish_non_exhaustive()
+        f.debug_struct("Replica")
+            .field("group", &self.shared.group)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,18 +157,34 @@ impl Replica {
         installation: &Installation,
     ) -> Result<Replica, ReplicaError> {
         let dir = config.data_dir.join(format!("group-{group}"));
-        let identity = Identity { cluster: config.cluster.clone(), node: config.node, group };
+        let identity = Identity {
+            cluster: config.cluster.clone(),
+            node: config.node,
+            group,
+        };
         let server = postgres::Server::open(&dir, identity, installation.clone(), &config.postgres).await?;
         let raft_dir = dir.join("raft");
         std::fs::create_dir_all(&raft_dir).map_err(ReplicaError::Socket)?;
         let raft = RaftGroup::start(config, group, log, &raft_dir, transport.clone()).await?;
         let gate = Gate::new(Arc::new(RaftLease(raft.clone())));
-        let (state, _) = watch::channel(State { name: "starting", postgres_pid: None });
+        let (state, _) = watch::channel(State {
+            name: "starting",
+            postgres_pid: None,
+        });
         let (feed, feed_status) = watch::channel(StandbyStatus::default());
         let stop = CancellationToken::new();
         let observed = Observed::start(&raft, stop.clone());
-        let shared =
-            Arc::new(Shared { node: config.node, group, raft, observed, gate, transport, state, feed });
+        let shared = Arc::new(Shared {
+            node: config.node,
+            group,
+            replicas: config.groups.get(&group).map_or(1, Vec::len),
+            raft,
+            observed,
+            gate,
+            transport,
+            state,
+            feed,
+        });
 
         let endpoint = server.feed_endpoint();
         let listener = wal::listen(&endpoint.dir, endpoint.port).map_err(ReplicaError::Socket)?;
@@ -208,6 +228,15 @@ impl Replica {
         let mut part = self.shared.observed.part.clone();
         let me = self.shared.node;
         async move {
+            // What is known here may be older than the connection: first it must name that node.
+            let named = |part: &Part| match *part {
+                Part::Leader { .. } => me == node,
+                Part::Follower { leader } => leader == Some(node),
+                Part::Dead => false,
+            };
+            if part.wait_for(named).await.is_err() {
+                std::future::pending::<()>().await;
+            }
             let other = |part: &Part| match *part {
                 Part::Leader { .. } => me != node,
                 Part::Follower { leader } => leader.is_some_and(|leader| leader != node),
@@ -239,7 +268,11 @@ impl Replica {
             commit_index: raft.committed,
             timeline: history.timeline(),
             committed_lsn: history.end(),
-            replayed_lsn: if raft.role == Role::Leader { history.end() } else { feed.replayed },
+            replayed_lsn: if raft.role == Role::Leader {
+                history.end()
+            } else {
+                feed.replayed
+            },
             postgres_pid: state.postgres_pid,
         }
     }
@@ -277,6 +310,9 @@ async fn purge(shared: Arc<Shared>, bounds: crate::config::LogConfig, stop: Canc
             _ => Lsn(0),
         };
         let kept = end.since(shared.raft.wal().first());
+        if own == Lsn(0) && kept <= bounds.max_bytes.saturating_mul(4) {
+            continue;
+        }
         let in_step = shared.raft.in_step();
         if !in_step && kept <= bounds.max_bytes {
             continue;
@@ -296,7 +332,11 @@ async fn purge(shared: Arc<Shared>, bounds: crate::config::LogConfig, stop: Canc
 async fn begin(shared: Arc<Shared>, members: Vec<NodeId>, stop: CancellationToken) {
     let turn = usize::try_from(shared.group.0.saturating_sub(1)).unwrap_or(0);
     let first = members.get(turn % members.len().max(1));
-    let wait = if first == Some(&shared.node) { Duration::ZERO } else { OTHERS_BEGIN };
+    let wait = if first == Some(&shared.node) {
+        Duration::ZERO
+    } else {
+        OTHERS_BEGIN
+    };
     tokio::select! {
         () = stop.cancelled() => return,
         () = tokio::time::sleep(wait) => {}

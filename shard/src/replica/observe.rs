@@ -27,29 +27,44 @@ impl Observed {
         let (history, watch_history) = watch::channel(committed.borrow().history.clone());
         tokio::spawn(async move {
             loop {
-                tokio::select! {
+                let changed = tokio::select! {
                     () = stop.cancelled() => return,
-                    // Raft drops its ends only when it has stopped, after a last report.
-                    changed = leadership.changed() => if changed.is_err() { return },
-                    changed = fatal.changed() => if changed.is_err() { return },
-                    changed = committed.changed() => if changed.is_err() { return },
+                    changed = leadership.changed() => changed,
+                    changed = fatal.changed() => changed,
+                    changed = committed.changed() => changed,
+                };
+                // Raft lets go of its ends only when it has stopped.
+                if changed.is_err() {
+                    part.send_replace(Part::Dead);
+                    return;
                 }
-                // The history first: whoever sees a ready leader sees all that it has committed.
+                // Taken first and told last: whoever sees a ready leader sees all that it has committed.
+                let next = part_of(
+                    *leadership.borrow_and_update(),
+                    fatal.borrow_and_update().as_ref(),
+                );
                 let now = committed.borrow_and_update().history.clone();
                 history.send_if_modified(|last| !Arc::ptr_eq(&std::mem::replace(last, now.clone()), &now));
-                let now = part_of(*leadership.borrow_and_update(), fatal.borrow_and_update().as_ref());
-                part.send_if_modified(|last| std::mem::replace(last, now) != now);
+                part.send_if_modified(|last| std::mem::replace(last, next) != next);
             }
         });
-        Observed { part: watch_part, history: watch_history }
+        Observed {
+            part: watch_part,
+            history: watch_history,
+        }
     }
 }
 
 fn part_of(leadership: Leadership, fatal: Option<&Fatal>) -> Part {
     match (fatal, leadership.role) {
         (Some(_), _) => Part::Dead,
-        (None, Role::Leader) => Part::Leader { term: leadership.term, ready: leadership.ready },
-        (None, _) => Part::Follower { leader: leadership.leader },
+        (None, Role::Leader) => Part::Leader {
+            term: leadership.term,
+            ready: leadership.ready,
+        },
+        (None, _) => Part::Follower {
+            leader: leadership.leader,
+        },
     }
 }
 

@@ -37,14 +37,21 @@ impl SourceRelay {
         let endpoint = server.source_endpoint();
         let path = endpoint.socket_path();
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(ReplicaError::Socket(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ReplicaError::Socket(error));
+            }
             _ => {}
         }
         let listener = UnixListener::bind(&path).map_err(ReplicaError::Socket)?;
         server.hand_over(&path)?;
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(shared.clone(), leader, listener));
-        Ok(SourceRelay { shared: shared.clone(), leader, endpoint, _accepting: accepting })
+        Ok(SourceRelay {
+            shared: shared.clone(),
+            leader,
+            endpoint,
+            _accepting: accepting,
+        })
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -54,7 +61,10 @@ impl SourceRelay {
     /// Whether the leader lets this replica in; asked before anything is given up for it.
     pub(super) async fn probe(&self) -> Result<(), ReplicaError> {
         let (group, purpose) = (self.shared.group, StreamPurpose::Replication);
-        self.shared.transport.open_stream(self.leader, group, purpose, OPEN_PATIENCE).await?;
+        self.shared
+            .transport
+            .open_stream(self.leader, group, purpose, OPEN_PATIENCE)
+            .await?;
         Ok(())
     }
 }
@@ -78,7 +88,11 @@ async fn accept(shared: Arc<Shared>, leader: NodeId, listener: UnixListener) {
 
 async fn carry(shared: Arc<Shared>, leader: NodeId, mut stream: UnixStream) {
     let purpose = StreamPurpose::Replication;
-    match shared.transport.open_stream(leader, shared.group, purpose, OPEN_PATIENCE).await {
+    match shared
+        .transport
+        .open_stream(leader, shared.group, purpose, OPEN_PATIENCE)
+        .await
+    {
         Ok(mut source) => {
             let carried =
                 tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut source, BUFFER, BUFFER).await;

@@ -9,6 +9,8 @@
 //!   at half of that time.
 //! - A status whose flushed position is 0/0 releases nobody, so it is our "nothing yet".
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -26,6 +28,17 @@ const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// How much is read from the socket at once; also how much WAL can become one log entry.
 const READ_SIZE: usize = 256 * 1024;
+
+/// The slot that keeps WAL for the receiver. A server has one receiver at a time.
+const SLOT: &str = "howdah";
+
+/// How often, and how long apart, to wait for the slot's last user to go.
+const SLOT_ATTEMPTS: u32 = 500;
+const SLOT_WAIT: Duration = Duration::from_millis(10);
+
+/// SQLSTATEs (errcodes.txt).
+const DUPLICATE_OBJECT: &str = "42710";
+const OBJECT_IN_USE: &str = "55006";
 
 /// Why no WAL comes from the primary.
 #[derive(Debug, thiserror::Error)]
@@ -132,19 +145,34 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Receiver<S> {
     /// PostgreSQL refuses a position that lies beyond its flush position or beyond the place where
     /// a later timeline left `timeline`, and one whose segment it has removed.
     ///
-    /// A temporary replication slot, which goes with the connection, makes the primary keep what
-    /// has not been reported as flushed: without it a checkpoint removes segments that were not
-    /// sent yet. It protects from the first report on, so report `from` at once.
+    /// A replication slot makes the primary keep what has not been reported as flushed: without it a
+    /// checkpoint removes segments that were not sent yet. It outlives the connection and a crash of
+    /// the primary, because a primary that starts again must still have what the log lacks. It
+    /// protects from the first report on, so report `from` at once.
     pub async fn start(mut self, timeline: TimelineId, from: Lsn) -> Result<Streaming, ReceiverError> {
-        // Random, because the connection before may still be about to end.
-        let slot = format!("howdah_{:016x}", rand::random::<u64>());
-        self.query(&format!(
-            "CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY PHYSICAL RESERVE_WAL"
-        ))
-        .await?;
-        let command = format!("START_REPLICATION SLOT \"{slot}\" PHYSICAL {from} TIMELINE {timeline}");
-        self.send_query(&command).await?;
-        let frame = self.next_frame().await?;
+        let create = format!("CREATE_REPLICATION_SLOT \"{SLOT}\" PHYSICAL RESERVE_WAL");
+        match self.query(&create).await {
+            Err(ReceiverError::Refused { code, .. }) if code == DUPLICATE_OBJECT => {
+                self.skip_to_ready().await?
+            }
+            created => drop(created?),
+        }
+        let command = format!("START_REPLICATION SLOT \"{SLOT}\" PHYSICAL {from} TIMELINE {timeline}");
+        let mut attempts = 0;
+        let frame = loop {
+            self.send_query(&command).await?;
+            match self.next_frame().await {
+                // The connection before is still about to end.
+                Err(ReceiverError::Refused { code, .. })
+                    if code == OBJECT_IN_USE && attempts < SLOT_ATTEMPTS =>
+                {
+                    attempts += 1;
+                    self.skip_to_ready().await?;
+                    tokio::time::sleep(SLOT_WAIT).await;
+                }
+                frame => break frame?,
+            }
+        };
         match frame.tag {
             b'W' => Ok(Streaming::copying(self.reader, self.writer, timeline, from)),
             // "If there is nothing to stream, don't even enter COPY mode" (walsender.c): `from` is
@@ -152,6 +180,12 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Receiver<S> {
             b'T' => Ok(Streaming::ended(self.reader, self.writer, timeline, from)),
             other => Err(ReceiverError::Unexpected(char::from(other))),
         }
+    }
+
+    /// Skips what follows an error, up to where the next command may be sent.
+    async fn skip_to_ready(&mut self) -> Result<(), ReceiverError> {
+        while self.reader.read().await?.tag != b'Z' {}
+        Ok(())
     }
 
     /// Runs a command that answers one row.

@@ -101,8 +101,8 @@ async fn life_is_remembered() {
     let home = Home::new();
     let server = home.server(1).await;
     assert_eq!(server.read_life::<Vec<u64>>().await.unwrap(), None);
-    server.write_life(&vec![1_u64, 2]).await.unwrap();
-    server.write_life(&vec![3_u64]).await.unwrap();
+    server.write_life(&vec![1_u64, 2]).unwrap();
+    server.write_life(&vec![3_u64]).unwrap();
     drop(server);
     let server = home.server(1).await;
     assert_eq!(server.read_life::<Vec<u64>>().await.unwrap(), Some(vec![3]));
