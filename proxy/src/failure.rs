@@ -6,9 +6,9 @@ use shard::client::ConnectError;
 use shard::id::GroupId;
 
 use crate::analysis::Refusal;
-use crate::protocol::Malformed;
-use crate::protocol::encode;
-use crate::protocol::frame::FrameError;
+use crate::protocol::fields::Fields;
+use crate::protocol::frame::{FrameError, HEADER};
+use crate::protocol::{Body, Malformed, encode};
 
 /// Why a statement, or a whole session, cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +110,7 @@ impl Failure {
     /// Appends the ErrorResponse.
     pub(crate) fn encode(&self, severity: Severity, out: &mut BytesMut) {
         if let Failure::Postgres(message) = self {
-            out.extend_from_slice(message);
+            pass_on(message, severity, out);
             return;
         }
         let report = self.report();
@@ -139,10 +139,10 @@ impl Failure {
     fn report(&self) -> Refusal {
         match self {
             Failure::Refused(refusal) => (**refusal).clone(),
-            Failure::Postgres(message) => {
-                let body = message.get(crate::protocol::frame::HEADER..).unwrap_or_default();
-                Refusal::new("XX000", crate::protocol::fields::Fields::read(body).message)
-            }
+            Failure::Postgres(message) => Refusal::new(
+                "XX000",
+                Fields::read(message.get(HEADER..).unwrap_or_default()).message,
+            ),
             Failure::Connect(error) => connect_words(error),
             Failure::Broken { .. } | Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. } => {
                 broken_words(self)
@@ -245,6 +245,31 @@ fn partly_words(partly: &Partly) -> Refusal {
     Refusal::new("55000", message)
         .detail(detail)
         .hint("Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike.")
+}
+
+/// PostgreSQL's ErrorResponse. What ended a backend need not end the session: its severity is ours to say.
+fn pass_on(message: &[u8], severity: Severity, out: &mut BytesMut) {
+    let mut body = Body::new(message.get(HEADER..).unwrap_or_default());
+    let fatal = Fields::read(message.get(HEADER..).unwrap_or_default()).ends_the_backend();
+    if !fatal || severity == Severity::Fatal {
+        out.extend_from_slice(message);
+        return;
+    }
+    encode::message(out, b'E', |out| {
+        while let Ok(kind @ 1..) = body.u8() {
+            let Ok(value) = body.cstr() else { break };
+            out.put_u8(kind);
+            encode::cstr(
+                out,
+                if matches!(kind, b'S' | b'V') {
+                    b"ERROR"
+                } else {
+                    value
+                },
+            );
+        }
+        out.put_u8(0);
+    });
 }
 
 fn field(out: &mut BytesMut, kind: u8, text: &str) {

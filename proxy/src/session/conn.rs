@@ -1,7 +1,7 @@
 //! A backend that a session holds: its connection, and what is still to come from it.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use shard::client::{Backend, Groups};
@@ -14,6 +14,9 @@ use crate::failure::Failure;
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::fields::Fields;
 use crate::protocol::{Body, frame};
+
+/// Between two attempts to start a session on a server that goes down or comes up.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The names and values of a start-up message.
 pub(crate) type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
@@ -120,10 +123,40 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// Connects to the group's leader and starts a PostgreSQL session there.
+    /// Connects to the group's leader and starts a PostgreSQL session there, within `patience`.
     ///
-    /// Gives also the parameters that PostgreSQL reported.
+    /// Gives also the parameters that PostgreSQL reported. As no statement was sent, a server that goes
+    /// down or comes up meanwhile is tried again.
     pub(crate) async fn open(
+        groups: &dyn Groups,
+        group: GroupId,
+        startup: &[(Vec<u8>, Vec<u8>)],
+        patience: Duration,
+        max_message: usize,
+    ) -> Result<(Conn, Vec<(Bytes, Bytes)>), Failure> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let failure = match Conn::open_once(groups, group, startup, left, max_message).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => failure,
+            };
+            let passing = match &failure {
+                Failure::Broken { .. } => true,
+                Failure::Postgres(message) => {
+                    let fields = Fields::read(message.get(frame::HEADER..).unwrap_or_default());
+                    matches!(&*fields.code, "57P01" | "57P02" | "57P03")
+                }
+                _ => false,
+            };
+            if !passing || Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(failure);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn open_once(
         groups: &dyn Groups,
         group: GroupId,
         startup: &[(Vec<u8>, Vec<u8>)],

@@ -148,6 +148,9 @@ impl Session {
             if let Err(Halt::End(ended)) = result {
                 return Err(Halt::End(ended));
             }
+            // One that is still in a transaction cannot be used for anything else.
+            let ended = |conn: &mut super::Conn| conn.status == super::TransactionStatus::Idle;
+            self.slots[participant.place].take_if(|conn| !ended(conn));
         }
         self.after_transaction();
         Ok(())

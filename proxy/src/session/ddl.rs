@@ -13,6 +13,9 @@ use crate::analysis::{Ddl, Distribute, EachGroup, Plan, Refusal};
 use crate::failure::{Failure, Halt, Partly};
 use crate::protocol::encode;
 
+/// Seconds that DDL waits for a lock on the second and later groups.
+const LOCK_PATIENCE: u32 = 10;
+
 impl Session {
     /// Runs DDL on every group, in a transaction of its own on each. These are committed only when
     /// all groups have done it.
@@ -160,6 +163,12 @@ impl Session {
             Stake::Nothing,
         )
         .await?;
+        if place > 0 {
+            // What holds the lock there may wait for a lock that this statement holds on the groups
+            // before: no PostgreSQL alone can see that circle.
+            let sql = format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}s'");
+            self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
+        }
         let mut tags = Vec::with_capacity(statements.len());
         for statement in statements {
             let captured = self.exec(place, statement, audience, Stake::Nothing).await?;

@@ -256,21 +256,21 @@ impl Session {
             if query.access == Access::Write {
                 access = Access::Write;
             }
-            let Ok(Route::One(group)) =
-                query.route(&[], planned.catalogue.slots(), &std::collections::HashMap::new())
-            else {
-                return Ok(None);
-            };
-            if *place.get_or_insert(group) != group {
-                return Ok(None);
+            let route = query.route(&[], planned.catalogue.slots(), &std::collections::HashMap::new());
+            match route {
+                Ok(Route::Any) => {}
+                Ok(Route::One(group)) if *place.get_or_insert(group) == group => {}
+                _ => return Ok(None),
             }
         }
         if self.transaction.as_ref().is_some_and(|t| t.failed) {
             return Ok(None);
         }
-        Ok(place
-            .and_then(|group| self.place(group))
-            .map(|place| (place, access)))
+        let place = match place {
+            Some(group) => self.known_place(group)?,
+            None => self.any_place().await?,
+        };
+        Ok(Some((place, access)))
     }
 
     /// Finds where a statement runs.

@@ -10,7 +10,7 @@ use super::conn::Parameters;
 use super::io::Client;
 use super::{Pipeline, Session};
 use crate::Shared;
-use crate::analysis::Refusal;
+use crate::analysis::{Refusal, check_setting};
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::{Body, Malformed, encode};
 
@@ -151,29 +151,58 @@ fn read_parameters(body: &mut Body<'_>) -> Result<Parameters, Malformed> {
 }
 
 /// Refuses what a session may not begin with.
-fn check(parameters: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
+fn check(parameters: &Parameters) -> Result<(), Failure> {
     for (name, value) in parameters {
-        let value = String::from_utf8_lossy(value).to_ascii_lowercase();
-        match &name[..] {
-            b"replication" if !matches!(&value[..], "false" | "off" | "no" | "0" | "f" | "n") => {
-                return Err(Refusal::unsupported("replication connections are not supported")
-                    .hint("Howdah replicates by itself; read the data with SQL or COPY.")
-                    .into());
+        let name = String::from_utf8_lossy(name);
+        let value = String::from_utf8_lossy(value);
+        match &*name {
+            "replication" => {
+                let value = value.to_ascii_lowercase();
+                if !matches!(&*value, "false" | "off" | "no" | "0" | "f" | "n") {
+                    return Err(Refusal::unsupported("replication connections are not supported")
+                        .hint("Howdah replicates by itself; read the data with SQL or COPY.")
+                        .into());
+                }
             }
-            _ if name.eq_ignore_ascii_case(b"synchronous_commit") && value != "on" => {
-                return Err(synchronous_commit());
+            "user" | "database" => {}
+            "options" => {
+                for (name, value) in settings_in(&value) {
+                    check_setting(&name, &[value])?;
+                }
             }
-            b"options" if value.contains("synchronous_commit") => return Err(synchronous_commit()),
-            _ => {}
+            name => check_setting(name, &[value.into_owned()])?,
         }
     }
     Ok(())
 }
 
-fn synchronous_commit() -> Failure {
-    Refusal::unsupported("synchronous_commit cannot be changed")
-        .detail("A commit that does not wait for its replication could be lost.")
-        .into()
+/// The settings in command-line options as `-c name=value` or `--name=value` (`pg_split_opts`,
+/// `process_postgres_switches`).
+fn settings_in(options: &str) -> Vec<(String, String)> {
+    let mut words = vec![String::new()];
+    let mut letters = options.chars();
+    while let Some(letter) = letters.next() {
+        let word = words.last_mut().expect("there is always a last word");
+        match letter {
+            '\\' => word.extend(letters.next()),
+            space if space.is_ascii_whitespace() => words.push(String::new()),
+            other => word.push(other),
+        }
+    }
+    let mut settings = Vec::new();
+    let mut words = words.into_iter().filter(|word| !word.is_empty());
+    while let Some(word) = words.next() {
+        let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
+            (Some(setting), _) => setting.to_owned(),
+            (None, Some("")) => words.next().unwrap_or_default(),
+            (None, Some(setting)) => setting.to_owned(),
+            (None, None) => continue,
+        };
+        if let Some((name, value)) = setting.split_once('=') {
+            settings.push((name.replace('-', "_"), value.to_owned()));
+        }
+    }
+    settings
 }
 
 /// Connects to the home group as this client and greets it.
@@ -266,5 +295,20 @@ impl Session {
         found
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
             .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settings_in;
+
+    #[test]
+    fn settings_are_found_in_options() {
+        let found = settings_in("-c a=1 -cb=2  --c-d=x\\ y -e 5");
+        let expected = [("a", "1"), ("b", "2"), ("c_d", "x y")];
+        assert_eq!(
+            found,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 }

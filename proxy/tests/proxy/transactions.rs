@@ -7,7 +7,7 @@ async fn table(cluster: &Cluster) -> tokio_postgres::Client {
     client
         .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v bigint)")
         .await
-        .unwrap();
+        .expect("a table");
     client
 }
 
