@@ -37,6 +37,11 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stderr, reason = "the command line's answer")]
 fn complain(error: &Failure) -> ExitCode {
     eprintln!("{error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprintln!("  because: {cause}");
+        source = cause.source();
+    }
     ExitCode::FAILURE
 }
 

@@ -83,13 +83,17 @@ pub async fn pause_leaders(cluster: &mut Cluster, plan: PausePlan) -> Result<Pau
 
         let paused = Instant::now();
         cluster.pause(leader, plan.frozen)?;
+        let next_ack = {
+            let (ledger, group) = (ledger.clone(), *group);
+            tokio::spawn(async move { ledger.next_ack(group, paused, PATIENCE).await })
+        };
         for client in late {
             let (ledger, answers) = (ledger.clone(), Arc::clone(&late_answers));
             let counter = next()?;
             readers.spawn(async move { read_once(&client, counter, &ledger, &answers).await.map(drop) });
             sleep(plan.sleep / LATE_READERS).await;
         }
-        report.gaps.push(ledger.next_ack(*group, paused, PATIENCE).await?);
+        report.gaps.push(next_ack.await??);
         cluster.resume(leader)?;
         sleep(Duration::from_secs(2)).await;
         stop.cancel();
