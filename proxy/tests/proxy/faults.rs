@@ -219,7 +219,7 @@ async fn a_commit_whose_replication_was_cancelled_is_unknown() {
     let mut waits = false;
     while !waits {
         let probe = cluster.direct(1).await;
-        let commit = probe.batch_execute("DROP TABLE IF EXISTS probe; CREATE TABLE probe ()");
+        let commit = probe.batch_execute("DROP TABLE IF EXISTS probe; CREATE TABLE probe (id int)");
         waits = tokio::time::timeout(Duration::from_millis(500), commit)
             .await
             .is_err();
