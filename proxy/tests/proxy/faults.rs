@@ -204,7 +204,7 @@ async fn who_may_not_start_is_told_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_replication_was_cancelled_is_unknown() {
     let cluster = Cluster::start().await;
-    let client = cluster.connect().await;
+    let client = cluster.connect_as("user=postgres application_name=mine").await;
     client
         .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)")
         .await
@@ -215,8 +215,17 @@ async fn a_commit_whose_replication_was_cancelled_is_unknown() {
         .await
         .unwrap();
     direct.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    // The setting takes effect a moment after the reload: when a commit does wait.
+    let mut waits = false;
+    while !waits {
+        let probe = cluster.direct(1).await;
+        let commit = probe.batch_execute("DROP TABLE IF EXISTS probe; CREATE TABLE probe (id int)");
+        waits = tokio::time::timeout(Duration::from_millis(500), commit)
+            .await
+            .is_err();
+    }
     let keys = cluster.keys_of(1, 3);
-    let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'mine'";
     let insert = client.prepare("INSERT INTO t VALUES ($1)").await.unwrap();
     let simple = format!("INSERT INTO t VALUES ({})", keys[0]);
     let block = format!("BEGIN; INSERT INTO t VALUES ({}); COMMIT", keys[1]);
