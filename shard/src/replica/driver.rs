@@ -37,8 +37,8 @@ const PROMOTION_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a leader may take until its gate is open before it gives way to another replica.
 const GIVE_WAY: Duration = Duration::from_secs(60);
 
-/// Longer than anything waits.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How often the gate is looked at for that.
+const LOOK_AT_GATE: Duration = Duration::from_millis(500);
 
 /// A PostgreSQL server that this replica runs.
 struct Postgres {
@@ -102,7 +102,8 @@ impl Driver {
                 state_of(&step),
                 self.postgres.as_ref().map(|server| server.running.pid()),
             );
-            let give_way = self.give_way_at();
+            let closed_since = self.closed_since();
+            let shared = self.shared.clone();
             let mut part = self.part.clone();
             let captured = self.captured();
             let outcome = tokio::select! {
@@ -110,7 +111,7 @@ impl Driver {
                 () = stop.cancelled() => break,
                 () = captured.answer_changes(&mut part, &step) => Ok(()),
                 outcome = self.carry_out(&step) => outcome,
-                () = tokio::time::sleep_until(give_way) => {
+                () = closed_for_long(&shared, closed_since) => {
                     self.closed_since = None;
                     self.give_way(&step).await;
                     Ok(())
@@ -252,16 +253,14 @@ impl Driver {
         Ok(())
     }
 
-    /// When a leader that has not opened its gate gives way to another replica, if there is one.
-    fn give_way_at(&mut self) -> Instant {
+    /// Since when this replica leads without serving; none where it does not, or has nobody to
+    /// give way to.
+    fn closed_since(&mut self) -> Option<Instant> {
         let closed = matches!(*self.part.borrow(), Part::Leader { ready: true, .. })
             && self.shared.gate.open_in().is_none()
             && self.shared.replicas > 1;
-        if !closed {
-            self.closed_since = None;
-            return Instant::now() + FOREVER;
-        }
-        *self.closed_since.get_or_insert_with(Instant::now) + GIVE_WAY
+        self.closed_since = closed.then(|| self.closed_since.unwrap_or_else(Instant::now));
+        self.closed_since
     }
 
     /// Hands the leadership on because this replica does not get to serve: its PostgreSQL does not
@@ -489,6 +488,19 @@ impl Driver {
 
     fn running(&self) -> Result<&Postgres, ReplicaError> {
         self.postgres.as_ref().ok_or(ReplicaError::ServerGone)
+    }
+}
+
+/// Returns when the gate of a leader has been closed for [`GIVE_WAY`]; never for one that is none.
+async fn closed_for_long(shared: &Shared, since: Option<Instant>) {
+    let Some(mut since) = since else {
+        return std::future::pending().await;
+    };
+    while since.elapsed() < GIVE_WAY {
+        tokio::time::sleep(LOOK_AT_GATE).await;
+        if shared.gate.open_in().is_some() {
+            since = Instant::now();
+        }
     }
 }
 
