@@ -4,8 +4,9 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that tell the same again in their own words, many times over.
-const QUIETER: &str = "openraft=error,tokio_postgres=warn";
+/// Libraries that tell the same again in their own words, many times over. Why a Raft replica stopped
+/// the node says itself; openraft's own tasks also report an error each when a node is shut down.
+const QUIETER: &str = "openraft=off,tokio_postgres=warn";
 
 /// Starts logging at the configured level; `RUST_LOG` wins where it is set. A configuration that
 /// names no modules leaves the libraries below us to their errors.

@@ -9,6 +9,7 @@
 //!   at half of that time.
 //! - A status whose flushed position is 0/0 releases nobody, so it is our "nothing yet".
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -89,6 +90,7 @@ pub struct Identity {
 pub struct Receiver<S> {
     reader: FrameReader<ReadHalf<S>>,
     writer: WriteHalf<S>,
+    slot: Cow<'static, str>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + 'static> Receiver<S> {
@@ -98,7 +100,8 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Receiver<S> {
     pub async fn connect(stream: S, user: &str) -> Result<Receiver<S>, ReceiverError> {
         let (reader, writer) = tokio::io::split(stream);
         let reader = FrameReader::new(reader, MESSAGE_LIMIT, READ_SIZE);
-        let mut receiver = Receiver { reader, writer };
+        let slot = Cow::Borrowed(SLOT);
+        let mut receiver = Receiver { reader, writer, slot };
         let mut packet = BytesMut::new();
         put_startup(&mut packet, user);
         receiver.send(&packet).await?;
@@ -112,6 +115,13 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Receiver<S> {
                 other => return Err(ReceiverError::Unexpected(char::from(other))),
             }
         }
+    }
+
+    /// With a slot of its own, beside another receiver of the same server.
+    #[cfg(test)]
+    pub(super) fn with_slot(mut self, slot: String) -> Receiver<S> {
+        self.slot = Cow::Owned(slot);
+        self
     }
 
     /// Asks who the server is and where it stands.
@@ -150,14 +160,17 @@ impl<S: AsyncRead + AsyncWrite + Send + 'static> Receiver<S> {
     /// the primary, because a primary that starts again must still have what the log lacks. It
     /// protects from the first report on, so report `from` at once.
     pub async fn start(mut self, timeline: TimelineId, from: Lsn) -> Result<Streaming, ReceiverError> {
-        let create = format!("CREATE_REPLICATION_SLOT \"{SLOT}\" PHYSICAL RESERVE_WAL");
+        let create = format!("CREATE_REPLICATION_SLOT \"{}\" PHYSICAL RESERVE_WAL", self.slot);
         match self.query(&create).await {
             Err(ReceiverError::Refused { code, .. }) if code == DUPLICATE_OBJECT => {
                 self.skip_to_ready().await?
             }
             created => drop(created?),
         }
-        let command = format!("START_REPLICATION SLOT \"{SLOT}\" PHYSICAL {from} TIMELINE {timeline}");
+        let command = format!(
+            "START_REPLICATION SLOT \"{}\" PHYSICAL {from} TIMELINE {timeline}",
+            self.slot
+        );
         let mut attempts = 0;
         let frame = loop {
             self.send_query(&command).await?;

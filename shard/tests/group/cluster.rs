@@ -100,7 +100,7 @@ impl Cluster {
     pub(crate) async fn start_with(count: u64, setup: Setup) -> Cluster {
         let turn = TURN.lock().await;
         LINES.lock().clear();
-        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info,openraft=error".into());
+        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info,openraft=off".into());
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(false)

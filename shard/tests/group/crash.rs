@@ -42,5 +42,8 @@ async fn acknowledged_rows_survive_a_crash_of_all_nodes_even_while_one_is_being_
         .agree_on("SELECT sum(hashtext(t::text)::bigint)::bigint FROM t")
         .await;
     // The first crash met the followers while they were being made.
-    cluster.stop(&["pg_basebackup failed"]).await;
+    // A runtime that ends like a crash interrupts what it was doing.
+    cluster
+        .stop(&["pg_basebackup failed", "operation interrupted"])
+        .await;
 }

@@ -10,6 +10,7 @@ mod space;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -23,7 +24,17 @@ const G2: GroupId = GroupId(2);
 
 /// A log that never finds anything in memory, with segments of this size.
 fn open(dir: &Path, segment_bytes: u64) -> NodeLog {
-    try_open(dir, segment_bytes).unwrap()
+    // Another test of this process may be starting a program: between fork and exec the child holds
+    // whatever was open, the lock of the log that was just closed included.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match try_open(dir, segment_bytes) {
+            Err(LogError::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn try_open(dir: &Path, segment_bytes: u64) -> Result<NodeLog, LogError> {

@@ -162,7 +162,12 @@ impl Server {
     pub(super) async fn receiver(&self) -> Receiver<UnixStream> {
         let socket = self.home.path().join(format!(".s.PGSQL.{PORT}"));
         let stream = UnixStream::connect(socket).await.unwrap();
-        Receiver::connect(stream, "postgres").await.unwrap()
+        // Several receive from one server here; each keeps WAL for itself.
+        let slot = format!("test_{:016x}", rand::random::<u64>());
+        Receiver::connect(stream, "postgres")
+            .await
+            .unwrap()
+            .with_slot(slot)
     }
 }
 
