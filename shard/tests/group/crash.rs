@@ -44,6 +44,6 @@ async fn acknowledged_rows_survive_a_crash_of_all_nodes_even_while_one_is_being_
     // The first crash met the followers while they were being made.
     // A runtime that ends like a crash interrupts what it was doing.
     cluster
-        .stop(&["pg_basebackup failed", "operation interrupted"])
+        .stop(&["pg_basebackup failed", "operation interrupted", "being shutdown"])
         .await;
 }

@@ -18,7 +18,8 @@ use tokio::sync::{Mutex, MutexGuard};
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// What nodes may complain about when their peers or their PostgreSQL were killed, paused or cut.
-const FAULTS: [&str; 6] = [
+const FAULTS: [&str; 7] = [
+    "majority",
     "peer",
     "unreachable",
     "connect",
