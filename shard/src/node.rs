@@ -154,12 +154,7 @@ impl Node {
         let _already_set = self.door.above.set(above);
     }
 
-    /// Asks another node's crates above; see [`Node::answer_above`].
-    pub async fn ask_above(&self, node: NodeId, body: Bytes, timeout: Duration) -> Result<Bytes, AskError> {
-        ask_above(&self.transport, node, body, timeout).await
-    }
-
-    /// A handle that asks as [`Node::ask_above`] does.
+    /// A handle that asks the crates above on other nodes; see [`Node::answer_above`].
     #[must_use]
     pub fn asker(&self) -> Asker {
         Asker {

@@ -100,11 +100,6 @@ impl Control {
         self.lsn("SELECT pg_last_wal_replay_lsn()::text").await
     }
 
-    /// The end of the WAL that a standby has received and flushed since its start, if any.
-    pub async fn received_lsn(&self) -> Result<Option<Lsn>, Error> {
-        self.lsn("SELECT pg_last_wal_receive_lsn()::text").await
-    }
-
     /// The timeline that a primary writes. (`pg_control` may lag behind a promotion; this does not.)
     pub async fn timeline(&self) -> Result<TimelineId, Error> {
         let question = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())";
