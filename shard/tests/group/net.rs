@@ -4,8 +4,9 @@
 //! the cut is healed, however late. Connections to a node that is cut off open, and stay silent.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use shard::id::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,17 +35,12 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) async fn start(count: u64) -> Network {
-        // Addresses of their own: no outgoing connection takes such a port while a node is down.
-        let ip = format!("127.88.{}.1", std::process::id() % 250 + 1);
-        let mut listeners = Vec::new();
-        for _ in 0..count {
-            listeners.push(TcpListener::bind((ip.as_str(), 0)).await.unwrap());
-        }
         let nodes = || (1..=count).map(NodeId);
+        let ip = own_ip();
+        let port = |node: NodeId| 7431 + u16::try_from(node.0).expect("few nodes");
         let real: BTreeMap<_, _> = nodes()
-            .zip(listeners.iter().map(|listener| listener.local_addr().unwrap()))
+            .map(|node| (node, SocketAddr::from((ip, port(node)))))
             .collect();
-        drop(listeners);
         let pairs = || {
             nodes()
                 .flat_map(|from| nodes().map(move |to| (from, to)))
@@ -54,7 +50,7 @@ impl Network {
         let mut relays = BTreeMap::new();
         let mut relaying = JoinSet::new();
         for (from, to) in pairs() {
-            let listener = TcpListener::bind((ip.as_str(), 0)).await.unwrap();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             relays.insert((from, to), listener.local_addr().unwrap());
             relaying.spawn(relay(listener, real[&to], flows.clone(), (from, to)));
         }
@@ -96,6 +92,15 @@ impl Network {
             flow.send_replace(Flow::Open);
         }
     }
+}
+
+/// A loopback address that is nobody else's: no other socket can have a port there, also while
+/// the node that listens on it is down.
+fn own_ip() -> Ipv4Addr {
+    static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::new(127, 64 + high % 64, low, cluster)
 }
 
 async fn relay(listener: TcpListener, target: SocketAddr, flows: Arc<Flows>, (from, to): (NodeId, NodeId)) {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use ops::config::{ClusterConfig, NodeAddresses};
-use rand::Rng;
 use shard::id::{GroupId, NodeId};
 use tempfile::TempDir;
 
@@ -16,9 +16,6 @@ use super::Options;
 use super::relay::Relays;
 use crate::Result;
 
-/// Below the ports that the system gives to outgoing connections, so that a killed node finds its
-/// ports free when it comes back.
-const PORTS: std::ops::Range<u16> = 17_000..31_000;
 /// Not a secret.
 const SECRET: &str = "a secret for tests only";
 
@@ -29,30 +26,27 @@ pub(super) fn folder() -> Result<TempDir> {
     Ok(dir)
 }
 
-/// Free ports: for each node one for clients and one for the other nodes.
+/// For each node a port for clients and one for the other nodes.
 #[derive(Debug)]
 pub(super) struct Ports(BTreeMap<NodeId, NodeAddresses>);
 
 impl Ports {
-    pub(super) fn choose(nodes: u16) -> Result<Ports> {
-        let first = rand::rng().random_range(PORTS);
-        let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let mut free = (first..PORTS.end)
-            .chain(PORTS.start..first)
-            .map(local)
-            .filter(|address| TcpListener::bind(address).is_ok());
-        let mut next = || free.next().ok_or("no free ports");
-        let mut chosen = BTreeMap::new();
-        for node in 1..=nodes {
-            chosen.insert(
-                NodeId(node.into()),
-                NodeAddresses {
-                    peer: next()?,
-                    sql: next()?,
-                },
-            );
-        }
-        Ok(Ports(chosen))
+    /// On a loopback address that is nobody else's: no other socket can have a port there, also
+    /// while the node that listens on it is down.
+    pub(super) fn of(nodes: u16) -> Ports {
+        static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let local = |port| SocketAddr::from(([127, 128 + high % 64, low, cluster], port));
+        let addresses = |node| NodeAddresses {
+            peer: local(7431 + node),
+            sql: local(6431 + node),
+        };
+        Ports(
+            (1..=nodes)
+                .map(|node| (NodeId(node.into()), addresses(node)))
+                .collect(),
+        )
     }
 
     pub(super) fn peer_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {

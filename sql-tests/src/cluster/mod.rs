@@ -71,7 +71,7 @@ impl Cluster {
     /// `howdah` does (it calls [`ops::main_from`]).
     pub async fn start(program: &Path, options: &Options) -> Result<Cluster> {
         let dir = layout::folder()?;
-        let ports = layout::Ports::choose(options.nodes)?;
+        let ports = layout::Ports::of(options.nodes);
         let relays = match options.network {
             Network::Direct => None,
             Network::Relayed => Some(Relays::start(&ports.peer_addresses()).await?),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -118,17 +119,26 @@ pub(super) struct Cluster {
     pub(super) timing: Timing,
 }
 
+/// A loopback address that is nobody else's: no other socket can have a port there, also while
+/// the node that listens on it is down.
+fn own_ip() -> Ipv4Addr {
+    static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::new(127, 64 + high % 64, low, cluster)
+}
+
 impl Cluster {
     /// Starts nodes 1 to `size` with one group on all of them.
     pub(super) async fn start(size: u64) -> Cluster {
         trace();
         let nodes: Vec<NodeId> = (1..=size).map(NodeId).collect();
-        let mut listening = BTreeMap::new();
-        for node in &nodes {
-            // Reserved by binding once: nothing else is given this port so soon.
-            let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            listening.insert(*node, probe.local_addr().unwrap());
-        }
+        let ip = own_ip();
+        let port = |node: NodeId| 7431 + u16::try_from(node.0).expect("few nodes");
+        let listening: BTreeMap<_, _> = nodes
+            .iter()
+            .map(|node| (*node, SocketAddr::from((ip, port(*node)))))
+            .collect();
         let mut relays = BTreeMap::new();
         for from in &nodes {
             for to in nodes.iter().filter(|to| *to != from) {
