@@ -6,6 +6,7 @@
 //! full and prints figures.
 
 pub mod cluster;
+pub mod history;
 pub mod load;
 pub mod report;
 pub mod scenario;
