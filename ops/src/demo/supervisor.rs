@@ -160,6 +160,10 @@ async fn keep(node: u16, layout: Layout, stop: CancellationToken, tell: mpsc::Se
 
 fn start(node: u16, layout: &Layout) -> io::Result<Child> {
     let log = open_log(&layout.node_log(node))?;
+    // The nodes share this machine: each runs on its share of the cores, or their threads chase
+    // each other's work.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (cores / layout.nodes().len()).max(1);
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("node")
@@ -167,6 +171,7 @@ fn start(node: u16, layout: &Layout) -> io::Result<Child> {
         .arg(layout.node_config(node))
         // The node stops when this process is gone, however that happened.
         .arg("--until-stdin-closes")
+        .env("TOKIO_WORKER_THREADS", threads.to_string())
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)

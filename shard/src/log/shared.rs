@@ -46,6 +46,10 @@ struct State {
     groups: HashMap<GroupId, Span<Entry>>,
     queue: VecDeque<Op>,
     queued_bytes: usize,
+    /// How many of the queued operations somebody waits for.
+    awaited: usize,
+    /// The writer has nothing to do, and waits to be woken.
+    sleeps: bool,
     life: Life,
     /// Counts operations, to tell a record from another one that had its index before.
     stamp: u64,
@@ -114,6 +118,8 @@ impl Shared {
             groups,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            awaited: 0,
+            sleeps: false,
             life: Life::Open,
             stamp: 0,
             cached: VecDeque::new(),
@@ -166,13 +172,17 @@ impl Shared {
         let changes = change(&mut edit)?;
         let cached = edit.cached;
         state.queued_bytes += bytes;
+        state.awaited += usize::from(done.is_some());
+        let wakes = done.is_some() || state.sleeps;
         state.queue.push_back(Op {
             changes,
             done,
             bytes,
             cached,
         });
-        self.work.notify_one();
+        if wakes {
+            self.work.notify_one();
+        }
         Ok(())
     }
 
@@ -225,18 +235,29 @@ impl Shared {
     /// What to do next.
     pub(super) fn next(&self, patience: Patience) -> Next {
         let mut state = self.state.lock();
-        while state.queue.is_empty() {
+        while state.awaited == 0 {
             if !matches!(state.life, Life::Open) {
-                return Next::Stop;
+                if state.queue.is_empty() {
+                    return Next::Stop;
+                }
+                break;
             }
             match patience {
-                Patience::None => return Next::Write(Vec::new()),
-                Patience::Short => {
-                    if self.work.wait_for(&mut state, IDLE).timed_out() && state.queue.is_empty() {
-                        return Next::Idle;
+                Patience::None => break,
+                Patience::Endless if state.queue.is_empty() => {
+                    state.sleeps = true;
+                    self.work.wait(&mut state);
+                    state.sleeps = false;
+                }
+                // What nobody waits for goes along with what somebody does, or after a while.
+                Patience::Short | Patience::Endless => {
+                    if self.work.wait_for(&mut state, IDLE).timed_out() && state.awaited == 0 {
+                        if state.queue.is_empty() {
+                            return Next::Idle;
+                        }
+                        break;
                     }
                 }
-                Patience::Endless => self.work.wait(&mut state),
             }
         }
         let mut bytes = 0;
@@ -245,6 +266,7 @@ impl Shared {
             && let Some(op) = state.queue.pop_front()
         {
             bytes += op.bytes;
+            state.awaited -= usize::from(op.done.is_some());
             ops.push(op);
         }
         Next::Write(ops)
@@ -273,6 +295,7 @@ impl Shared {
         let mut state = self.state.lock();
         state.life = Life::Poisoned(reason.into());
         state.queued_bytes = 0;
+        state.awaited = 0;
         self.room.notify_all();
         std::mem::take(&mut state.queue)
     }

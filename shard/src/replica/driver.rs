@@ -37,6 +37,9 @@ const PROMOTION_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a leader may take until its gate is open before it gives way to another replica.
 const GIVE_WAY: Duration = Duration::from_secs(60);
 
+/// How often a replica that waits looks at what is in the log and in the standby, at most.
+const LOOK_AT_WAL: Duration = Duration::from_millis(5);
+
 /// How often the gate is looked at for that.
 const LOOK_AT_GATE: Duration = Duration::from_millis(500);
 
@@ -222,10 +225,17 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let wal = async {
+            // These change with every entry.
+            tokio::time::sleep(LOOK_AT_WAL).await;
+            tokio::select! {
+                changed = self.history.changed() => changed,
+                changed = self.feed.changed() => changed,
+            }
+        };
         tokio::select! {
             changed = self.part.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
-            changed = self.history.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
-            changed = self.feed.changed() => changed.map_err(|_| ReplicaError::RaftGone)?,
+            changed = wal => changed.map_err(|_| ReplicaError::RaftGone)?,
             () = exited => self.report_exit().await,
         }
         Ok(())

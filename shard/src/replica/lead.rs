@@ -18,11 +18,12 @@ use crate::gate::Guarded;
 use crate::id::Term;
 use crate::postgres::{Control, Running, SUPERUSER};
 use crate::raft::ProposeError;
-use crate::wal::{Event, Lsn, Receiver, StatusSender, Streaming, TimelineId};
+use crate::wal::{Applied, Event, Lsn, Receiver, StatusSender, Streaming, TimelineId};
 
-/// The most WAL that is on its way into the log at once, bytes. PostgreSQL's walsender waits when
-/// it is reached: memory stays bounded, and nothing is lost by waiting.
-const IN_FLIGHT: usize = 8 * 1024 * 1024;
+/// The most entries that are on their way into the log at once. While they are, what comes is gathered
+/// into the next one: under load an entry carries many commits, and costs one fsync on each replica.
+/// Two, so that one is prepared while the other is under way.
+const ENTRIES_IN_FLIGHT: usize = 2;
 
 /// How often to look whether the probing commit waits.
 const PROBE_POLL: Duration = Duration::from_millis(1);
@@ -182,7 +183,8 @@ async fn see_waiting(
     }
 }
 
-/// Proposes WAL as it comes, and reports it to PostgreSQL as flushed when Raft has committed it.
+/// Proposes WAL as it comes, a bounded amount of it at a time (PostgreSQL's walsender waits
+/// meanwhile, and nothing is lost by waiting), and reports it to PostgreSQL as flushed when Raft has committed it.
 async fn carry(
     shared: &Shared,
     timeline: TimelineId,
@@ -191,27 +193,22 @@ async fn carry(
 ) -> Result<Infallible, ReplicaError> {
     let status: StatusSender = wal.status();
     let mut proposed = FuturesOrdered::new();
-    let mut in_flight = 0;
     loop {
         tokio::select! {
             biased;
             Some(outcome) = proposed.next(), if !proposed.is_empty() => {
-                let (length, applied): (usize, _) = outcome;
-                let applied: crate::wal::Applied = applied?;
-                in_flight -= length;
+                let applied: Applied = outcome?;
                 // This releases the transactions whose commits end here: they become visible and
                 // their clients are answered. A crash before it leaves them unanswered and durable;
                 // the next leader's PostgreSQL has them.
                 status.report_flushed(applied.end);
                 committed.send_replace(applied.end);
             }
-            event = wal.next(), if in_flight < IN_FLIGHT => match event? {
+            event = wal.next(), if proposed.len() < ENTRIES_IN_FLIGHT => match event? {
                 Event::Wal { start, bytes } => {
-                    let length = bytes.len();
-                    in_flight += length;
                     let chunk = WalChunk { timeline, start, bytes };
                     let proposal = shared.raft.propose(Command::Wal(chunk)).await?;
-                    proposed.push_back(async move { (length, proposal.outcome().await) });
+                    proposed.push_back(proposal.outcome());
                 }
                 Event::TimelineEnded { next, at } => {
                     return Err(ReplicaError::ForeignPromotion { timeline: next, at });

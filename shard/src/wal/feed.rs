@@ -30,7 +30,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::answer;
@@ -55,6 +55,11 @@ const MAX_HELD: usize = 1024 * 1024;
 /// enough that the replay position in the status is fresh.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 
+/// The shortest time between two pieces of new WAL. Each piece wakes the standby's walreceiver, which
+/// fsyncs it, and its startup process. No commit waits for the standby, so under load it is given
+/// many commits at once.
+const PACE: Duration = Duration::from_millis(5);
+
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FeedEnd {
@@ -70,6 +75,8 @@ enum Step {
     Moved,
     /// Everything that may be sent has been sent.
     Idle,
+    /// There is more, but it is to wait for [`PACE`].
+    Early,
     /// So has everything that will ever be on this timeline.
     Ended,
 }
@@ -88,6 +95,8 @@ pub(super) struct Feed<'a, S> {
     /// Scanned and not sent, contiguous up to the scanner's position; may begin after `sent`.
     held: VecDeque<Bytes>,
     held_bytes: usize,
+    /// When new WAL may be read next.
+    not_before: Instant,
 }
 
 impl<'a, S: WalSource> Feed<'a, S> {
@@ -106,6 +115,7 @@ impl<'a, S: WalSource> Feed<'a, S> {
             scanner: RecordScanner::new(page),
             held: VecDeque::new(),
             held_bytes: 0,
+            not_before: Instant::now(),
         }
     }
 
@@ -146,7 +156,7 @@ impl<'a, S: WalSource> Feed<'a, S> {
         }
     }
 
-    /// After `Moved`, lets in what has arrived; after `Idle`, waits for anything to happen.
+    /// After `Moved`, lets in what has arrived; else waits for anything to happen.
     async fn wait<T: AsyncRead + AsyncWrite>(
         &mut self,
         connection: &mut Connection<T>,
@@ -157,7 +167,8 @@ impl<'a, S: WalSource> Feed<'a, S> {
             biased;
             filled = connection.reader.fill() => Ok(filled?),
             () = std::future::ready(()), if step == Step::Moved => Ok(()),
-            changed = self.committed.changed() => changed.map_err(|_| SenderError::SourceClosed),
+            () = sleep_until(self.not_before), if step == Step::Early => Ok(()),
+            changed = self.committed.changed(), if step == Step::Idle => changed.map_err(|_| SenderError::SourceClosed),
             _ = keepalive.tick() => self.keepalive(connection, Reply::Requested).await,
         }
     }
@@ -181,10 +192,16 @@ impl<'a, S: WalSource> Feed<'a, S> {
         if scanned >= limit {
             return Ok(Step::Idle);
         }
+        if Instant::now() < self.not_before {
+            return Ok(Step::Early);
+        }
         let Some(bytes) = self.read(scanned, limit).await? else {
             return Ok(Step::Idle);
         };
         self.scan(bytes);
+        if self.scanner.position() >= limit {
+            self.not_before = Instant::now() + PACE;
+        }
         let (scanned, sendable) = (self.scanner.position(), self.sendable(left));
         self.desk.update(self.number, |status| {
             status.scanned = scanned;
