@@ -1,6 +1,5 @@
 //! The task that keeps one group's catalogue of one database fresh.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,12 +51,12 @@ impl Failure {
             | PollError::Read(CatalogueError::Postgres(error)) => error.code(),
             _ => None,
         };
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            reason = format!("{reason}: {cause}");
-            source = cause.source();
-        }
+        let unprepared = [SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_TABLE];
+        let reason = if sqlstate.is_some_and(|state| unprepared.contains(state)) {
+            "the database is not prepared there yet".to_owned()
+        } else {
+            chain(error)
+        };
         Failure {
             asked,
             sqlstate: sqlstate.map(|state| state.code().to_owned()),
@@ -65,17 +64,22 @@ impl Failure {
         }
     }
 
-    /// Whether asking again soon is of no use: no such database, or one without schema `howdah`.
+    /// Whether asking again soon is of no use: there is no such database. One without schema
+    /// `howdah` is being prepared.
     pub(super) fn is_final(&self) -> bool {
-        let ends = [
-            SqlState::INVALID_CATALOG_NAME,
-            SqlState::INVALID_SCHEMA_NAME,
-            SqlState::UNDEFINED_TABLE,
-        ];
-        self.sqlstate
-            .as_ref()
-            .is_some_and(|state| ends.iter().any(|end| end.code() == state))
+        self.sqlstate.as_deref() == Some(SqlState::INVALID_CATALOG_NAME.code())
     }
+}
+
+/// An error and its sources, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// Asks every [`EVERY`], and at once when `wanted`, until it is aborted.

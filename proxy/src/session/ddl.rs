@@ -88,8 +88,18 @@ impl Session {
         self.plainly(text).await
     }
 
+    /// A group that is not prepared yet would run a definition without taking note of the table.
+    async fn all_prepared(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.shared.limits.leader_wait;
+        for (_, read) in self.database.refresh_all(deadline).await {
+            read.map_err(|stale| Failure::Catalogue(stale.to_string()))?;
+        }
+        Ok(())
+    }
+
     /// Runs a statement on every group, outside of transaction blocks.
     async fn plainly(&mut self, text: &str) -> Result<(), Halt> {
+        self.all_prepared().await?;
         let mut tag = String::new();
         for place in 0..self.slots.len() {
             let result = match self.enter_bare(place).await {
@@ -120,6 +130,7 @@ impl Session {
     /// Runs statements in one transaction on every group and commits all of them, in ascending order
     /// so that two such never wait for each other. Gives the tags.
     async fn on_every_group(&mut self, statements: &[String]) -> Result<Vec<String>, Halt> {
+        self.all_prepared().await?;
         let mut tags = Vec::new();
         for place in 0..self.slots.len() {
             match self.begin_on(place, statements).await {
