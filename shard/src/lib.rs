@@ -1,5 +1,6 @@
 //! One replicated PostgreSQL: Raft, its log, the PostgreSQL process, the WAL feed, fencing.
 
+mod broken;
 pub mod call;
 pub mod client;
 pub mod config;

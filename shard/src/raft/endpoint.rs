@@ -48,7 +48,13 @@ impl RaftEndpoint for Endpoint {
         match kind {
             // The queue of openraft is entered at the first poll, so appends keep their order.
             Kind::Append => match decode_append(body) {
-                Ok(request) => async move { answer(&raft.append_entries(request).await.ok()?) }.boxed(),
+                Ok(mut request) => {
+                    if crate::broken::FEED_UNCOMMITTED {
+                        let last = request.entries.last().map(|entry| entry.log_id);
+                        request.leader_commit = last.or(request.leader_commit);
+                    }
+                    async move { answer(&raft.append_entries(request).await.ok()?) }.boxed()
+                }
                 Err(error) => refuse(from, &error),
             },
             Kind::Vote => match decode(&body) {

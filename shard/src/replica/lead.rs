@@ -206,6 +206,9 @@ async fn carry(
             }
             event = wal.next(), if proposed.len() < ENTRIES_IN_FLIGHT => match event? {
                 Event::Wal { start, bytes } => {
+                    if crate::broken::REPORT_EARLY {
+                        status.report_flushed(start + bytes.len() as u64);
+                    }
                     let chunk = WalChunk { timeline, start, bytes };
                     let proposal = shared.raft.propose(Command::Wal(chunk)).await?;
                     proposed.push_back(proposal.outcome());
