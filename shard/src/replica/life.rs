@@ -398,3 +398,7 @@ fn covers(history: &WalHistory, timeline: TimelineId, until: Lsn) -> Coverage {
 #[cfg(test)]
 #[path = "life_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "life_random.rs"]
+mod random;
