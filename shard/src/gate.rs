@@ -1,7 +1,7 @@
 //! The gate: client SQL reaches a replica's PostgreSQL only through it, and answers leave only
 //! while this replica may answer for its group.
 //!
-//! Two things are asked of every piece of an answer, when it is about to leave, not when the
+//! Three things are asked of every piece of an answer, when it is about to leave, not when the
 //! statement began:
 //!
 //! - **The lease.** A majority has acknowledged this leader so recently that no other can have been
@@ -14,6 +14,10 @@
 //!   before Raft has it (hazard 4 of the design; `SyncRepWaitForLSN` in syncrep.c). So a cancel
 //!   raises a guard first: until the cancelled transaction is over, every answer waits until all
 //!   WAL that its reader can have seen has committed in Raft. No order between sockets is relied on.
+//!
+//! - **The postmaster.** When it dies (kill -9, the kernel's out-of-memory killer), backends that
+//!   wait for replication end their wait, and their commits become visible (`SyncRepWaitForLSN`
+//!   again) while other backends still answer. The kernel is asked whether it lives.
 //!
 //! When the gate closes every connection through it ends at once, also one whose backend says nothing
 //! because its commit waits for a majority that is gone.
@@ -55,6 +59,9 @@ pub trait Lease: Send + Sync {
 pub trait Guarded: Send + Sync {
     /// Returns once all WAL that PostgreSQL has written up to now has committed in Raft.
     fn settle(&self) -> BoxFuture<'_, io::Result<()>>;
+
+    /// Whether the postmaster lives. Costs a system call.
+    fn lives(&self) -> bool;
 
     /// The transaction that a backend is in, as an opaque mark; none where it is in none.
     fn transaction_of(&self, process_id: i32) -> BoxFuture<'_, io::Result<Option<String>>>;
@@ -303,21 +310,24 @@ struct Passage {
 impl Passage {
     /// Whether an answer that is in hand may leave now.
     fn is_clear(&self) -> bool {
-        self.leadership.guards.load(Ordering::SeqCst) == 0
-            && self.gate.lease_holds()
-            && !self.leadership.is_closed()
+        self.leadership.guards.load(Ordering::SeqCst) == 0 && self.is_ours()
+    }
+
+    /// Whether this leadership lasts, over a server that lives.
+    fn is_ours(&self) -> bool {
+        self.gate.lease_holds() && !self.leadership.is_closed() && self.leadership.server.lives()
     }
 
     /// Waits until an answer that is in hand may leave.
     async fn cleared(self) -> io::Result<()> {
         loop {
-            if self.leadership.is_closed() {
+            if self.leadership.is_closed() || !self.leadership.server.lives() {
                 return Err(closed());
             }
             if self.leadership.guards.load(Ordering::SeqCst) > 0 {
                 self.leadership.server.settle().await?;
             }
-            if self.gate.lease_holds() && !self.leadership.is_closed() {
+            if self.is_ours() {
                 return Ok(());
             }
             tokio::time::sleep(LEASE_RECHECK).await;

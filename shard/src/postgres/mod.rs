@@ -46,7 +46,7 @@ pub use error::Error;
 pub use files::{Identity, LastRole, Rebuild};
 pub use install::{Installation, Version};
 pub use process::Exited;
-pub use running::{Running, StopMode};
+pub use running::{Pulse, Running, StopMode};
 pub use server::{Server, StartMode};
 pub use settings::RECEIVER_NAME;
 pub use sockets::Endpoint;

@@ -1,6 +1,7 @@
 //! A replica's PostgreSQL while it runs: watched, promoted, stopped.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,24 @@ pub struct Running {
     drained: Option<Drained>,
 }
 
+/// Whether a postmaster lives, asked of the kernel: no signal or thread need have run since its end.
+///
+/// Its backends learn of its end when the kernel closes its files (`PostmasterIsAlive`). A process
+/// that ends lets go of its memory before that (`do_exit` in Linux's exit.c), and of its number,
+/// which a pidfd tells, only after it. So its memory is what is asked about (proc_pid_statm(5)).
+#[derive(Debug)]
+pub struct Pulse(File);
+
+impl Pulse {
+    /// False from the moment on at which its end can have had any effect on its backends.
+    #[must_use]
+    pub fn beats(&self) -> bool {
+        let mut sizes = [0; 64];
+        let read = self.0.read_at(&mut sizes, 0);
+        read.is_ok_and(|length| length > 0) && !sizes.starts_with(b"0 ")
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.process.signal(Signal::QUIT);
@@ -81,6 +100,20 @@ impl Running {
     #[must_use]
     pub fn exited(&self) -> Exited {
         self.process.exited()
+    }
+
+    /// What tells at any moment whether the postmaster lives.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn pulse(&self) -> std::io::Result<Pulse> {
+        let memory = File::open(format!("/proc/{}/statm", self.pid()))?;
+        // The number is its own until it is reaped, and that has not been so.
+        if self.is_running() {
+            Ok(Pulse(memory))
+        } else {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
     }
 
     /// Where it listens.

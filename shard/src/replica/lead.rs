@@ -16,7 +16,7 @@ use super::{ReplicaError, Shared};
 use crate::entry::{Command, WalChunk};
 use crate::gate::Guarded;
 use crate::id::Term;
-use crate::postgres::{Control, Running, SUPERUSER};
+use crate::postgres::{Control, Pulse, Running, SUPERUSER};
 use crate::raft::ProposeError;
 use crate::wal::{Applied, Event, Lsn, Receiver, StatusSender, Streaming, TimelineId};
 
@@ -61,6 +61,7 @@ pub(super) async fn lead(
     let server = Arc::new(Leading {
         control,
         committed: committed.clone(),
+        pulse: running.pulse().map_err(ReplicaError::Socket)?,
     });
     let serve = async {
         probe.await.map_err(crate::postgres::Error::from)?;
@@ -225,6 +226,7 @@ async fn carry(
 struct Leading {
     control: Arc<Control>,
     committed: watch::Sender<Lsn>,
+    pulse: Pulse,
 }
 
 impl Guarded for Leading {
@@ -239,6 +241,10 @@ impl Guarded for Leading {
                 .map_err(io::Error::other)?;
             Ok(())
         })
+    }
+
+    fn lives(&self) -> bool {
+        self.pulse.beats()
     }
 
     fn transaction_of(&self, process_id: i32) -> BoxFuture<'_, io::Result<Option<String>>> {

@@ -168,11 +168,22 @@ async fn a_killed_postmaster_shows_nothing_and_alter_system_changes_nothing(
         .await
         .unwrap();
     let session = cluster.session_at(leader).await;
+    // It goes on looking, each time in a new snapshot, and does not notice the postmaster's end.
+    session
+        .run(
+            "CREATE FUNCTION sees(wanted int) RETURNS bigint LANGUAGE plpgsql AS
+              'BEGIN LOOP IF EXISTS (SELECT FROM t WHERE id = wanted) THEN RETURN 1; END IF; END LOOP; END'",
+        )
+        .await;
+    let watching = cluster.session_at(leader).await;
     cluster.net.isolate(leader);
     let insert = insert_in_vain(cluster, leader, session, 3).await;
+    let watch = Background::spawn(async move { number(&watching.client, "SELECT sees(3)").await });
 
     let before = cluster.status(leader).postgres_pid.unwrap();
     kill(before.into()).await;
+    let seen = watch.outcome().await;
+    assert!(seen.is_err(), "a commit that Raft does not have was shown");
     let restarted = |cluster: &Cluster| cluster.status(leader).postgres_pid.filter(|pid| *pid != before);
     cluster.until("PostgreSQL runs again", restarted).await;
     assert!(insert.outcome().await.1.is_err());
