@@ -5,8 +5,10 @@
 //! and Verifying Concurrent Objects", 1993) with Lowe's two improvements ("Testing for
 //! Linearizability", 2017): an operation takes effect only when one that is over has to have done
 //! so, and no configuration is looked at twice. Beside these, a read takes effect as soon as it can,
-//! since it changes nothing; and a write of unknown outcome is left out where nothing needs its
-//! value. The libraries at hand know no operations without an end and no bound on their memory.
+//! since it changes nothing; a write of unknown outcome is left out where nothing needs its value, and
+//! another such write takes effect just before the next one, where nobody sees it; and a value that
+//! nothing can bring back is not overwritten before all that needs it has taken effect. Where each
+//! write has a value of its own, this leaves few choices. The libraries at hand know no operations without an end and no bound on their memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -102,6 +104,21 @@ struct Register<'a> {
     events: Vec<Event>,
     /// Those of unknown outcome, in the order of their beginnings.
     endless: Vec<u32>,
+    /// By value.
+    uses: Vec<Uses>,
+    /// The event where each operation is over.
+    over: Vec<usize>,
+}
+
+/// What has to do with a value.
+#[derive(Clone, Debug, Default)]
+struct Uses {
+    /// How many operations lead to it, counting the beginning.
+    sources: usize,
+    /// The operations that took place and need it.
+    needed_by: Vec<u32>,
+    /// Whether some operation may need it.
+    is_needed: bool,
 }
 
 /// Where the search did not get any further.
@@ -117,6 +134,8 @@ impl<'a> Register<'a> {
             items: Vec::new(),
             events: Vec::new(),
             endless: Vec::new(),
+            uses: Vec::new(),
+            over: Vec::new(),
         };
         let mut places = BTreeMap::from([(&Edn::Nil, 0)]);
         for operation in operations {
@@ -129,6 +148,7 @@ impl<'a> Register<'a> {
         }
         register.leave_out_the_needless();
         register.lay_out();
+        register.count_uses();
         Ok(register)
     }
 
@@ -192,6 +212,49 @@ impl<'a> Register<'a> {
             let mut others = open.clone();
             others.sort_by_key(|other| std::cmp::Reverse(self.items[*other as usize].operation.ended));
             self.events.push(Event::Over(place, others));
+        }
+    }
+
+    fn count_uses(&mut self) {
+        self.uses = vec![Uses::default(); self.values.len()];
+        self.uses[0].sources = 1;
+        for (place, item) in (0..).zip(&self.items) {
+            if let Act::Read(value) | Act::Cas(value, _) = item.act {
+                let uses = &mut self.uses[value as usize];
+                uses.is_needed = true;
+                if item.operation.is_ok() {
+                    uses.needed_by.push(place);
+                }
+            }
+            if let Act::Write(value) | Act::Cas(_, value) = item.act {
+                self.uses[value as usize].sources += 1;
+            }
+        }
+        self.over = vec![usize::MAX; self.items.len()];
+        for (number, event) in self.events.iter().enumerate() {
+            if let Event::Over(place, _) = event {
+                self.over[*place as usize] = number;
+            }
+        }
+    }
+
+    /// Whether overwriting what is held, by this operation, leaves another one without the value that
+    /// it needs.
+    fn must_stay(&self, configuration: &Configuration, by: u32) -> bool {
+        let uses = &self.uses[configuration.held as usize];
+        let waits = |place: &u32| {
+            *place != by
+                && self.over[*place as usize] >= configuration.event
+                && !configuration.has_done(*place)
+        };
+        uses.sources == 1 && uses.needed_by.iter().any(waits)
+    }
+
+    /// Whether this is a write whose value nothing needs.
+    fn is_unseen(&self, place: u32) -> bool {
+        match self.items[place as usize].act {
+            Act::Write(value) => !self.uses[value as usize].is_needed,
+            _ => false,
         }
     }
 
@@ -326,12 +389,17 @@ impl<'a> Search<'a> {
             let Some(held) = act.on(configuration.held) else {
                 continue;
             };
+            if held != configuration.held && self.register.must_stay(configuration, *place) {
+                continue;
+            }
             let mut next = configuration.clone();
             next.held = held;
             next.does(*place);
-            for reader in others.iter().chain([over]) {
-                if self.register.items[*reader as usize].act == Act::Read(held) {
-                    next.does(*reader);
+            let is_write = matches!(act, Act::Write(_));
+            for other in others.iter().chain([over]) {
+                let reads_it = self.register.items[*other as usize].act == Act::Read(held);
+                if reads_it || is_write && self.register.is_unseen(*other) {
+                    next.does(*other);
                 }
             }
             open.push(next);

@@ -44,10 +44,13 @@ pub(super) fn check(transactions: &Transactions<'_>, graph: &Graph, options: &Op
         orders.push(vec![Process, Realtime]);
     }
     let mut found = Found::default();
-    let mut told = vec![false; transactions.list.len()];
+    // A cycle of data is told alone. One of sessions does not hide one of real time, which is
+    // often shorter.
+    let mut told_by_data = vec![false; transactions.list.len()];
     let mut search = Search::new(graph.nodes() * 2);
     let mut untold = 0;
     for order in &orders {
+        let mut told = told_by_data.clone();
         for (shape, data, walk, begins) in VIEWS {
             if !options.model.forbids_shape(shape) {
                 continue;
@@ -81,6 +84,9 @@ pub(super) fn check(transactions: &Transactions<'_>, graph: &Graph, options: &Op
                     untold += 1;
                 }
             }
+        }
+        if order.is_empty() {
+            told_by_data = told;
         }
     }
     if untold > 0 {

@@ -1,5 +1,6 @@
 //! The checkers, checked: on histories written by hand, and on random ones.
 
+mod orders;
 mod pictures;
 mod random;
 

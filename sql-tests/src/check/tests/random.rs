@@ -82,7 +82,8 @@ fn run(store: &mut impl Store, rng: &mut StdRng, count: usize, last: (&'static s
     history
 }
 
-fn record(history: &mut History, process: u64, kind: Kind, f: &str, value: Edn) {
+/// Adds a line.
+pub(super) fn record(history: &mut History, process: u64, kind: Kind, f: &str, value: Edn) {
     let index = history.ops.len() as u64;
     history.ops.push(Op {
         index,
