@@ -134,6 +134,9 @@ impl fmt::Display for Dependency {
     }
 }
 
+/// A verdict in words tells so many anomalies.
+const MOST_TOLD: usize = 20;
+
 impl Verdict {
     /// The verdict on these findings.
     fn of(mut anomalies: Vec<Anomaly>, unknown: Vec<String>) -> Verdict {
@@ -176,7 +179,7 @@ impl fmt::Display for Verdict {
         for (name, count) in self.names() {
             write!(f, "\n{count} x {name}")?;
         }
-        for anomaly in &self.anomalies {
+        for anomaly in self.anomalies.iter().take(MOST_TOLD) {
             write!(f, "\n\n{}: {}", anomaly.name, anomaly.words)?;
         }
         for line in self.unknown.iter().chain(&self.notes) {

@@ -42,6 +42,12 @@ pub(super) fn check(history: &History, options: &Options) -> Result<Verdict> {
         }
         most = most.max(search.seen.len());
     }
+    if !operations
+        .iter()
+        .any(|operation| operation.is_ok() && operation.f() != "write")
+    {
+        unknown.push("Nobody read anything.".to_owned());
+    }
     let mut verdict = Verdict::of(anomalies, unknown);
     verdict.counts = pairs::counts(&operations);
     verdict.counts.insert("keys", by_key.len());

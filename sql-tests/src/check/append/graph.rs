@@ -7,7 +7,7 @@ use super::super::{Dependency, Options};
 use super::txn::{Key, Transactions};
 use super::versions::{Order, Versions};
 
-/// So many acknowledged elements that nobody read are taken to come after a key's longest version.
+/// So many elements that nobody read, though they are surely there, are taken to come after a key's longest version.
 /// Any of them would be right; all of them would be many where a key was hardly read.
 const MOST_UNREAD: usize = 16;
 
@@ -104,7 +104,7 @@ struct Chain {
     key: Key,
     /// Each version's place in the key's order, its element and its writer.
     versions: Vec<(usize, i64, u32)>,
-    /// Acknowledged elements that come after all of these, in no known order.
+    /// Elements that come after all of these, in no known order.
     unread: Vec<(i64, u32)>,
 }
 

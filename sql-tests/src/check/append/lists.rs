@@ -4,20 +4,18 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::pairs::Outcome;
-use super::super::{Anomaly, Name, words};
+use super::super::{Name, words};
 use super::reads::Found;
 use super::txn::{Key, Micro, Transactions, Txn};
 use super::versions::{Order, Versions};
 
-pub(super) fn check(transactions: &Transactions<'_>, versions: &Versions) -> Vec<Anomaly> {
-    let mut found = Found::default();
-    incompatible_orders(transactions, versions, &mut found);
-    lost_updates(transactions, &mut found);
+pub(super) fn check(transactions: &Transactions<'_>, versions: &Versions, found: &mut Found) {
+    incompatible_orders(transactions, versions, found);
+    lost_updates(transactions, found);
     for (key, order) in (0..).zip(&versions.orders) {
-        lost_appends(transactions, versions, key, order, &mut found);
-        dirty_updates(transactions, versions, key, order, &mut found);
+        lost_appends(transactions, versions, key, order, found);
+        dirty_updates(transactions, versions, key, order, found);
     }
-    found.all
 }
 
 fn incompatible_orders(transactions: &Transactions<'_>, versions: &Versions, found: &mut Found) {

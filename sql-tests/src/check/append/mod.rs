@@ -16,6 +16,7 @@ mod txn;
 mod versions;
 
 use self::graph::Graph;
+use self::reads::Found;
 use self::txn::Transactions;
 use self::versions::Versions;
 use super::{Model, Options, Verdict, pairs};
@@ -30,18 +31,28 @@ pub(super) fn check(history: &History, options: &Options) -> Result<Verdict> {
     };
     let transactions = Transactions::of(history)?;
     let versions = Versions::of(&transactions)?;
-    let mut anomalies = reads::check(&transactions, &versions);
-    anomalies.extend(lists::check(&transactions, &versions));
-    anomalies.retain(|anomaly| options.model.forbids(anomaly.name));
+    let mut found = Found::default();
+    reads::check(&transactions, &versions, &mut found);
+    lists::check(&transactions, &versions, &mut found);
+    found.all.retain(|anomaly| options.model.forbids(anomaly.name));
     let graph = Graph::of(&transactions, &versions, &options);
     let dependencies = graph.dependencies();
-    let found = cycles::check(&transactions, &graph, &options);
-    anomalies.extend(found.anomalies);
-    let mut verdict = Verdict::of(anomalies, Vec::new());
+    let cycles = cycles::check(&transactions, &graph, &options);
+    found.all.extend(cycles.anomalies);
+    let mut unknown = Vec::new();
+    if transactions.list.iter().all(|txn| txn.reads().next().is_none()) {
+        unknown.push("Nobody read anything.".to_owned());
+    }
+    let mut verdict = Verdict::of(found.all, unknown);
     verdict.counts = pairs::counts(transactions.list.iter().map(|txn| &txn.operation));
     verdict.counts.insert("keys", transactions.keys.len());
     verdict.counts.insert("dependencies", dependencies);
-    verdict.notes = found.notes;
+    verdict.notes = cycles.notes;
+    for (name, times) in found.times {
+        if times > reads::MOST_OF_A_NAME && options.model.forbids(name) {
+            verdict.notes.push(format!("{name} was found {times} times."));
+        }
+    }
     if !versions.has_final_reads {
         let note = "No read began after the last append was over: lost appends were not looked for.";
         verdict.notes.push(note.to_owned());

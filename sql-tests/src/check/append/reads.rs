@@ -1,7 +1,7 @@
 //! What is wrong within a single transaction's reads: G1a, G1b, internal contradictions, elements
 //! that are there twice or that nobody wrote.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::pairs::Outcome;
 use super::super::{Anomaly, Name, words};
@@ -11,8 +11,7 @@ use super::versions::Versions;
 /// So many anomalies of a name are told; more tell no more.
 pub(super) const MOST_OF_A_NAME: usize = 20;
 
-pub(super) fn check(transactions: &Transactions<'_>, versions: &Versions) -> Vec<Anomaly> {
-    let mut found = Found::default();
+pub(super) fn check(transactions: &Transactions<'_>, versions: &Versions, found: &mut Found) {
     for (place, txn) in (0..).zip(&transactions.list) {
         for (key, seen) in txn.reads() {
             let name = transactions.keys[key as usize];
@@ -44,9 +43,8 @@ pub(super) fn check(transactions: &Transactions<'_>, versions: &Versions) -> Vec
                 found.add(Name::G1b, ops, tell(&what));
             }
         }
-        internal(transactions, txn, &mut found);
+        internal(transactions, txn, found);
     }
-    found.all
 }
 
 /// What the transaction must see of a key, from what it saw and did before.
@@ -63,15 +61,24 @@ fn internal(transactions: &Transactions<'_>, txn: &Txn<'_>, found: &mut Found) {
         return;
     }
     let mut expected: HashMap<Key, Expected> = HashMap::new();
+    let mut to_come: HashSet<(Key, i64)> = txn.appends().collect();
     for micro in &txn.micros {
         match micro {
-            Micro::Append { key, element } => expected.entry(*key).or_default().own.push(*element),
+            Micro::Append { key, element } => {
+                to_come.remove(&(*key, *element));
+                expected.entry(*key).or_default().own.push(*element);
+            }
             Micro::Read {
                 key,
                 seen: Some(seen),
             } => {
                 let before = expected.entry(*key).or_default();
-                if let Some((name, what)) = contradiction(before, seen) {
+                let early = seen.iter().find(|element| to_come.contains(&(*key, **element)));
+                let early = early.map(|element| {
+                    let what = format!("appended {element} itself only later");
+                    (Name::Internal, what)
+                });
+                if let Some((name, what)) = early.or_else(|| contradiction(before, seen)) {
                     let key = transactions.keys[*key as usize];
                     let words = format!(
                         "{} read key {key} as {}, but {what}.",
@@ -116,7 +123,8 @@ fn first_twice(seen: &[i64]) -> Option<i64> {
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) all: Vec<Anomaly>,
-    times: HashMap<Name, usize>,
+    /// How often each was found.
+    pub(super) times: BTreeMap<Name, usize>,
 }
 
 impl Found {

@@ -26,8 +26,8 @@ pub(super) struct Order {
     pub(super) reader: u32,
     /// Where each element is in it.
     pub(super) places: HashMap<i64, usize>,
-    /// The acknowledged elements that no read holds, in the order of their invocations. They come
-    /// after all others, or are lost.
+    /// The elements that no read holds, of transactions that surely took place, in the order of their
+    /// invocations. They come after all others, or are lost.
     pub(super) unread: Vec<i64>,
     /// The longest final read, and who read it.
     pub(super) finally: Option<(Vec<i64>, u32)>,
@@ -65,7 +65,10 @@ impl Versions {
             }
             order.elements = once;
         }
-        for txn in transactions.list.iter().filter(|txn| txn.operation.is_ok()) {
+        for txn in &transactions.list {
+            if !versions.took_place(txn) {
+                continue;
+            }
             for (key, element) in txn.appends() {
                 let order = &mut versions.orders[key as usize];
                 if !order.places.contains_key(&element) {
@@ -79,6 +82,17 @@ impl Versions {
     /// Who appended an element.
     pub(super) fn writer(&self, key: Key, element: i64) -> Option<Writer> {
         self.writers.get(&(key, element)).copied()
+    }
+
+    /// Whether a transaction surely took place: one of unknown outcome did where something that it
+    /// appended was read.
+    fn took_place(&self, txn: &Txn<'_>) -> bool {
+        let was_read = |(key, element): (Key, i64)| self.orders[key as usize].places.contains_key(&element);
+        match txn.operation.outcome {
+            Outcome::Ok => true,
+            Outcome::Info => txn.appends().any(was_read),
+            Outcome::Fail => false,
+        }
     }
 
     fn read_longest(&mut self, transactions: &Transactions<'_>) {

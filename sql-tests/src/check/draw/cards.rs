@@ -14,7 +14,7 @@ const GAP: usize = 130;
 const LINE: usize = 17;
 /// More steps of a transaction are not shown.
 const MOST_LINES: usize = 14;
-const MOST_CHARACTERS: usize = 33;
+const MOST_CHARACTERS: usize = 31;
 /// Between the levels of arrows that go around the cards.
 const LEVEL: usize = 30;
 
@@ -251,14 +251,20 @@ fn step(step: &Edn) -> String {
         return words::value(step);
     };
     let begin = format!("{} {key} ", f.word().unwrap_or_default());
-    let value = words::value(value);
-    let (used, long) = (begin.chars().count(), value.chars().count());
-    if used + long <= MOST_CHARACTERS {
-        return begin + &value;
+    let whole = format!("{begin}{value}");
+    let Some(elements) = value.vector().filter(|_| whole.chars().count() > MOST_CHARACTERS) else {
+        return whole;
+    };
+    let room = MOST_CHARACTERS.saturating_sub(begin.chars().count() + 3);
+    let mut end = String::new();
+    for element in elements.iter().rev() {
+        let longer = format!(" {element}{end}");
+        if longer.chars().count() > room {
+            break;
+        }
+        end = longer;
     }
-    let room = MOST_CHARACTERS.saturating_sub(used + 1);
-    let end: String = value.chars().skip(long - room.min(long)).collect();
-    format!("{begin}\u{2026}{end}")
+    format!("{begin}[\u{2026}{end}]")
 }
 
 fn arrow(out: &mut String, edge: &Edge, path: &str, x: usize, y: usize) -> Result<()> {

@@ -35,8 +35,8 @@ pub fn svg(history: &History, anomaly: &Anomaly) -> Result<String> {
     let cards = Cards::of(&actors);
     let top = MARGIN + 28;
     let (card_width, card_height) = cards.size(anomaly);
-    let (line_width, line_height) = timeline::size(history, &actors);
-    let width = card_width.max(line_width) + 2 * MARGIN;
+    let (line_width, line_height) = timeline::size(history, &actors, card_width);
+    let width = line_width + 2 * MARGIN;
     let height = top + card_height + line_height + MARGIN;
     let mut out = String::new();
     head(&mut out, width, height, anomaly)?;
@@ -45,7 +45,7 @@ pub fn svg(history: &History, anomaly: &Anomaly) -> Result<String> {
     writeln!(out, "</g>")?;
     let below = top + card_height;
     writeln!(out, "<g transform=\"translate({MARGIN} {below})\">")?;
-    timeline::draw(&mut out, history, &actors)?;
+    timeline::draw(&mut out, history, &actors, line_width)?;
     writeln!(out, "</g>\n</svg>")?;
     Ok(out)
 }

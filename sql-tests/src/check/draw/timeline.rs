@@ -7,7 +7,10 @@ use super::{Actor, cut, escaped, seconds};
 use crate::Result;
 use crate::history::{Edn, History, Kind, Op, Process};
 
-const WIDTH: u64 = 860;
+/// The line is so long at least, and else as long as the cards are wide.
+const WIDTH: usize = 860;
+/// Right of the line: room for the last time.
+const BESIDE: usize = 40;
 /// Left of the line: the names.
 const NAMES: u64 = 60;
 const ROW: usize = 18;
@@ -28,10 +31,12 @@ struct Fault<'a> {
 struct Window {
     from: u64,
     to: u64,
+    /// Where the line ends.
+    end: u64,
 }
 
 impl Window {
-    fn of(history: &History, actors: &[Actor<'_>]) -> Window {
+    fn of(history: &History, actors: &[Actor<'_>], width: usize) -> Window {
         let last = history.ops.last().map_or(0, |op| op.time);
         let began = actors.iter().map(|actor| actor.times().0).min().unwrap_or(0);
         let ended = actors.iter().map(|actor| actor.times().1.unwrap_or(last)).max();
@@ -40,13 +45,14 @@ impl Window {
         Window {
             from: began.saturating_sub(around),
             to: ended.saturating_add(around).min(last.max(ended)).max(1),
+            end: width.saturating_sub(BESIDE).max(WIDTH) as u64,
         }
     }
 
     fn x(&self, time: u64) -> u64 {
         let span = u128::from(self.to.saturating_sub(self.from).max(1));
         let into = u128::from(time.clamp(self.from, self.to) - self.from);
-        NAMES + u64::try_from(into * u128::from(WIDTH - NAMES) / span).unwrap_or(0)
+        NAMES + u64::try_from(into * u128::from(self.end - NAMES) / span).unwrap_or(0)
     }
 
     fn has(&self, time: u64) -> bool {
@@ -76,14 +82,15 @@ fn faults<'a>(history: &'a History, window: &Window) -> Vec<Fault<'a>> {
     faults.split_off(surplus)
 }
 
-/// Width and height.
-pub(super) fn size(history: &History, actors: &[Actor<'_>]) -> (usize, usize) {
-    let rows = actors.len() + faults(history, &Window::of(history, actors)).len();
-    (usize::try_from(WIDTH).unwrap_or(0) + 220, HEAD + rows * ROW + 30)
+/// Width and height, where so much width is there.
+pub(super) fn size(history: &History, actors: &[Actor<'_>], width: usize) -> (usize, usize) {
+    let rows = actors.len() + faults(history, &Window::of(history, actors, width)).len();
+    (width.max(WIDTH + BESIDE), HEAD + rows * ROW + 30)
 }
 
-pub(super) fn draw(out: &mut String, history: &History, actors: &[Actor<'_>]) -> Result<()> {
-    let window = Window::of(history, actors);
+/// Draws them in so much width.
+pub(super) fn draw(out: &mut String, history: &History, actors: &[Actor<'_>], width: usize) -> Result<()> {
+    let window = Window::of(history, actors, width);
     let faults = faults(history, &window);
     let bottom = HEAD + (actors.len() + faults.len()) * ROW;
     writeln!(out, "<text class=\"name\" y=\"18\">Times and faults</text>")?;
@@ -132,7 +139,7 @@ fn draw_fault(out: &mut String, window: &Window, fault: &Fault<'_>, y: usize, bo
         "<line class=\"fault\" x1=\"{x}\" y1=\"{HEAD}\" x2=\"{x}\" y2=\"{bottom}\"/>"
     )?;
     // Beside its line, on the side where there is room.
-    let (x, anchor) = if x > WIDTH * 2 / 3 {
+    let (x, anchor) = if x > window.end * 2 / 3 {
         (x - 5, "end")
     } else {
         (x + 5, "start")

@@ -15,7 +15,7 @@ const KEYS: i64 = 6;
 const SEEDS: u64 = 25;
 
 /// A database that does one operation at a time.
-trait Store {
+pub(super) trait Store {
     /// A new operation and its value.
     fn ask(&mut self, rng: &mut StdRng) -> (&'static str, Edn);
     /// Does it; nothing where it fails.
@@ -32,7 +32,12 @@ struct Open {
 }
 
 /// Runs so many operations, then reads all that there is twice.
-fn run(store: &mut impl Store, rng: &mut StdRng, count: usize, last: (&'static str, Vec<Edn>)) -> History {
+pub(super) fn run(
+    store: &mut impl Store,
+    rng: &mut StdRng,
+    count: usize,
+    last: (&'static str, Vec<Edn>),
+) -> History {
     let mut history = History::default();
     let mut open: Vec<Option<Open>> = vec![None; SLOTS];
     let mut processes: Vec<u64> = (0..SLOTS as u64).collect();
@@ -96,16 +101,29 @@ pub(super) fn record(history: &mut History, process: u64, kind: Kind, f: &str, v
     });
 }
 
-#[derive(Default)]
-struct Lists {
-    lists: HashMap<i64, Vec<Edn>>,
+/// Lists under so many keys.
+pub(super) struct Lists {
+    keys: i64,
+    pub(super) lists: HashMap<i64, Vec<Edn>>,
     elements: i64,
+}
+
+impl Lists {
+    /// Without elements.
+    pub(super) fn new(keys: i64) -> Lists {
+        let (lists, elements) = (HashMap::new(), 0);
+        Lists {
+            keys,
+            lists,
+            elements,
+        }
+    }
 }
 
 impl Store for Lists {
     fn ask(&mut self, rng: &mut StdRng) -> (&'static str, Edn) {
         let steps = (0..rng.random_range(1..=4)).map(|_| {
-            let key = Edn::Int(rng.random_range(0..KEYS));
+            let key = Edn::Int(rng.random_range(0..self.keys));
             if rng.random_bool(0.5) {
                 return Edn::Vector(vec![Edn::keyword("r"), key, Edn::Nil]);
             }
@@ -130,7 +148,8 @@ impl Store for Lists {
     }
 }
 
-fn steps(value: &mut Edn) -> impl Iterator<Item = &mut Vec<Edn>> {
+/// The micro-operations of a transaction.
+pub(super) fn steps(value: &mut Edn) -> impl Iterator<Item = &mut Vec<Edn>> {
     let Edn::Vector(steps) = value else {
         panic!("a transaction is a vector");
     };
@@ -144,7 +163,7 @@ fn lists(seed: u64) -> History {
     let read = |key| Edn::Vector(vec![Edn::keyword("r"), Edn::Int(key), Edn::Nil]);
     let last = vec![Edn::Vector((0..KEYS).map(read).collect())];
     let mut rng = StdRng::seed_from_u64(seed);
-    run(&mut Lists::default(), &mut rng, 250, ("txn", last))
+    run(&mut Lists::new(KEYS), &mut rng, 250, ("txn", last))
 }
 
 fn strict() -> Options {
