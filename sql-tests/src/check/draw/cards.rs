@@ -92,74 +92,80 @@ impl<'a> Cards<'a> {
         for (column, card) in self.cards.iter().enumerate() {
             card.draw(out, column * (WIDTH + GAP), card.lane * self.lane_height)?;
         }
-        let (mut back, mut forth) = (0, 0);
-        for edge in &anomaly.cycle {
-            let Some((from, to)) = self.columns(edge) else {
-                continue;
-            };
-            if to < from {
-                back += 1;
-                self.over(out, edge, from, to, back)?;
-            } else if to == from + 1 {
-                self.across(out, edge, from, to)?;
-            } else {
-                forth += 1;
-                self.under(out, edge, from, to, forth)?;
-            }
+        let arrows = self.arrows(anomaly);
+        for (edge, arrow) in &arrows {
+            arrow.draw(out, edge)?;
+        }
+        // Above all lines, so that none of them crosses a label out.
+        for (edge, arrow) in &arrows {
+            arrow.label(out, edge)?;
         }
         writeln!(out, "</g>")?;
         Ok(())
     }
 
+    fn arrows<'e>(&self, anomaly: &'e Anomaly) -> Vec<(&'e Edge, Arrow)> {
+        let (mut back, mut forth) = (0, 0);
+        let mut arrows = Vec::new();
+        for edge in &anomaly.cycle {
+            let Some((from, to)) = self.columns(edge) else {
+                continue;
+            };
+            let arrow = if to < from {
+                back += 1;
+                self.over(from, to, back)
+            } else if to == from + 1 {
+                self.across(from, to)
+            } else {
+                forth += 1;
+                self.under(from, to, forth)
+            };
+            arrows.push((edge, arrow));
+        }
+        arrows
+    }
+
     /// An arrow to the next column.
-    fn across(&self, out: &mut String, edge: &Edge, from: usize, to: usize) -> Result<()> {
+    fn across(&self, from: usize, to: usize) -> Arrow {
         let x1 = from * (WIDTH + GAP) + WIDTH;
         let x2 = to * (WIDTH + GAP);
-        let y = |column: usize| {
-            let card = &self.cards[column];
-            card.lane * self.lane_height + card.height() / 2
-        };
+        let y = |column: usize| self.head(column) + self.cards[column].height() / 2;
         let (y1, y2) = (y(from), y(to));
         let bend = GAP / 2;
-        let path = format!("M{x1} {y1}C{} {y1} {} {y2} {x2} {y2}", x1 + bend, x2 - bend);
-        arrow(
-            out,
-            edge,
-            &path,
-            (x1 + x2) / 2,
-            usize::midpoint(y1, y2).saturating_sub(7),
-        )
+        Arrow {
+            path: format!("M{x1} {y1}C{} {y1} {} {y2} {x2} {y2}", x1 + bend, x2 - bend),
+            label: (
+                usize::midpoint(x1, x2),
+                format!("{}", usize::midpoint(y1, y2) - 7),
+            ),
+        }
     }
 
     /// An arrow back to an earlier column, above all lanes.
-    fn over(&self, out: &mut String, edge: &Edge, from: usize, to: usize, level: usize) -> Result<()> {
-        let x1 = from * (WIDTH + GAP) + WIDTH / 2 - 8 * level;
-        let x2 = to * (WIDTH + GAP) + WIDTH / 2 + 8 * level;
-        let y1 = self.cards[from].lane * self.lane_height;
-        let y2 = self.cards[to].lane * self.lane_height;
+    fn over(&self, from: usize, to: usize, level: usize) -> Arrow {
+        let aside = 8 * (level % 12);
+        let x1 = from * (WIDTH + GAP) + WIDTH / 2 - aside;
+        let x2 = to * (WIDTH + GAP) + WIDTH / 2 + aside;
         let high = level * LEVEL;
         let path = format!(
-            "M{x1} {y1}V{}Q{x1} -{high} {} -{high}H{}Q{x2} -{high} {x2} {}V{y2}",
-            8 - i64::try_from(high)?,
+            "M{x1} {}V-{}Q{x1} -{high} {} -{high}H{}Q{x2} -{high} {x2} -{}V{}",
+            self.head(from),
+            high - 8,
             x1 - 8,
             x2 + 8,
-            8 - i64::try_from(high)?
+            high - 8,
+            self.head(to)
         );
-        let middle = usize::midpoint(x1, x2);
-        writeln!(out, "<g transform=\"translate(0 -{})\">", high + 5)?;
-        label(out, edge, middle, 0)?;
-        writeln!(out, "</g>")?;
-        line(out, edge, &path)
+        let label = (usize::midpoint(x1, x2), format!("-{}", high + 5));
+        Arrow { path, label }
     }
 
     /// An arrow over several columns, below all lanes.
-    fn under(&self, out: &mut String, edge: &Edge, from: usize, to: usize, level: usize) -> Result<()> {
-        let x1 = from * (WIDTH + GAP) + WIDTH / 2 + 8 * level;
-        let x2 = to * (WIDTH + GAP) + WIDTH / 2 - 8 * level;
-        let foot = |column: usize| {
-            let card = &self.cards[column];
-            card.lane * self.lane_height + card.height()
-        };
+    fn under(&self, from: usize, to: usize, level: usize) -> Arrow {
+        let aside = 8 * (level % 12);
+        let x1 = from * (WIDTH + GAP) + WIDTH / 2 + aside;
+        let x2 = to * (WIDTH + GAP) + WIDTH / 2 - aside;
+        let foot = |column: usize| self.head(column) + self.cards[column].height();
         let low = self.lanes * self.lane_height + level * LEVEL - 20;
         let path = format!(
             "M{x1} {}V{}Q{x1} {low} {} {low}H{}Q{x2} {low} {x2} {}V{}",
@@ -170,7 +176,48 @@ impl<'a> Cards<'a> {
             low - 8,
             foot(to)
         );
-        arrow(out, edge, &path, usize::midpoint(x1, x2), low - 5)
+        let label = (usize::midpoint(x1, x2), format!("{}", low - 5));
+        Arrow { path, label }
+    }
+
+    /// Where the card of a column begins.
+    fn head(&self, column: usize) -> usize {
+        self.cards[column].lane * self.lane_height
+    }
+}
+
+/// An edge in the picture: the path of its line, and the middle of its label's foot.
+struct Arrow {
+    path: String,
+    label: (usize, String),
+}
+
+impl Arrow {
+    fn draw(&self, out: &mut String, edge: &Edge) -> Result<()> {
+        let (kind, color) = (edge.kind, color(edge.kind));
+        writeln!(
+            out,
+            "<path class=\"edge\" stroke=\"{color}\" marker-end=\"url(#{kind})\" d=\"{}\">\
+             <title>{}</title></path>",
+            self.path,
+            escaped(&edge.words)
+        )?;
+        Ok(())
+    }
+
+    fn label(&self, out: &mut String, edge: &Edge) -> Result<()> {
+        let about = edge
+            .key
+            .as_ref()
+            .map_or_else(String::new, |key| format!(" key {key}"));
+        let (x, y) = &self.label;
+        writeln!(
+            out,
+            "<text class=\"label\" x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" style=\"fill:{}\">{}</text>",
+            color(edge.kind),
+            escaped(&cut(&format!("{}{about}", edge.kind), 18)),
+        )?;
+        Ok(())
     }
 }
 
@@ -265,34 +312,4 @@ fn step(step: &Edn) -> String {
         end = longer;
     }
     format!("{begin}[\u{2026}{end}]")
-}
-
-fn arrow(out: &mut String, edge: &Edge, path: &str, x: usize, y: usize) -> Result<()> {
-    line(out, edge, path)?;
-    label(out, edge, x, y)
-}
-
-fn line(out: &mut String, edge: &Edge, path: &str) -> Result<()> {
-    let (kind, color) = (edge.kind, color(edge.kind));
-    writeln!(
-        out,
-        "<path class=\"edge\" stroke=\"{color}\" marker-end=\"url(#{kind})\" d=\"{path}\">\
-         <title>{}</title></path>",
-        escaped(&edge.words)
-    )?;
-    Ok(())
-}
-
-fn label(out: &mut String, edge: &Edge, x: usize, y: usize) -> Result<()> {
-    let about = edge
-        .key
-        .as_ref()
-        .map_or_else(String::new, |key| format!(" key {key}"));
-    writeln!(
-        out,
-        "<text class=\"label\" x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" style=\"fill:{}\">{}</text>",
-        color(edge.kind),
-        escaped(&cut(&format!("{}{about}", edge.kind), 18)),
-    )?;
-    Ok(())
 }

@@ -155,7 +155,8 @@ fn draw_fault(out: &mut String, window: &Window, fault: &Fault<'_>, y: usize, bo
 fn axis(out: &mut String, window: &Window, y: usize) -> Result<()> {
     writeln!(
         out,
-        "<line class=\"axis\" x1=\"{NAMES}\" y1=\"{y}\" x2=\"{WIDTH}\" y2=\"{y}\"/>"
+        "<line class=\"axis\" x1=\"{NAMES}\" y1=\"{y}\" x2=\"{}\" y2=\"{y}\"/>",
+        window.end
     )?;
     for tick in 0..=4 {
         let time = window.from + (window.to - window.from) / 4 * tick;
