@@ -1,6 +1,6 @@
 //! Checkers: from a history to a verdict, with no clock, no network and no file.
 //!
-//! [`check`] is the door. What was asked and answered is first paired up ([`pairs`]); then the
+//! [`check`] is the door. What was asked and answered is first paired up (`pairs`); then the
 //! checker of the workload looks for what its [`Model`] forbids. Each [`Anomaly`] carries its story
 //! in words, and where it is a cycle, the edges of it, which [`draw`] draws.
 //!
