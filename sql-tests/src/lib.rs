@@ -4,7 +4,11 @@
 //! acknowledged, [`verify`] compares that with what is there, and each [`scenario`] tells one
 //! story with them. The tests run the stories in small form; the binary `must-show` runs them in
 //! full and prints figures.
+//!
+//! A [`history`] is what clients asked and were told, and [`check`] finds what in it no correct
+//! database does.
 
+pub mod check;
 pub mod cluster;
 pub mod history;
 pub mod load;
