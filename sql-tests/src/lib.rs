@@ -4,13 +4,20 @@
 //! acknowledged, [`verify`] compares that with what is there, and each [`scenario`] tells one
 //! story with them. The tests run the stories in small form; the binary `must-show` runs them in
 //! full and prints figures.
+//!
+//! The consistency tests are the other half: [`run`] lets many [`client`]s carry out a
+//! [`workload`] while a [`nemesis`] breaks things, and records a [`history`] to be checked.
 
+pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod load;
+pub mod nemesis;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod verify;
+pub mod workload;
 
 /// Whatever went wrong, for a person to read.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
