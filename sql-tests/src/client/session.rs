@@ -245,9 +245,11 @@ impl Session {
     /// After an operation that did not end well: makes the connection fit for the next one, or says
     /// that it is not.
     pub async fn recover(&mut self) -> bool {
-        if self.stage != Stage::Open {
+        match self.stage {
             // It was answered, with an error; else the connection is closed or aborted.
-            self.stage = Stage::Idle;
+            Stage::Idle | Stage::Autocommit => self.stage = Stage::Idle,
+            // PostgreSQL has no transaction left after a COMMIT that failed. Whoever else answered may.
+            Stage::Open | Stage::Committing => self.stage = Stage::Open,
         }
         self.roll_back().await.is_ok() && self.is_usable()
     }

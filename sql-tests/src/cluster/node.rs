@@ -225,12 +225,19 @@ impl Drop for NodeProcess {
     }
 }
 
-/// What a PostgreSQL process says that it is (`set_ps_display` in PostgreSQL's ps_status.c); a
-/// postmaster has the words that it was started with.
+/// What a PostgreSQL process says that it is (`set_ps_display` in PostgreSQL's ps_status.c). A
+/// postmaster has the words that it was started with: of them only whose it is.
 fn title(process: ProcessId) -> Option<String> {
     let words = fs::read(format!("/proc/{}/cmdline", process.pid())).ok()?;
     let text = String::from_utf8_lossy(&words).replace('\0', " ");
-    Some(text.trim().to_owned())
+    let shown = match text
+        .split_whitespace()
+        .find(|word| word.starts_with("cluster_name="))
+    {
+        Some(word) => word.replace("cluster_name=", "postmaster of "),
+        None => text.trim().to_owned(),
+    };
+    Some(shown)
 }
 
 /// Whether a line of a node's log is a warning or an error, in the form of tracing-subscriber:

@@ -118,6 +118,10 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let plan = Plan {
         isolation: options.isolation,
         operations: operations(options)?,
+        groups: match options.place {
+            Place::Cluster { groups, .. } => usize::try_from(groups)?,
+            Place::Url { .. } => 1,
+        },
     };
     let keys = keys_wanted(&options.workload, &plan)?;
     let out = record::folder(options)?;

@@ -1,6 +1,5 @@
 //! What is tested: a cluster of our own, or a PostgreSQL that is there.
 
-use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::{Options, Place};
@@ -8,8 +7,8 @@ use crate::Result;
 use crate::cluster::{self, Cluster, Network, PATIENCE};
 use crate::workload::Placement;
 
-/// Rows that are under way at a time while keys are placed.
-const PIPELINE: usize = 128;
+/// Connections over which keys are placed: their commits share fsyncs.
+const PLACERS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Target {
@@ -108,13 +107,12 @@ impl Target {
         client
             .batch_execute("CREATE TABLE place (k bigint PRIMARY KEY)")
             .await?;
-        let insert = client.prepare("INSERT INTO place VALUES ($1)").await?;
-        let one = |key: i64| {
-            let (client, insert) = (&client, &insert);
-            async move { client.execute(insert, &[&key]).await }
-        };
-        let rows = stream::iter(1..=keys).map(one).buffer_unordered(PIPELINE);
-        rows.try_for_each(|_| async { Ok(()) }).await?;
+        let keys_of = |placer: usize| (1..=keys).skip(placer).step_by(PLACERS);
+        let mut placers = Vec::new();
+        for placer in 0..PLACERS {
+            placers.push(place(self.client().await?, keys_of(placer)));
+        }
+        futures::future::try_join_all(placers).await?;
         let mut placement = Placement(std::collections::BTreeMap::new());
         for group in cluster.groups() {
             let leader = cluster.leader_of(group).await?;
@@ -147,4 +145,13 @@ impl Target {
         lines.retain(|line| line.contains("panicked at"));
         Ok(lines)
     }
+}
+
+/// Inserts keys one after the other: no two statements of a session commit together.
+async fn place(client: Client, keys: impl Iterator<Item = i64>) -> Result<()> {
+    let insert = client.prepare("INSERT INTO place VALUES ($1)").await?;
+    for key in keys {
+        client.execute(&insert, &[&key]).await?;
+    }
+    Ok(())
 }

@@ -30,10 +30,10 @@ const READ_TOGETHER: usize = 16;
 const DOOMED: i64 = 1_000_000_000;
 
 /// Keys for a run of that many transactions: each appends to 1.75 keys on average.
-pub(super) fn keys(operations: usize) -> i64 {
+pub(super) fn keys(operations: usize, groups: usize) -> i64 {
     let used = operations * 2 / usize::try_from(USES).unwrap_or(1);
-    // At least half of them for each group of up to eight, and then as many as are used.
-    i64::try_from(LIVE * 16 + used).unwrap_or(i64::MAX)
+    // Groups get about as many each: with twice as many as are needed, each has enough.
+    i64::try_from(LIVE * groups * 2 + used).unwrap_or(i64::MAX)
 }
 
 #[derive(Debug)]

@@ -59,6 +59,8 @@ pub struct Plan {
     pub isolation: Isolation,
     /// Operations that the run will ask for, at the most.
     pub operations: usize,
+    /// Groups that keys are spread over.
+    pub groups: usize,
 }
 
 /// A name on the command line.
@@ -148,7 +150,7 @@ pub fn keys_wanted(name: &str, plan: &Plan) -> Result<i64> {
         return Err(format!("workload {name} is pending: it needs {needs}").into());
     }
     Ok(match name {
-        "append" => append::keys(plan.operations),
+        "append" => append::keys(plan.operations, plan.groups),
         "bank" => bank::KEYS,
         "long-fork" => long_fork::keys(plan.operations),
         _ => 0,
@@ -197,6 +199,7 @@ mod tests {
         let plan = Plan {
             isolation: Isolation::Serializable,
             operations: 200,
+            groups: 1,
         };
         let keys = keys_wanted(name, &plan).unwrap();
         let placement = Placement::single(keys);
@@ -225,6 +228,7 @@ mod tests {
         let plan = Plan {
             isolation: Isolation::Serializable,
             operations: 1,
+            groups: 1,
         };
         let error = keys_wanted("bank-groups", &plan).unwrap_err().to_string();
         assert!(error.contains("several groups"), "{error}");
