@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::kinds::Kind;
@@ -54,11 +55,18 @@ pub fn schedule(seed: u64, kinds: &[Kind], time: Duration) -> Vec<Strike> {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x006e_656d_6573_6973);
     let mut strikes = Vec::new();
     let mut at = rng.random_range(BETWEEN) / 2;
-    while at < time && !kinds.is_empty() {
+    // Each kind comes once before one comes again.
+    let mut deck: Vec<Kind> = Vec::new();
+    while at < time {
+        if deck.is_empty() {
+            deck.extend(kinds);
+            deck.shuffle(&mut rng);
+        }
+        let Some(kind) = deck.pop() else { break };
         let number = rng.random();
         strikes.push(Strike {
             at,
-            kind: kinds[rng.random_range(0..kinds.len())],
+            kind,
             aim: if rng.random() {
                 Aim::Leader(number)
             } else {
@@ -90,7 +98,10 @@ mod tests {
         let pauses = kinds("pause").unwrap();
         let strikes = schedule(1, &pauses, Duration::from_secs(600));
         assert!((100..=140).contains(&strikes.len()), "{}", strikes.len());
-        assert!(strikes.iter().all(|strike| pauses.contains(&strike.kind)));
+        let of = |kind| strikes.iter().filter(|strike| strike.kind == kind).count();
+        let counts: Vec<usize> = pauses.iter().map(|kind| of(*kind)).collect();
+        assert_eq!(counts.iter().sum::<usize>(), strikes.len());
+        assert!(counts.iter().max() <= counts.iter().min().map(|least| least + 1).as_ref());
         assert!(strikes.is_sorted_by_key(|strike| strike.at));
         assert!(schedule(1, &[], Duration::from_secs(600)).is_empty());
     }

@@ -47,7 +47,7 @@ struct Cli {
     /// A PostgreSQL to test instead of a cluster of our own, without faults.
     #[arg(long)]
     url: Option<String>,
-    /// Where operations that only read go instead.
+    /// Where half of the operations that only read go instead.
     #[arg(long, requires = "url")]
     read_url: Option<String>,
     /// A new folder for the history and the summary [default: below target/consistency]

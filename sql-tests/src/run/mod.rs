@@ -71,7 +71,7 @@ pub enum Place {
     Url {
         /// For all operations, or for those that write.
         url: String,
-        /// For those that only read, if elsewhere.
+        /// For half of those that only read.
         read_url: Option<String>,
     },
 }

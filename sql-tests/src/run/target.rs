@@ -21,7 +21,7 @@ pub(super) struct Target {
 pub(super) struct Doors {
     /// For whatever may write.
     pub(super) all: Vec<Config>,
-    /// For what only reads; empty where that is the same.
+    /// For half of what only reads; empty where that is the same.
     pub(super) reads: Vec<Config>,
 }
 
