@@ -47,7 +47,7 @@ pub struct Known {
 }
 
 /// All faults that there are or will be.
-pub const KNOWN: [Known; 18] = [
+pub const KNOWN: [Known; 20] = [
     built(
         "kill-node",
         "kill",
@@ -107,6 +107,18 @@ pub const KNOWN: [Known; 18] = [
         "partition",
         "two nodes that cannot reach each other, but everyone else",
         Kind::Links(Pattern::Pair),
+    ),
+    built(
+        "halves",
+        "partition",
+        "half of the nodes and the other half",
+        Kind::Links(Pattern::Halves),
+    ),
+    built(
+        "ring",
+        "partition",
+        "each node reaches a majority, no two the same (5 nodes or more)",
+        Kind::Links(Pattern::Ring),
     ),
     built(
         "flapping",

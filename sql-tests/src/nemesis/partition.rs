@@ -24,6 +24,10 @@ pub enum Pattern {
     OneWay,
     /// One node and one other.
     Pair,
+    /// About half of the nodes and the other half.
+    Halves,
+    /// Each node reaches a majority, but no two the same (as Jepsen's majorities-ring).
+    Ring,
     /// One node, cut and not cut in turns.
     Flapping,
     /// One node: late.
@@ -71,6 +75,8 @@ fn rule(pattern: Pattern, nodes: &[NodeId], node: NodeId, pick: u64) -> LinkRule
             let pair = [out.get(place), back.get(place)];
             (pair.into_iter().flatten().copied().collect(), silent_or_not)
         }
+        Pattern::Halves => (across(&half(nodes, node), nodes), silent_or_not),
+        Pattern::Ring => (beyond_neighbours(nodes), silent_or_not),
         Pattern::Flapping => (both(), Link::Flapping(Duration::from_millis(50 + pick % 500))),
         Pattern::Slow => (both(), Link::Slow(Duration::from_millis(20 + pick % SLOWEST))),
         Pattern::Lossy => {
@@ -81,6 +87,39 @@ fn rule(pattern: Pattern, nodes: &[NodeId], node: NodeId, pick: u64) -> LinkRule
         }
     };
     LinkRule { directions, link }
+}
+
+/// `node` and those that follow it, less than half of all where that is possible.
+fn half(nodes: &[NodeId], node: NodeId) -> Vec<NodeId> {
+    let from = nodes.iter().position(|other| *other == node).unwrap_or(0);
+    let in_turn = nodes.iter().cycle().skip(from);
+    in_turn.take((nodes.len() / 2).max(1)).copied().collect()
+}
+
+/// All directions between those in `part` and those that are not.
+fn across(part: &[NodeId], nodes: &[NodeId]) -> Vec<(NodeId, NodeId)> {
+    let pairs = nodes
+        .iter()
+        .flat_map(|from| nodes.iter().map(move |to| (*from, *to)));
+    let apart = |(from, to): &(NodeId, NodeId)| part.contains(from) != part.contains(to);
+    pairs.filter(apart).collect()
+}
+
+/// All directions between nodes that are not neighbours on a ring on which each has so many
+/// neighbours that it is in a majority with them.
+fn beyond_neighbours(nodes: &[NodeId]) -> Vec<(NodeId, NodeId)> {
+    let count = nodes.len();
+    let reach = (count / 2).div_ceil(2);
+    let mut ways = Vec::new();
+    for (from, a) in nodes.iter().enumerate() {
+        for (to, b) in nodes.iter().enumerate() {
+            let apart = from.abs_diff(to);
+            if apart.min(count - apart) > reach {
+                ways.push((*a, *b));
+            }
+        }
+    }
+    ways
 }
 
 impl Fault for Disturb {
@@ -102,6 +141,9 @@ impl Fault for Disturb {
                 return Ok(None);
             };
             let rule = rule(self.pattern, &world.cluster.node_ids(), node, strike.pick);
+            if rule.directions.is_empty() {
+                return Ok(None);
+            }
             let link = Edn::Text(format!("{:?}", rule.link));
             let way = |(from, to): &(NodeId, NodeId)| Edn::Text(format!("n{from} to n{to}"));
             let ways = Edn::Vector(rule.directions.iter().map(way).collect());
@@ -137,6 +179,22 @@ mod tests {
         let back = rule(Pattern::OneWay, &NODES, NODES[0], 1);
         assert_eq!(back.directions, [(NODES[1], NODES[0]), (NODES[2], NODES[0])]);
         assert_eq!((out.link, back.link), (Link::Held, Link::Held));
+    }
+
+    #[test]
+    fn halves_are_apart_and_a_ring_leaves_each_a_majority() {
+        let five: Vec<NodeId> = (1..=5).map(NodeId).collect();
+        let halves = rule(Pattern::Halves, &five, NodeId(5), 0).directions;
+        assert_eq!(halves.len(), 2 * 2 * 3);
+        assert!(!halves.contains(&(NodeId(5), NodeId(1))));
+        for count in [5, 7, 9] {
+            let nodes: Vec<NodeId> = (1..=count).map(NodeId).collect();
+            let ring = rule(Pattern::Ring, &nodes, NodeId(1), 0).directions;
+            for node in &nodes {
+                let cut = ring.iter().filter(|(from, _)| from == node).count();
+                assert!(cut > 0 && 2 * (nodes.len() - cut) > nodes.len(), "{count}");
+            }
+        }
     }
 
     #[test]
