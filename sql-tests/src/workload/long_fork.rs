@@ -120,7 +120,7 @@ impl Workload for LongFork {
 
 impl Operation for Write {
     fn f(&self) -> &'static str {
-        "write"
+        "txn"
     }
 
     fn value(&self) -> Edn {
@@ -151,7 +151,7 @@ fn micro(f: &str, key: i64, value: Edn) -> Edn {
 
 impl Operation for Read {
     fn f(&self) -> &'static str {
-        "read"
+        "txn"
     }
 
     fn value(&self) -> Edn {
