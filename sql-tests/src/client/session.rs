@@ -40,6 +40,12 @@ impl fmt::Display for Isolation {
     }
 }
 
+impl Isolation {
+    fn sql(self) -> String {
+        self.to_string().replace('-', " ")
+    }
+}
+
 impl FromStr for Isolation {
     type Err = String;
 
@@ -73,22 +79,26 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects.
+    /// Connects. `isolation` is that of statements outside a block.
     ///
     /// # Errors
     /// When the server does not take the connection in time.
-    pub async fn open(server: &Config) -> Result<Session> {
+    pub async fn open(server: &Config, isolation: Isolation) -> Result<Session> {
         let (client, connection) = timeout(CONNECT_PATIENCE, server.connect(NoTls)).await??;
         let connection = tokio::spawn(async move {
             // The requests under way are told of the error, too.
             let _ = connection.await;
         });
-        Ok(Session {
+        let session = Session {
             client,
             connection,
             stage: Stage::Idle,
             mishap: Mishap::default(),
-        })
+        };
+        let level = isolation.sql();
+        let set = format!("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {level}");
+        timeout(CONNECT_PATIENCE, session.client.batch_execute(&set)).await??;
+        Ok(session)
     }
 
     /// Before each operation: what may happen to it.
@@ -106,7 +116,7 @@ impl Session {
 
     /// BEGIN.
     pub async fn begin(&mut self, isolation: Isolation) -> std::result::Result<(), Stop> {
-        let level = isolation.to_string().replace('-', " ");
+        let level = isolation.sql();
         self.stage = Stage::Open;
         self.simple(&format!("BEGIN ISOLATION LEVEL {level}"))
             .await

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Options;
 use super::target::{Doors, Target};
 use crate::Result;
-use crate::client::{Disturbance, Effect, Session, Stop, completion};
+use crate::client::{Disturbance, Effect, Isolation, Session, Stop, completion};
 use crate::history::{Kind, Process, Recorder};
 use crate::workload::{Operation, Workload};
 
@@ -138,6 +138,7 @@ pub(super) struct Crew {
     tally: Counting,
     concurrency: u64,
     seed: u64,
+    isolation: Isolation,
     /// The next number that no process has.
     next_process: Arc<AtomicU64>,
 }
@@ -145,6 +146,7 @@ pub(super) struct Crew {
 impl Crew {
     pub(super) fn new(
         options: &Options,
+        isolation: Isolation,
         target: &Target,
         recorder: Recorder,
         disturbance: Disturbance,
@@ -156,6 +158,7 @@ impl Crew {
             tally: Counting::default(),
             concurrency: options.concurrency,
             seed: options.seed,
+            isolation,
             next_process: Arc::default(),
         }
     }
@@ -192,6 +195,7 @@ impl Crew {
             read_session: None,
             process: number,
             step: self.concurrency.max(1),
+            isolation: self.isolation,
             next_process: Arc::clone(&self.next_process),
             rng: StdRng::seed_from_u64(self.seed.wrapping_add(number).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             recorder: self.recorder.clone(),
@@ -249,6 +253,7 @@ struct ClientTask {
     read_session: Option<Session>,
     process: u64,
     step: u64,
+    isolation: Isolation,
     next_process: Arc<AtomicU64>,
     rng: StdRng,
     recorder: Recorder,
@@ -311,7 +316,7 @@ impl ClientTask {
             let Some(place) = self.next_door.checked_rem(doors.len()) else {
                 return false;
             };
-            *session = Session::open(&doors[place]).await.ok();
+            *session = Session::open(&doors[place], self.isolation).await.ok();
             if session.is_none() {
                 if Instant::now() >= until {
                     return false;

@@ -137,7 +137,8 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     progress.say("working");
     let recorder = Recorder::default();
     let disturbance = Disturbance::default();
-    let mut crew = Crew::new(options, &target, recorder.clone(), disturbance.clone());
+    let level = workload.sessions();
+    let mut crew = Crew::new(options, level, &target, recorder.clone(), disturbance.clone());
     let feed = Feed::new(workload, options);
     let reporting = progress.watch(crew.tally(), recorder.clone());
     let (faults, mut troubles) = work(options, &mut crew, &feed, &mut target, disturbance).await;

@@ -148,6 +148,10 @@ impl Workload for Append {
         TABLES.map(str::to_owned).to_vec()
     }
 
+    fn sessions(&self) -> Isolation {
+        self.isolation
+    }
+
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         let pool = rng.random_range(0..self.pools.len());
         let hurried = rng.random::<bool>();

@@ -82,6 +82,10 @@ impl Workload for Bank {
         vec!["account".to_owned()]
     }
 
+    fn sessions(&self) -> Isolation {
+        self.isolation
+    }
+
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         match rng.random_range(0..4) {
             0 => return self.read(Statements::One),

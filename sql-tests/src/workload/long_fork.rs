@@ -95,6 +95,10 @@ impl Workload for LongFork {
         vec!["fork".to_owned()]
     }
 
+    fn sessions(&self) -> Isolation {
+        self.isolation
+    }
+
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         let place = rng.random_range(0..LIVE);
         if self.live[place].operations >= OPERATIONS

@@ -30,6 +30,9 @@ pub trait Workload: Send {
     /// The tables that it makes.
     fn tables(&self) -> Vec<String>;
 
+    /// The level of statements outside a block.
+    fn sessions(&self) -> Isolation;
+
     /// The next operation. None of them may wait for another.
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation>;
 

@@ -41,6 +41,10 @@ impl Workload for Monotonic {
         vec!["rising".to_owned()]
     }
 
+    fn sessions(&self) -> Isolation {
+        self.isolation
+    }
+
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         Box::new(Access {
             key: rng.random_range(1..=COUNTERS),

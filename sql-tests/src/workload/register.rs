@@ -68,6 +68,10 @@ impl Workload for Registers {
         vec!["register".to_owned()]
     }
 
+    fn sessions(&self) -> Isolation {
+        self.isolation
+    }
+
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         let (key, _) = self.pool.take(rng);
         self.used.insert(key);

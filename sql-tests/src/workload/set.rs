@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::{Operation, Workload, each};
 use crate::Result;
-use crate::client::{Effect, Session, Stop};
+use crate::client::{Effect, Isolation, Session, Stop};
 use crate::history::Edn;
 
 #[derive(Debug, Default)]
@@ -32,6 +32,11 @@ impl Workload for Inserts {
 
     fn tables(&self) -> Vec<String> {
         vec!["element".to_owned()]
+    }
+
+    fn sessions(&self) -> Isolation {
+        // The final read is one of all groups.
+        Isolation::ReadCommitted
     }
 
     fn next(&mut self, _: &mut StdRng) -> Box<dyn Operation> {

@@ -52,6 +52,10 @@ impl Workload for WriteSkew {
         TABLES.map(str::to_owned).to_vec()
     }
 
+    fn sessions(&self) -> Isolation {
+        self.isolation
+    }
+
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         if let Some(second) = self.second.take() {
             return Box::new(second);
