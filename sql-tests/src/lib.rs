@@ -5,16 +5,21 @@
 //! story with them. The tests run the stories in small form; the binary `must-show` runs them in
 //! full and prints figures.
 //!
-//! A [`history`] is what clients asked and were told, and [`check`] finds what in it no correct
-//! database does.
+//! The consistency tests are the other half: [`run`] lets many [`client`]s carry out a
+//! [`workload`] while a [`nemesis`] breaks things. A [`history`] is what the clients asked and were
+//! told, and [`check`] finds what in it no correct database does.
 
 pub mod check;
+pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod load;
+pub mod nemesis;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod verify;
+pub mod workload;
 
 /// Whatever went wrong, for a person to read.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

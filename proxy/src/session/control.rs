@@ -75,11 +75,17 @@ impl Session {
         };
         let next = (chain == Chain::Yes).then(|| (transaction.begin.clone(), transaction.isolation));
         let failed = transaction.failed;
+        let untold = self.transaction.as_mut().and_then(|t| t.untold.take());
         if commit && !failed {
             self.commit(Audience::Session).await?;
             encode::command_complete(self.out(), "COMMIT");
         } else {
             self.roll_back().await?;
+            if let Some(failure) = untold.filter(|_| commit) {
+                // Its backend was lost in silence. A ROLLBACK in answer to COMMIT is for clients that
+                // have been told of an error before.
+                return Err(failure.into());
+            }
             encode::command_complete(self.out(), "ROLLBACK");
         }
         if let Some((begin, isolation)) = next {

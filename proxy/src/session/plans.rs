@@ -56,6 +56,14 @@ impl Planned {
             && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
     }
 
+    /// Whether it is the same whatever tables there are. A transaction ends also while the catalogue
+    /// cannot be read.
+    fn needs_no_tables(&self) -> bool {
+        self.statements
+            .iter()
+            .all(|s| matches!(s.plan, Ok(Plan::Transaction(_))))
+    }
+
     fn has_unknown(&self) -> bool {
         self.statements
             .iter()
@@ -101,12 +109,14 @@ impl PlanCache {
 impl Session {
     /// Plans a text.
     pub(super) async fn plan(&mut self, text: &str) -> Result<Arc<Planned>, Halt> {
+        let database = self.database_name();
+        let known = self.shared.plans.get(&database, text);
+        if let Some(planned) = known.as_ref().filter(|planned| planned.needs_no_tables()) {
+            return Ok(Arc::clone(planned));
+        }
         let search_path = self.search_path().await?;
         let (place, catalogue) = self.catalogue().await?;
-        let database = self.database_name();
-        if let Some(planned) = self.shared.plans.get(&database, text)
-            && planned.is_of(place, &catalogue, &search_path)
-        {
+        if let Some(planned) = known.filter(|planned| planned.is_of(place, &catalogue, &search_path)) {
             return Ok(planned);
         }
         let mut planned = analyse(text, &database, place, catalogue, &search_path);
@@ -132,6 +142,9 @@ impl Session {
 
     /// Whether a plan is as the catalogue and the search path of this moment make it.
     pub(super) async fn is_current(&mut self, planned: &Planned) -> Result<bool, Halt> {
+        if planned.needs_no_tables() {
+            return Ok(true);
+        }
         let search_path = self.search_path().await?;
         let (place, catalogue) = self.catalogue().await?;
         Ok(planned.is_of(place, &catalogue, &search_path))

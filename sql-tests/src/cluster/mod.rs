@@ -17,9 +17,10 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-pub use self::node::Frozen;
 use self::node::NodeProcess;
+pub use self::node::{Frozen, Victim};
 use self::relay::Relays;
+pub use self::relay::{Link, LinkRule, RuleId};
 use crate::{Failure, Result};
 
 /// How long anything may take that should take a second or two.
@@ -134,9 +135,7 @@ impl Cluster {
             if wanted(&status) {
                 return Ok(status);
             }
-            for node in self.nodes.values() {
-                node.complain_if_ended()?;
-            }
+            self.complain_if_ended()?;
             if began.elapsed() > patience {
                 let shown = ops::status::render(&status);
                 return Err(format!("waited {patience:?} for {what}, but:\n{shown}").into());
@@ -192,6 +191,27 @@ impl Cluster {
     /// SIGCONT, of the node and its PostgreSQL servers.
     pub fn resume(&self, node: NodeId) -> Result<()> {
         self.process(node)?.resume()
+    }
+
+    /// kill -9 of one process of a node's PostgreSQL servers; says which, where there was one.
+    pub fn kill_postgres(&self, node: NodeId, victim: Victim, pick: u64) -> Result<Option<String>> {
+        self.process(node)?.kill_postgres(victim, pick)
+    }
+
+    /// Disturbs some directions between the nodes until [`Cluster::lift`]. Needs [`Network::Relayed`].
+    pub fn impose(&self, rule: LinkRule) -> Result<RuleId> {
+        Ok(self.relays()?.impose(rule))
+    }
+
+    /// Ends what [`Cluster::impose`] began.
+    pub fn lift(&self, rule: RuleId) -> Result<()> {
+        self.relays()?.lift(rule);
+        Ok(())
+    }
+
+    /// An error where a node that should run has ended.
+    pub fn complain_if_ended(&self) -> Result<()> {
+        self.nodes.values().try_for_each(NodeProcess::complain_if_ended)
     }
 
     /// Cuts a node off from all others, both ways. Needs [`Network::Relayed`].

@@ -18,8 +18,19 @@ use crate::Result;
 pub enum Frozen {
     /// The node alone: its PostgreSQL goes on by itself.
     Node,
+    /// Its PostgreSQL servers alone, each process of them.
+    Postgres,
     /// Both, as a suspended machine does.
     NodeAndPostgres,
+}
+
+/// Which of a node's PostgreSQL processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// A postmaster, which leaves its children behind.
+    Postmaster,
+    /// One of a postmaster's children: a session's backend where there is one, else any.
+    Backend,
 }
 
 /// A node's process. Dropping it kills it and its PostgreSQL servers.
@@ -99,8 +110,10 @@ impl NodeProcess {
             .child
             .as_ref()
             .ok_or("a node that does not run cannot be paused")?;
-        process.signal(Signal::STOP)?;
-        if frozen == Frozen::NodeAndPostgres {
+        if frozen != Frozen::Postgres {
+            process.signal(Signal::STOP)?;
+        }
+        if frozen != Frozen::Node {
             for postgres in postgres_below(&self.folder) {
                 let _ = postgres.signal(Signal::STOP);
             }
@@ -118,6 +131,33 @@ impl NodeProcess {
             .ok_or("a node that does not run cannot be resumed")?;
         process.signal(Signal::CONT)?;
         Ok(())
+    }
+
+    /// kill -9 of one of its PostgreSQL processes, the one that `pick` falls on.
+    pub(super) fn kill_postgres(&self, victim: Victim, pick: u64) -> Result<Option<String>> {
+        let titled: Vec<(ProcessId, String)> = postgres_below(&self.folder)
+            .into_iter()
+            .filter_map(|process| Some((process, title(process)?)))
+            .collect();
+        let is = |wanted: fn(&str) -> bool| {
+            let mut found = titled.clone();
+            found.retain(|(_, title)| wanted(title));
+            found
+        };
+        let mut found = match victim {
+            Victim::Postmaster => is(|title| !title.starts_with("postgres: ")),
+            Victim::Backend => is(|title| title.contains("[local]") && !title.contains("walsender")),
+        };
+        if found.is_empty() && victim == Victim::Backend {
+            found = is(|title| title.starts_with("postgres: "));
+        }
+        let count = u64::try_from(found.len())?;
+        let Some(place) = pick.checked_rem(count) else {
+            return Ok(None);
+        };
+        let (process, title) = found.swap_remove(usize::try_from(place)?);
+        // An error means that it has ended already.
+        Ok(process.signal(Signal::KILL).ok().map(|()| title))
     }
 
     /// SIGTERM; an error means that it has ended already.
@@ -183,6 +223,21 @@ impl Drop for NodeProcess {
         // A paused process does not die of SIGKILL's lesser kin, but of SIGKILL it does.
         let _ = self.kill();
     }
+}
+
+/// What a PostgreSQL process says that it is (`set_ps_display` in PostgreSQL's ps_status.c). A
+/// postmaster has the words that it was started with: of them only whose it is.
+fn title(process: ProcessId) -> Option<String> {
+    let words = fs::read(format!("/proc/{}/cmdline", process.pid())).ok()?;
+    let text = String::from_utf8_lossy(&words).replace('\0', " ");
+    let shown = match text
+        .split_whitespace()
+        .find(|word| word.starts_with("cluster_name="))
+    {
+        Some(word) => word.replace("cluster_name=", "postmaster of "),
+        None => text.trim().to_owned(),
+    };
+    Some(shown)
 }
 
 /// Whether a line of a node's log is a warning or an error, in the form of tracing-subscriber:

@@ -196,6 +196,13 @@ impl Recorder {
         self.len() == 0
     }
 
+    /// The last line of a process.
+    #[must_use]
+    pub fn last_of(&self, process: Process) -> Option<Op> {
+        let ops = self.ops.lock();
+        ops.iter().rev().find(|op| op.process == process).cloned()
+    }
+
     /// All of it so far.
     #[must_use]
     pub fn history(&self) -> History {
