@@ -117,6 +117,27 @@ async fn a_lost_backend_costs_one_statement_not_the_session() {
     let select = format!("SELECT v, current_setting('application_name') FROM t WHERE id = {key}");
     let row = client.query_one(&select, &[]).await.unwrap();
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("x", "mine"));
+
+    // Lost in silence, and the transaction's end comes next.
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .batch_execute(&format!("UPDATE t SET v = 'y' WHERE id = {key}"))
+        .await
+        .unwrap();
+    assert_eq!(direct.query(kill, &[]).await.unwrap().len(), 1);
+    let ended = async {
+        let there = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'mine'";
+        while !direct.query(there, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    ended.await;
+    let lost = client.batch_execute("COMMIT").await.unwrap_err();
+    // Where the session has not noticed yet, it asks a backend that is gone: unknown.
+    assert!(["08006", "08007"].contains(&code(&lost)), "{lost}");
+    let row = client.query_one(&select, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "x");
 }
 
 #[tokio::test(flavor = "multi_thread")]
