@@ -344,6 +344,17 @@ mod tests {
     use crate::config::{NodeConfig, Overrides};
     use shard::id::{GroupId, NodeId};
 
+    /// The first of three free ports; other tests of this process get others.
+    fn free_port() -> u16 {
+        static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(15_432);
+        loop {
+            let first = NEXT.fetch_add(3, std::sync::atomic::Ordering::Relaxed);
+            if (first..first + 3).all(|port| is_free(port).is_ok()) {
+                return first;
+            }
+        }
+    }
+
     fn args(nodes: Option<u16>, shards: Option<u32>, port: u16) -> StartArgs {
         StartArgs {
             shards,
@@ -358,28 +369,30 @@ mod tests {
     #[test]
     fn a_first_start_writes_configurations_that_nodes_can_read() {
         let data = tempfile::tempdir().unwrap();
-        let layout = Layout::open(data.path(), &args(Some(3), Some(2), 15_432)).unwrap();
+        let port = free_port();
+        let layout = Layout::open(data.path(), &args(Some(3), Some(2), port)).unwrap();
         for node in layout.nodes() {
             let config = NodeConfig::load(&layout.node_config(node), &Overrides::default()).unwrap();
             assert_eq!(config.shard.node, NodeId(node.into()));
             assert_eq!(config.shard.groups[&GroupId(2)].len(), 3);
-            assert_eq!(config.sql.listen.port(), 15_431 + node);
+            assert_eq!(config.sql.listen.port(), port - 1 + node);
         }
     }
 
     #[test]
     fn the_next_start_keeps_ports_and_secret_and_refuses_other_numbers() {
         let data = tempfile::tempdir().unwrap();
-        let first = Layout::open(data.path(), &args(Some(2), Some(4), 15_532)).unwrap();
+        let port = free_port();
+        let first = Layout::open(data.path(), &args(Some(2), Some(4), port)).unwrap();
         let secret = fs::read(data.path().join("secret")).unwrap();
-        let again = Layout::open(data.path(), &args(None, None, 15_532)).unwrap();
+        let again = Layout::open(data.path(), &args(None, None, port)).unwrap();
         assert_eq!(first.facts, again.facts);
         assert_eq!(fs::read(data.path().join("secret")).unwrap(), secret);
-        let error = Layout::open(data.path(), &args(Some(3), None, 15_532))
+        let error = Layout::open(data.path(), &args(Some(3), None, port))
             .unwrap_err()
             .to_string();
         assert!(error.contains("holds 2 nodes, not 3"), "{error}");
-        let error = Layout::open(data.path(), &args(None, Some(1), 15_532))
+        let error = Layout::open(data.path(), &args(None, Some(1), port))
             .unwrap_err()
             .to_string();
         assert!(error.contains("holds 4 shards, not 1"), "{error}");
@@ -390,7 +403,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         fs::write(data.path().join("thesis.tex"), "").unwrap();
         assert!(matches!(
-            Layout::open(data.path(), &args(None, None, 15_632)),
+            Layout::open(data.path(), &args(None, None, free_port())),
             Err(DemoError::NotADemo(_))
         ));
     }

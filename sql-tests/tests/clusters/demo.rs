@@ -1,5 +1,6 @@
 //! The demo: started, stopped, and started again on the same data.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -8,22 +9,27 @@ use ops::demo::postgres_below;
 use crate::{TURN, howdah};
 
 /// Stops the demo when a test fails, too.
-struct Demo<'a>(&'a Path);
+struct Demo<'a> {
+    data: &'a Path,
+    port: String,
+}
 
 impl Demo<'_> {
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(howdah());
-        command.args(arguments).arg("--data").arg(self.0);
+        command.args(arguments).arg("--data").arg(self.data);
         command.output().unwrap()
     }
 
     fn start(&self, more: &[&str]) {
-        let output = self.run(&[&["demo", "--detach", "--port", "16932"], more].concat());
+        let output = self.run(&[&["demo", "--detach", "--port", &self.port], more].concat());
         assert!(output.status.success(), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stdout).contains("psql -h 127.0.0.1 -p 16932"));
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains(&format!("psql -h 127.0.0.1 -p {}", self.port))
+        );
     }
 
-    fn psql(&self, port: &str, text: &str) -> String {
+    fn psql(&self, text: &str) -> String {
         let output = Command::new("psql")
             .args([
                 "-X",
@@ -31,7 +37,7 @@ impl Demo<'_> {
                 "-h",
                 "127.0.0.1",
                 "-p",
-                port,
+                &self.port,
                 "-U",
                 "postgres",
                 "-c",
@@ -42,6 +48,13 @@ impl Demo<'_> {
         assert!(output.status.success(), "{text}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
+}
+
+/// Below the ports that the system gives to outgoing connections: it must be free again later.
+fn free_port() -> String {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (16_932..32_000).find(free);
+    port.expect("there is a free port").to_string()
 }
 
 impl Drop for Demo<'_> {
@@ -56,10 +69,13 @@ async fn a_demo_keeps_its_rows_and_leaves_nothing_running() {
     let data = tempfile::tempdir().unwrap();
     let opened = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     std::fs::set_permissions(data.path(), opened).unwrap();
-    let demo = Demo(data.path());
+    let demo = Demo {
+        data: data.path(),
+        port: free_port(),
+    };
     demo.start(&["--nodes", "1", "--shards", "2"]);
-    demo.psql("16932", "CREATE TABLE t (id int PRIMARY KEY, v text)");
-    demo.psql("16932", "INSERT INTO t VALUES (1, 'kept')");
+    demo.psql("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    demo.psql("INSERT INTO t VALUES (1, 'kept')");
     let status = demo.run(&["status", "--json"]);
     assert!(status.status.success(), "{status:?}");
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
@@ -79,7 +95,7 @@ async fn a_demo_keeps_its_rows_and_leaves_nothing_running() {
     );
 
     demo.start(&[]);
-    assert_eq!(demo.psql("16932", "SELECT v FROM t WHERE id = 1"), "kept");
+    assert_eq!(demo.psql("SELECT v FROM t WHERE id = 1"), "kept");
     assert!(demo.run(&["demo", "stop"]).status.success());
     assert_eq!(postgres_below(data.path()), []);
 }
