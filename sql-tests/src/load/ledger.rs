@@ -101,7 +101,7 @@ impl Ledger {
         set.insert(id);
     }
 
-    pub(super) fn counted(&self, counter: Counter, began: Instant) {
+    pub(crate) fn counted(&self, counter: Counter, began: Instant) {
         *self.lock().counts.entry(counter.id).or_default() += 1;
         self.latest.send_modify(|latest| {
             let last = latest.entry(counter.group).or_insert(began);
@@ -109,7 +109,7 @@ impl Ledger {
         });
     }
 
-    pub(super) fn maybe_counted(&self, counter: Counter) {
+    pub(crate) fn maybe_counted(&self, counter: Counter) {
         *self.lock().unknown_counts.entry(counter.id).or_default() += 1;
     }
 

@@ -79,14 +79,15 @@ pub async fn pause_leaders(cluster: &mut Cluster, plan: PausePlan) -> Result<Pau
         for _ in 0..LATE_READERS {
             late.push(cluster.connect(leader).await?);
         }
+        let others = cluster.node_ids().into_iter().find(|node| *node != leader);
+        let observer = cluster.connect(others.ok_or("a cluster of one node")?).await?;
+        let observed = ledger.counters_of(*group).into_iter().nth(COUNTED);
+        let observed = observed.ok_or("a group with too few counters")?;
         sleep(Duration::from_millis(200)).await;
 
         let paused = Instant::now();
         cluster.pause(leader, plan.frozen)?;
-        let next_ack = {
-            let (ledger, group) = (ledger.clone(), *group);
-            tokio::spawn(async move { ledger.next_ack(group, paused, PATIENCE).await })
-        };
+        let next_ack = tokio::spawn(next_write(observer, observed, ledger.clone(), paused));
         for client in late {
             let (ledger, answers) = (ledger.clone(), Arc::clone(&late_answers));
             let counter = next()?;
@@ -109,6 +110,28 @@ pub async fn pause_leaders(cluster: &mut Cluster, plan: PausePlan) -> Result<Pau
     replicas_agree(cluster, "entry").await?;
     replicas_agree(cluster, "counter").await?;
     Ok(report)
+}
+
+/// Writes on through another node, in a session that was open before, until a write is acknowledged;
+/// gives how long after `paused` that was.
+async fn next_write(client: Client, counter: Counter, ledger: Ledger, paused: Instant) -> Result<Duration> {
+    let text = format!("UPDATE counter SET n = n + 1 WHERE id = {}", counter.id);
+    while paused.elapsed() < PATIENCE {
+        let began = Instant::now();
+        match timeout(PATIENCE, client.execute(&text, &[])).await? {
+            Ok(_) => {
+                ledger.counted(counter, began);
+                return Ok(paused.elapsed());
+            }
+            Err(_) => ledger.maybe_counted(counter),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    Err(format!(
+        "no write on group {} was acknowledged within {PATIENCE:?}",
+        counter.group
+    )
+    .into())
 }
 
 async fn read_on(
