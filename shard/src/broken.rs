@@ -1,5 +1,5 @@
 //! Faults that can be compiled in, to see whether the consistency tests find them: each is what a
-//! plausible mistake would do. `sql-tests/README.md` says which test finds which.
+//! plausible mistake would do. Which workload finds which has not been measured yet.
 //!
 //! None can be on in a release build: see the end of this file.
 

@@ -2,6 +2,7 @@
 
 mod broken;
 pub mod call;
+pub mod causes;
 pub mod client;
 pub mod config;
 pub mod entry;

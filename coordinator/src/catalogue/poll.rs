@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shard::causes::with_causes;
 use shard::client::Groups;
 use shard::id::GroupId;
 use tokio::sync::{Notify, watch};
@@ -55,7 +56,7 @@ impl Failure {
         let reason = if sqlstate.is_some_and(|state| unprepared.contains(state)) {
             "the database is not prepared there yet".to_owned()
         } else {
-            chain(error)
+            with_causes(error)
         };
         Failure {
             asked,
@@ -69,17 +70,6 @@ impl Failure {
     pub(super) fn is_final(&self) -> bool {
         self.sqlstate.as_deref() == Some(SqlState::INVALID_CATALOG_NAME.code())
     }
-}
-
-/// An error and its sources, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Asks every [`EVERY`], and at once when `wanted`, until it is aborted.

@@ -15,6 +15,7 @@ use super::lead;
 use super::life::{Facts, Feed, Life, Part, Server as ServerState, Step, decide};
 use super::source::SourceRelay;
 use super::{ReplicaError, Shared};
+use crate::causes::with_causes;
 use crate::entry::{Command, Genesis, TimelineSwitch};
 use crate::id::Term;
 use crate::postgres::{Rewind, Running, SUPERUSER, Server, StartMode, StopMode};
@@ -37,11 +38,11 @@ const PROMOTION_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a leader may take until its gate is open before it gives way to another replica.
 const GIVE_WAY: Duration = Duration::from_secs(60);
 
-/// How often a replica that waits looks at what is in the log and in the standby, at most.
-const LOOK_AT_WAL: Duration = Duration::from_millis(5);
-
 /// How often the gate is looked at for that.
 const LOOK_AT_GATE: Duration = Duration::from_millis(500);
+
+/// How often a replica that waits looks at what is in the log and in the standby, at most.
+const LOOK_AT_WAL: Duration = Duration::from_millis(5);
 
 /// A PostgreSQL server that this replica runs.
 struct Postgres {
@@ -147,9 +148,9 @@ impl Driver {
     fn report(&self, step: &Step, error: &ReplicaError) {
         let (group, step) = (self.shared.group, state_of(step));
         if is_not_yet(error) {
-            tracing::info!(%group, step, "not yet: {}", chain(error));
+            tracing::info!(%group, step, "not yet: {}", with_causes(error));
         } else {
-            tracing::warn!(%group, step, "failed, will be tried again: {}", chain(error));
+            tracing::warn!(%group, step, "failed, will be tried again: {}", with_causes(error));
         }
     }
 
@@ -603,16 +604,4 @@ fn words_of(step: &Step) -> String {
         Step::Become(life) => format!("the data directory is now: {life:?}"),
         other => format!("{other:?}"),
     }
-}
-
-/// An error and its sources, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

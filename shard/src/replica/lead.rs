@@ -185,7 +185,8 @@ async fn see_waiting(
 }
 
 /// Proposes WAL as it comes, a bounded amount of it at a time (PostgreSQL's walsender waits
-/// meanwhile, and nothing is lost by waiting), and reports it to PostgreSQL as flushed when Raft has committed it.
+/// meanwhile, and nothing is lost by waiting), and reports it to PostgreSQL as flushed when Raft
+/// has committed it.
 async fn carry(
     shared: &Shared,
     timeline: TimelineId,
