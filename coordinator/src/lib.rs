@@ -26,5 +26,7 @@
 //! Transactions across groups (two-phase commit, decisions, snapshots) will live here too, and do not yet.
 
 pub mod catalogue;
+mod connection;
 pub mod hash;
 pub mod slots;
+pub mod transaction;

@@ -8,6 +8,7 @@ use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::bootstrap::{Identity, bootstrap};
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::slots::{MapEpoch, SlotMap, SlotMapError};
+use coordinator::transaction::{Settler, Transactions, recover};
 use futures::future::{BoxFuture, join_all};
 use proxy::{Limits, Listener, Peers, ProxyConfig, ProxyError};
 use serde::{Deserialize, Serialize};
@@ -48,24 +49,31 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), 
     tracing::info!(node = %me, cluster, "starting");
     // The ports first: where they are taken another node runs here, and nothing must be touched.
     let listener = Listener::bind(proxy_config(&config)).await?;
-    let node = Node::start(config.shard).await?;
+    let settler = Arc::new(Settler::default());
+    let node = Node::start(config.shard, Some(settler.clone())).await?;
     let groups = node.groups();
+    settler.reach(groups.clone());
     let slots = Arc::new(SlotMap::place(MapEpoch(1), groups.groups())?);
     let catalogues = Arc::new(CatalogueCache::start(groups.clone()));
     node.answer_above(answer(catalogues.clone()));
     let peers = Arc::new(OtherNodes { asker: node.asker() });
 
-    let preparing = CancellationToken::new();
+    let background = CancellationToken::new();
     for &group in groups.groups() {
         let prepare = prepare(groups.clone(), cluster.clone(), group, slots.clone());
-        let stop = preparing.clone();
-        tokio::spawn(async move {
-            tokio::select! { () = prepare => {}, () = stop.cancelled() => {} }
-        });
+        tokio::spawn(background.clone().run_until_cancelled_owned(prepare));
     }
-    listener.serve(groups, catalogues, peers, shutdown).await;
+    tokio::spawn(
+        background
+            .clone()
+            .run_until_cancelled_owned(recover(groups.clone())),
+    );
+    let transactions = Transactions::new(me, groups.clone());
+    listener
+        .serve(groups, catalogues, transactions, peers, shutdown)
+        .await;
     tracing::info!(node = %me, "stopping");
-    preparing.cancel();
+    background.cancel();
     node.shutdown().await;
     Ok(())
 }

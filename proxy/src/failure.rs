@@ -31,6 +31,9 @@ pub(crate) enum Failure {
     /// PostgreSQL gave up waiting for replication: its success means nothing.
     #[error("group {group} did not confirm that the commit is replicated")]
     CommitUnconfirmed { group: GroupId },
+    /// A transaction across groups is committed, and a group cannot be told yet.
+    #[error("the transaction is committed, but group {group} does not answer")]
+    CommittedBehind { group: GroupId },
     /// A statement in a transaction that has failed.
     #[error("the transaction is aborted")]
     TransactionAborted,
@@ -144,9 +147,10 @@ impl Failure {
                 Fields::read(message.get(HEADER..).unwrap_or_default()).message,
             ),
             Failure::Connect(error) => connect_words(error),
-            Failure::Broken { .. } | Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. } => {
-                broken_words(self)
-            }
+            Failure::Broken { .. }
+            | Failure::CommitBroken { .. }
+            | Failure::CommitUnconfirmed { .. }
+            | Failure::CommittedBehind { .. } => broken_words(self),
             Failure::TransactionAborted => Refusal::new(
                 "25P02",
                 "current transaction is aborted, commands ignored until end of transaction block",
@@ -214,6 +218,12 @@ fn broken_words(failure: &Failure) -> Refusal {
                 .detail(why.clone())
                 .hint("Nothing of it is committed. Repeat the transaction or statement.")
         }
+        Failure::CommittedBehind { group } => Refusal::new(
+            "08007",
+            format!("the transaction is committed, but group {group} does not answer"),
+        )
+        .detail("Its part there is prepared, and is committed before the group shows anything again.")
+        .hint("Do not repeat it."),
         other => Refusal::new("XX000", other.to_string()),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use coordinator::catalogue::cache::CatalogueCache;
+use coordinator::transaction::Transactions;
 use shard::client::Groups;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -70,6 +71,7 @@ impl Listener {
         self,
         groups: Arc<dyn Groups>,
         catalogues: Arc<CatalogueCache>,
+        transactions: Transactions,
         peers: Arc<dyn Peers>,
         shutdown: CancellationToken,
     ) {
@@ -81,6 +83,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             groups,
             catalogues,
+            transactions,
             peers,
             sessions,
             plans,
@@ -121,11 +124,14 @@ pub async fn run(
     config: ProxyConfig,
     groups: Arc<dyn Groups>,
     catalogues: Arc<CatalogueCache>,
+    transactions: Transactions,
     peers: Arc<dyn Peers>,
     shutdown: CancellationToken,
 ) -> Result<(), ProxyError> {
     let listener = Listener::bind(config).await?;
-    listener.serve(groups, catalogues, peers, shutdown).await;
+    listener
+        .serve(groups, catalogues, transactions, peers, shutdown)
+        .await;
     Ok(())
 }
 

@@ -30,6 +30,14 @@ pub trait Groups: Send + Sync + fmt::Debug + 'static {
         patience: Duration,
     ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>>;
 
+    /// As [`Groups::connect`], for a node that settles transactions across groups: also while the group's new
+    /// leader does not let clients in yet, because it settles.
+    fn connect_to_settle(
+        &self,
+        group: GroupId,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>>;
+
     /// Asks the group's leader to cancel what the backend with this process id and key does
     /// (PostgreSQL's CancelRequest). As there, nothing tells whether it came in time.
     fn cancel(
@@ -41,6 +49,13 @@ pub trait Groups: Send + Sync + fmt::Debug + 'static {
 
     /// Whether this node leads the group: its PostgreSQL is then the nearest.
     fn leads(&self, group: GroupId) -> bool;
+}
+
+/// Ends what transactions across groups have left prepared. The crate above gives it.
+pub trait Settle: Send + Sync + fmt::Debug + 'static {
+    /// Called by a group's new leader before clients are let in: returns when no transaction is left prepared
+    /// there whose outcome is decided. What it shows from then on is all of a decided transaction.
+    fn settle_decided(&self, group: GroupId) -> BoxFuture<'_, ()>;
 }
 
 /// Why a group's leader could not be reached.

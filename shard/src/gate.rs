@@ -67,6 +67,15 @@ pub trait Guarded: Send + Sync {
     fn transaction_of(&self, process_id: i32) -> BoxFuture<'_, io::Result<Option<String>>>;
 }
 
+/// Who wants a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// A client's session, or what is done on its behalf.
+    Client,
+    /// A node that settles transactions across groups.
+    Node,
+}
+
 /// The gate in front of one replica's PostgreSQL. Clones are handles on the same gate.
 #[derive(Clone)]
 pub struct Gate {
@@ -84,6 +93,8 @@ struct Leadership {
     socket: PathBuf,
     server: Arc<dyn Guarded>,
     guards: AtomicUsize,
+    /// Clients are let in, not only the nodes that settle what was left prepared.
+    admits_clients: AtomicBool,
     /// The gate has closed. Looked at for every answer, so it is no lock.
     closed: AtomicBool,
     /// Tells those who wait that it has.
@@ -106,6 +117,14 @@ impl Leadership {
 pub struct OpenGate {
     gate: Gate,
     leadership: Arc<Leadership>,
+}
+
+impl OpenGate {
+    /// Lets clients in. Until then only nodes are: to settle what an earlier leadership left prepared,
+    /// here and on the groups that ask here for a decision.
+    pub fn admit_clients(&self) {
+        self.leadership.admits_clients.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Drop for OpenGate {
@@ -145,8 +164,8 @@ impl Gate {
         }
     }
 
-    /// Opens it for the leadership of `term` over the server at `socket`, until the returned value
-    /// is dropped.
+    /// Opens it to nodes for the leadership of `term` over the server at `socket`, until the returned
+    /// value is dropped; [`OpenGate::admit_clients`] lets everyone in.
     ///
     /// The caller has seen all WAL of the server commit in Raft, and the server wait for it.
     pub fn open(&self, term: Term, socket: &Path, server: Arc<dyn Guarded>) -> OpenGate {
@@ -155,6 +174,7 @@ impl Gate {
             socket: socket.to_owned(),
             server,
             guards: AtomicUsize::new(0),
+            admits_clients: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             over: CancellationToken::new(),
         };
@@ -166,23 +186,32 @@ impl Gate {
         OpenGate { gate, leadership }
     }
 
-    /// The term for which the gate is open, if it is.
+    /// The term for which the gate is open, to nodes at least.
     #[must_use]
     pub fn open_in(&self) -> Option<Term> {
         self.inner.open.read().as_ref().map(|leadership| leadership.term)
     }
 
-    /// Whether answers pass now: the gate is open, and no other replica can lead.
+    /// Whether clients are let in.
+    #[must_use]
+    pub fn admits_clients(&self) -> bool {
+        let open = self.inner.open.read();
+        open.as_ref()
+            .is_some_and(|open| open.admits_clients.load(Ordering::SeqCst))
+    }
+
+    /// Whether clients get answers now: they are let in, and no other replica can lead.
     #[must_use]
     pub fn serves(&self) -> bool {
-        self.open_in().is_some() && self.lease_holds()
+        self.admits_clients() && self.lease_holds()
     }
 
     /// A connection to the server through the open gate. Without the lease it counts as closed: the
     /// connection would only hang.
-    pub async fn connect(&self) -> Result<GatedBackend, GateError> {
+    pub async fn connect(&self, guest: Guest) -> Result<GatedBackend, GateError> {
         let leadership = self.leadership()?;
-        if !self.lease_holds() {
+        let admitted = guest == Guest::Node || leadership.admits_clients.load(Ordering::SeqCst);
+        if !admitted || !self.lease_holds() {
             return Err(GateError::Closed);
         }
         let stream = UnixStream::connect(&leadership.socket)

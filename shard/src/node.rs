@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 
 use crate::call::{Answer, Question};
-use crate::client::Groups;
+use crate::client::{Groups, Settle};
 use crate::config::{Config, ConfigError};
-use crate::gate::GateError;
+use crate::gate::{GateError, Guest};
 use crate::id::{GroupId, NodeId};
 use crate::log::{LogError, LogOptions, NodeLog};
 use crate::postgres::Installation;
@@ -95,8 +95,9 @@ impl Drop for Node {
 impl Node {
     /// Opens the log, listens, and starts every replica that the configuration gives this node.
     ///
-    /// It does not wait for leaders: [`Node::groups`] does where it is asked for a connection.
-    pub async fn start(config: Config) -> Result<Node, NodeError> {
+    /// It does not wait for leaders: [`Node::groups`] does where it is asked for a connection. With
+    /// `settle`, a replica that becomes leader has it end what was left prepared before clients are let in.
+    pub async fn start(config: Config, settle: Option<Arc<dyn Settle>>) -> Result<Node, NodeError> {
         config.validate()?;
         let installation = Installation::find(config.postgres.bin_dir.as_deref())?;
         let config = Arc::new(config);
@@ -120,7 +121,9 @@ impl Node {
             if !members.contains(&config.node) {
                 continue;
             }
-            let replica = Replica::start(&config, group, log.group(group), transport.clone(), &installation)
+            let log = log.group(group);
+            let settle = settle.clone();
+            let replica = Replica::start(&config, group, log, transport.clone(), &installation, settle)
                 .await
                 .map_err(|source| NodeError::Replica { group, source })?;
             replicas.insert(group, replica);
@@ -293,8 +296,12 @@ impl Handlers for Door {
                 }
             };
             let handler: StreamHandler = match purpose {
-                StreamPurpose::Sql => {
-                    let backend = replica.gate().connect().await.map_err(refused)?;
+                StreamPurpose::Sql | StreamPurpose::Settle => {
+                    let guest = match purpose {
+                        StreamPurpose::Settle => Guest::Node,
+                        _ => Guest::Client,
+                    };
+                    let backend = replica.gate().connect(guest).await.map_err(refused)?;
                     Box::new(move |stream| Box::pin(relay(stream, backend)))
                 }
                 StreamPurpose::Replication => {

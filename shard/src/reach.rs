@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::call::{Answer, Question};
 use crate::client::{Backend, ConnectError, Groups};
 use crate::config::Config;
+use crate::gate::Guest;
 use crate::id::{GroupId, NodeId};
 use crate::replica::Replica;
 use crate::transport::{Refusal, StreamError, StreamPurpose, Transport};
@@ -75,11 +76,16 @@ impl Reach {
         }
     }
 
-    async fn try_node(&self, group: GroupId, node: NodeId) -> Result<Box<dyn Backend>, StreamError> {
+    async fn try_node(
+        &self,
+        group: GroupId,
+        node: NodeId,
+        guest: Guest,
+    ) -> Result<Box<dyn Backend>, StreamError> {
         if node == self.node
             && let Some(replica) = self.replicas.get(&group)
         {
-            let backend = replica.gate().connect().await;
+            let backend = replica.gate().connect(guest).await;
             return match backend {
                 Ok(backend) => Ok(Box::new(backend)),
                 Err(_) if replica.leads() => Err(Refusal::GateClosed.into()),
@@ -89,15 +95,21 @@ impl Reach {
                 .into()),
             };
         }
-        let stream = self
-            .transport
-            .open_stream(node, group, StreamPurpose::Sql, ATTEMPT)
-            .await?;
+        let purpose = match guest {
+            Guest::Client => StreamPurpose::Sql,
+            Guest::Node => StreamPurpose::Settle,
+        };
+        let stream = self.transport.open_stream(node, group, purpose, ATTEMPT).await?;
         let replaced = self.replicas.get(&group).map(|replica| replica.replaced(node));
         Ok(Box::new(RemoteBackend { stream, replaced }))
     }
 
-    async fn connect(&self, group: GroupId, patience: Duration) -> Result<Box<dyn Backend>, ConnectError> {
+    async fn connect(
+        &self,
+        group: GroupId,
+        patience: Duration,
+        guest: Guest,
+    ) -> Result<Box<dyn Backend>, ConnectError> {
         if !self.members.contains_key(&group) {
             return Err(ConnectError::UnknownGroup(group));
         }
@@ -107,7 +119,7 @@ impl Reach {
             let Some(node) = self.candidate(group, attempt) else {
                 break;
             };
-            match self.try_node(group, node).await {
+            match self.try_node(group, node, guest).await {
                 Ok(backend) => {
                     self.hints.lock().insert(group, node);
                     return Ok(backend);
@@ -173,7 +185,15 @@ impl Groups for Reach {
         group: GroupId,
         patience: Duration,
     ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>> {
-        Box::pin(self.connect(group, patience))
+        Box::pin(self.connect(group, patience, Guest::Client))
+    }
+
+    fn connect_to_settle(
+        &self,
+        group: GroupId,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>> {
+        Box::pin(self.connect(group, patience, Guest::Node))
     }
 
     fn cancel(

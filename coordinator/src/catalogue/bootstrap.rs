@@ -6,11 +6,11 @@ use shard::client::{ConnectError, Groups};
 use shard::id::GroupId;
 use tokio_postgres::{Client, Transaction};
 
-use super::connection::{Connection, OpenError};
+use crate::connection::{Connection, OpenError};
 use crate::slots::SlotMap;
 
 /// The version of `schema.sql`. There is no upgrade yet: another version found is an error.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 /// Howdah's own advisory lock ("howdah" in ASCII): one installs, the others find it done.
 const INSTALL_LOCK: i64 = 0x686f_7764_6168;

@@ -6,7 +6,7 @@
 
 pub mod bootstrap;
 pub mod cache;
-mod connection;
+
 mod load;
 mod poll;
 

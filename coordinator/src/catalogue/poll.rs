@@ -10,8 +10,8 @@ use tokio::sync::{Notify, watch};
 use tokio_postgres::error::SqlState;
 
 use super::cache::{EVERY, LEASE};
-use super::connection::{Connection, OpenError};
 use super::{Catalogue, CatalogueError, load};
+use crate::connection::{Connection, OpenError};
 
 /// How long a connection to the group's leader is waited for before the attempt counts as failed.
 const PATIENCE: Duration = Duration::from_secs(1);

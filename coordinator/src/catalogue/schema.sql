@@ -339,9 +339,44 @@ BEGIN
     END IF;
 END $$;
 
+-- What became of transactions across groups whose anchor is this group (transaction/mod.rs). The row that got in first
+-- is the outcome. It commits with the anchor's part of the transaction.
+CREATE TABLE howdah.decisions (
+    gid text PRIMARY KEY,
+    committed bool NOT NULL,
+    -- The anchor's own part, and the parts that were prepared elsewhere.
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    group_ids int4[] NOT NULL,
+    xids xid8[] NOT NULL,
+    made timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX decisions_xid ON howdah.decisions (xid) WHERE committed;
+
+CREATE FUNCTION howdah.decide(gid text, group_ids int4[], xids xid8[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO howdah.decisions (gid, committed, group_ids, xids) VALUES ($1, true, $2, $3) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the transaction took too long to commit and was rolled back' USING ERRCODE = '40001',
+            DETAIL = 'Another node took its coordinator for lost.', HINT = 'Try the transaction again.';
+    END IF;
+END $$;
+
+-- Whether the transaction is committed. Where nothing is decided, it is rolled back from now on. Waits for a decision
+-- that is being committed.
+CREATE FUNCTION howdah.settle(gid text) RETURNS bool LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO howdah.decisions (gid, committed, group_ids, xids) VALUES ($1, false, '{}', '{}')
+        ON CONFLICT DO NOTHING;
+    RETURN (SELECT d.committed FROM howdah.decisions d WHERE d.gid = $1);
+END $$;
+
 -- What users may call.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA howdah FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION howdah.distribute_table(regclass, name) TO PUBLIC;
+-- By a session's own COMMIT; the analysis lets no statement of a user name it.
+GRANT EXECUTE ON FUNCTION howdah.decide(text, int4[], xid8[]) TO PUBLIC;
 
 CREATE EVENT TRIGGER howdah_ddl ON ddl_command_end EXECUTE FUNCTION howdah.on_ddl();
 CREATE EVENT TRIGGER howdah_drop ON sql_drop EXECUTE FUNCTION howdah.on_drop();

@@ -6,4 +6,5 @@ mod freshness;
 mod hashing;
 mod placement;
 mod server;
+mod settling;
 mod tables;

@@ -44,7 +44,7 @@ impl Server {
             ],
         );
         let options = format!(
-            "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off -c timezone=Europe/Berlin",
+            "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off -c max_prepared_transactions=20 -c timezone=Europe/Berlin",
             server.socket_directory().display()
         );
         server.run(
@@ -146,6 +146,11 @@ impl TwoGroups {
         self.away[usize::try_from(group.0).unwrap() - 1].store(true, Ordering::Relaxed);
     }
 
+    /// Connections to the group succeed again.
+    pub(crate) fn set_back(&self, group: GroupId) {
+        self.away[usize::try_from(group.0).unwrap() - 1].store(false, Ordering::Relaxed);
+    }
+
     pub(crate) async fn connect_client(&self, group: GroupId, database: &str) -> Client {
         self.server(group).connect(database).await
     }
@@ -177,6 +182,14 @@ impl Groups for TwoGroups {
             let stream = UnixStream::connect(self.servers[place].socket()).await.unwrap();
             Ok(Box::new(stream) as Box<dyn Backend>)
         })
+    }
+
+    fn connect_to_settle(
+        &self,
+        group: GroupId,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>> {
+        self.connect(group, patience)
     }
 
     fn cancel(&self, group: GroupId, _: i32, _: i32) -> BoxFuture<'_, Result<(), ConnectError>> {

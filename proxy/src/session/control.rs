@@ -104,6 +104,15 @@ impl Session {
             return Ok(());
         };
         let order = transaction.in_commit_order();
+        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        if order.iter().filter(|p| p.wrote).count() > 1 {
+            let committed = self.commit_on_several(&order).await;
+            if committed.is_ok() {
+                self.keep_settings(transaction.script, &places);
+            }
+            self.after_transaction();
+            return committed;
+        }
         for (index, participant) in order.iter().enumerate() {
             let stake = if participant.wrote {
                 Stake::Commit
@@ -131,7 +140,6 @@ impl Session {
             self.after_transaction();
             return Err(failure);
         }
-        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
         self.keep_settings(transaction.script, &places);
         self.after_transaction();
         Ok(())

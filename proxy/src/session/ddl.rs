@@ -8,8 +8,9 @@ use coordinator::catalogue::cache::{LEASE, wait_until_seen};
 use super::commands::Rows;
 use super::conn::{Audience, Stake};
 use super::plans::Planned;
+use super::transaction::{Participant, Transaction};
 use super::{Session, TransactionStatus};
-use crate::analysis::{Ddl, Distribute, EachGroup, Plan, Refusal};
+use crate::analysis::{Ddl, Distribute, EachGroup, Plan, Refusal, TransactionModes};
 use crate::failure::{Failure, Halt, Partly};
 use crate::protocol::encode;
 
@@ -17,8 +18,7 @@ use crate::protocol::encode;
 const LOCK_PATIENCE: u32 = 10;
 
 impl Session {
-    /// Runs DDL on every group, in a transaction of its own on each. These are committed only when
-    /// all groups have done it.
+    /// Runs DDL on every group, as one transaction: all groups have it or none.
     pub(super) async fn ddl(&mut self, statements: &[(&str, &Ddl)]) -> Result<(), Halt> {
         if self.transaction.is_some() {
             return Err(
@@ -127,11 +127,13 @@ impl Session {
         Ok(())
     }
 
-    /// Runs statements in one transaction on every group and commits all of them, in ascending order
-    /// so that two such never wait for each other. Gives the tags.
+    /// Runs statements in one transaction of all groups, in ascending order so that two such never wait for each
+    /// other. Gives the tags.
     async fn on_every_group(&mut self, statements: &[String]) -> Result<Vec<String>, Halt> {
         self.all_prepared().await?;
         let mut tags = Vec::new();
+        let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
+        transaction.implicit = true;
         for place in 0..self.slots.len() {
             match self.begin_on(place, statements).await {
                 Ok(of_group) => tags = of_group,
@@ -140,24 +142,17 @@ impl Session {
                     return Err(halt);
                 }
             }
+            transaction.participants.push(Participant {
+                place,
+                touched: true,
+                wrote: true,
+            });
         }
-        for place in 0..self.slots.len() {
-            self.current = Some(place);
-            self.aim();
-            // A crash here leaves the groups before this one with the change and the others without:
-            // the client is told which, and repeats it with IF [NOT] EXISTS.
-            let committed = self.exec(place, "COMMIT", Audience::Quiet, Stake::Commit).await;
-            if let Err(halt) = committed {
-                self.undo(self.slots.len() - 1).await?;
-                self.catalogue_changed().await;
-                return match halt {
-                    Halt::Fail(error) => Err(self.partly(place, place, error).into()),
-                    halt => Err(halt),
-                };
-            }
-        }
+        self.transaction = Some(transaction);
+        let committed = self.commit(Audience::Quiet).await;
+        // Also where the outcome is not known: nobody may route by what was before.
         self.catalogue_changed().await;
-        Ok(tags)
+        committed.map(|()| tags)
     }
 
     async fn begin_on(&mut self, place: usize, statements: &[String]) -> Result<Vec<String>, Halt> {

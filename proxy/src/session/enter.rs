@@ -3,9 +3,9 @@
 
 use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::io::{self, Event, Wait};
-use super::transaction::{Participant, Transaction, second_snapshot, second_writer};
+use super::transaction::{Participant, Transaction, second_snapshot};
 use super::{Session, relay};
-use crate::analysis::{Access, Isolation};
+use crate::analysis::{Access, Isolation, TransactionModes};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::encode::{self, TransactionStatus};
 
@@ -139,19 +139,13 @@ impl Session {
     async fn admit(&mut self, place: usize, access: Access, style: Style) -> Result<(), Halt> {
         let Some(transaction) = &self.transaction else {
             if style == Style::Extended && access == Access::Write {
-                if let Some(writer) = self.pipeline.writer.filter(|w| *w != place) {
-                    return Err(second_writer(self.group(writer), self.group(place)).into());
+                if self.pipeline.writer.is_some_and(|writer| writer != place) {
+                    return self.open_pipeline_transaction().await;
                 }
                 self.pipeline.writer = Some(place);
             }
             return Ok(());
         };
-        if let Some(writer) = transaction
-            .other_writer(place)
-            .filter(|_| access == Access::Write)
-        {
-            return Err(second_writer(self.group(writer), self.group(place)).into());
-        }
         let Some(other) = transaction.other_touched(place) else {
             return Ok(());
         };
@@ -162,6 +156,29 @@ impl Session {
         if isolation != Isolation::ReadCommitted {
             return Err(second_snapshot(self.group(other), self.group(place)).into());
         }
+        Ok(())
+    }
+
+    /// A pipeline goes on to write on a second group: its implicit transaction becomes one of ours, which ends with its
+    /// Sync. BEGIN in the middle of a pipeline makes what came before a part of the block (`BeginTransactionBlock` in
+    /// xact.c, TBLOCK_STARTED).
+    async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
+        let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
+        transaction.implicit = true;
+        let writer = self.pipeline.writer.take();
+        for place in self.pipeline.touched.clone() {
+            self.enter_bare(place).await?;
+            if let Some(conn) = &mut self.slots[place] {
+                conn.own("BEGIN", None, Audience::Silent);
+            }
+            self.settle().await?;
+            transaction.participants.push(Participant {
+                place,
+                touched: true,
+                wrote: writer == Some(place),
+            });
+        }
+        self.transaction = Some(transaction);
         Ok(())
     }
 

@@ -560,6 +560,14 @@ impl Session {
                 result = Err(halt);
             }
         }
+        if !implicit && self.transaction.as_ref().is_some_and(|t| t.implicit) {
+            // It wrote on several groups.
+            if failed || result.is_err() || self.transaction.as_ref().is_some_and(|t| t.failed) {
+                self.roll_back().await?;
+            } else {
+                result = self.commit(Audience::Session).await;
+            }
+        }
         result
     }
 }

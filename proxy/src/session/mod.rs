@@ -8,7 +8,7 @@
 //! - Answers reach the client in the order of its messages: at most one backend owes answers to the
 //!   client at a time, except within `scatter`, which reads them one after the other.
 //! - A statement is never sent twice to a backend.
-//! - At most one group is written on by a transaction or by a pipeline between two Syncs.
+//! - What is written on several groups is committed by `two_phase` alone.
 
 mod commands;
 mod conn;
@@ -27,6 +27,7 @@ mod simple;
 mod startup;
 mod statements;
 mod transaction;
+mod two_phase;
 
 pub(crate) use plans::PlanCache;
 pub(crate) use startup::begin;

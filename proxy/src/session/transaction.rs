@@ -6,7 +6,7 @@ use crate::failure::Failure;
 
 /// A transaction block that the client has opened.
 ///
-/// Invariants: at most one participant has written; `script` holds what is live, in order.
+/// Invariant: `script` holds what is live, in order.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     /// The statement that begins it on a group.
@@ -109,14 +109,6 @@ impl Transaction {
         self.participants
             .iter()
             .find(|p| p.touched && p.place != place)
-            .map(|p| p.place)
-    }
-
-    /// Another group than `place` that the transaction has written on.
-    pub(crate) fn other_writer(&self, place: usize) -> Option<usize> {
-        self.participants
-            .iter()
-            .find(|p| p.wrote && p.place != place)
             .map(|p| p.place)
     }
 

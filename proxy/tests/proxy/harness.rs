@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use coordinator::catalogue::bootstrap::{Identity, bootstrap};
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::slots::{MapEpoch, SlotMap};
+use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
 use proxy::{Limits, Listener, NoPeers, ProxyConfig};
 use shard::client::{Backend, ConnectError, Groups};
-use shard::id::GroupId;
+use shard::id::{GroupId, NodeId};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -72,7 +73,16 @@ impl Server {
     fn run(directory: &Path) -> Child {
         let log = std::fs::File::create(directory.join("log")).expect("log");
         as_postgres("postgres")
-            .args(["-F", "-c", "listen_addresses=", "-c", "max_connections=120", "-c"])
+            .args([
+                "-F",
+                "-c",
+                "listen_addresses=",
+                "-c",
+                "max_connections=120",
+                "-c",
+                "max_prepared_transactions=50",
+                "-c",
+            ])
             .arg(format!("unix_socket_directories={}", directory.display()))
             .arg("-D")
             .arg(directory.join("data"))
@@ -146,6 +156,14 @@ impl Groups for Sockets {
                 }
             }
         })
+    }
+
+    fn connect_to_settle(
+        &self,
+        group: GroupId,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>> {
+        self.connect(group, patience)
     }
 
     fn cancel(
@@ -236,8 +254,9 @@ impl Cluster {
         let address = listener.address();
         let shutdown = CancellationToken::new();
         tokio::spawn(listener.serve(
-            sockets,
+            Arc::clone(&sockets),
             Arc::clone(&catalogues),
+            Transactions::new(NodeId(1), sockets),
             Arc::new(NoPeers),
             shutdown.clone(),
         ));

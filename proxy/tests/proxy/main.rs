@@ -8,3 +8,4 @@ mod pipelines;
 mod prepared;
 mod scatter;
 mod transactions;
+mod two_phase;

@@ -53,39 +53,3 @@ async fn an_error_in_the_middle_leaves_the_others_alone() {
         .collect();
     assert_eq!(outcome, ["1", "1", "1", "23505", "1", "23505", "1"]);
 }
-
-/// psql's \bind sends Parse, Bind, Execute; raw messages are needed for several before one Sync.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pipeline_that_writes_on_two_groups_keeps_nothing() {
-    use crate::harness::raw::Raw;
-    let cluster = Cluster::start().await;
-    let client = cluster.connect().await;
-    client
-        .batch_execute("CREATE TABLE p (id bigint PRIMARY KEY)")
-        .await
-        .unwrap();
-    let (one, two) = (cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]);
-    let mut raw = Raw::start(&cluster).await;
-    for key in [one, two] {
-        raw.parse("", &format!("INSERT INTO p VALUES ({key})"));
-        raw.bind("", "");
-        raw.execute("", 0);
-    }
-    raw.sync();
-    let (tags, errors) = raw.until_ready().await;
-    assert_eq!(errors, ["0A000"]);
-    assert_eq!(tags, "12CEZ");
-    assert!(client.query("SELECT 1 FROM p", &[]).await.unwrap().is_empty());
-    // The session goes on.
-    raw.parse("", &format!("INSERT INTO p VALUES ({two})"));
-    raw.bind("", "");
-    raw.execute("", 0);
-    raw.parse("", &format!("SELECT id FROM p WHERE id = {one}"));
-    raw.bind("", "");
-    raw.execute("", 0);
-    raw.sync();
-    let (tags, errors) = raw.until_ready().await;
-    assert!(errors.is_empty(), "{errors:?}");
-    assert_eq!(tags, "12C12CZ");
-    assert_eq!(client.query("SELECT 1 FROM p", &[]).await.unwrap().len(), 1);
-}

@@ -71,7 +71,13 @@ pub(super) async fn lead(
             tokio::time::sleep(PROBE_POLL).await;
         }
         let socket = running.endpoint().socket_path();
-        let _open = shared.gate.open(term, &socket, server.clone());
+        let open = shared.gate.open(term, &socket, server.clone());
+        if let Some(settle) = &shared.settle {
+            // A COMMIT PREPARED is not waited for to be replicated: the leader before may have shown what is
+            // still prepared here. A crash in between leaves it prepared, and the next leader does this again.
+            settle.settle_decided(shared.group).await;
+        }
+        open.admit_clients();
         tracing::info!(group = %shared.group, %term, "the gate is open");
         std::future::pending::<Result<Infallible, ReplicaError>>().await
     };

@@ -21,6 +21,7 @@ pub use life::{Facts, Feed, Life, Part, Server, Step, decide};
 
 use self::driver::Driver;
 use self::observe::{LogSource, Observed};
+use crate::client::Settle;
 use crate::config::Config;
 use crate::gate::{Gate, Lease};
 use crate::id::{GroupId, NodeId};
@@ -101,6 +102,7 @@ struct Shared {
     raft: RaftGroup,
     observed: Observed,
     gate: Gate,
+    settle: Option<Arc<dyn Settle>>,
     transport: Transport,
     state: watch::Sender<State>,
     feed: watch::Sender<StandbyStatus>,
@@ -155,6 +157,7 @@ impl Replica {
         log: GroupLog,
         transport: Transport,
         installation: &Installation,
+        settle: Option<Arc<dyn Settle>>,
     ) -> Result<Replica, ReplicaError> {
         let dir = config.data_dir.join(format!("group-{group}"));
         let identity = Identity {
@@ -181,6 +184,7 @@ impl Replica {
             raft,
             observed,
             gate,
+            settle,
             transport,
             state,
             feed,
@@ -260,7 +264,7 @@ impl Replica {
             group: self.shared.group,
             role: raft.role,
             state: match state.name {
-                "leading" if self.shared.gate.open_in().is_none() => "opening".to_owned(),
+                "leading" if !self.shared.gate.admits_clients() => "opening".to_owned(),
                 name => name.to_owned(),
             },
             leader: self.leader(),

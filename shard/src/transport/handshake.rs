@@ -49,6 +49,8 @@ pub(super) enum Purpose {
 pub enum StreamPurpose {
     /// A client's session: goes through the gate.
     Sql,
+    /// A node that settles transactions across groups: through the gate too, also before clients are let in.
+    Settle,
     /// Another replica that is being rebuilt: base backup, `pg_rewind`.
     Replication,
 }

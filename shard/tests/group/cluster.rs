@@ -48,7 +48,7 @@ impl Process {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         let started = runtime
-            .spawn(Node::start(config))
+            .spawn(Node::start(config, None))
             .await
             .expect("starting a node does not panic");
         let mut process = Process {

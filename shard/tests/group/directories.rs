@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 
 /// Starts a node in vain and gives the reason, which is one line.
 async fn refusal(config: Config) -> String {
-    let error = Node::start(config)
+    let error = Node::start(config, None)
         .await
         .map(|node| format!("{node:?}"))
         .unwrap_err();

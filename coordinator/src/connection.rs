@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shard::client::{ConnectError, Groups};
+use shard::client::{Backend, ConnectError, Groups};
 use shard::id::GroupId;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
@@ -10,27 +10,45 @@ use tokio_postgres::{Client, NoTls};
 /// The superuser of every group. Only nodes reach PostgreSQL's socket.
 const SUPERUSER: &str = "postgres";
 
+/// What no user's `ALTER ROLE` or `ALTER DATABASE` may change under us.
+const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off \
+                        -c statement_timeout=0 -c lock_timeout=0";
+
 /// A client and the task that drives its connection; ends with it.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) client: Client,
+pub(crate) struct Connection {
+    pub(crate) client: Client,
     driver: Driver,
 }
 
 impl Connection {
     /// Connects through the group's leader.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         groups: &dyn Groups,
         group: GroupId,
         database: &str,
         patience: Duration,
     ) -> Result<Connection, OpenError> {
-        let backend = groups.connect(group, patience).await?;
+        Connection::start(groups.connect(group, patience).await?, database).await
+    }
+
+    /// As [`Connection::open`], also while the leader settles and lets no clients in.
+    pub(crate) async fn open_to_settle(
+        groups: &dyn Groups,
+        group: GroupId,
+        database: &str,
+        patience: Duration,
+    ) -> Result<Connection, OpenError> {
+        Connection::start(groups.connect_to_settle(group, patience).await?, database).await
+    }
+
+    async fn start(backend: Box<dyn Backend>, database: &str) -> Result<Connection, OpenError> {
         let mut config = tokio_postgres::Config::new();
         config
             .user(SUPERUSER)
             .dbname(database)
-            .application_name("howdah catalogue");
+            .application_name("howdah control")
+            .options(SETTINGS);
         let (client, connection) = config.connect_raw(backend, NoTls).await?;
         // An error of the connection is also the error of what is asked over it, and is told there.
         let driver = tokio::spawn(async move {
@@ -43,7 +61,7 @@ impl Connection {
     }
 
     /// Ends it, and waits until PostgreSQL has been told.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         let Connection { client, mut driver } = self;
         drop(client);
         let _ended = (&mut driver.0).await;
@@ -62,7 +80,7 @@ impl Drop for Driver {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
+pub(crate) enum OpenError {
     /// The group's leader cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),

@@ -1,0 +1,267 @@
+//! Transactions that write on two groups.
+
+use futures::future::join_all;
+use tokio_postgres::Client;
+
+use crate::harness::raw::Raw;
+use crate::harness::{Cluster, code};
+
+/// A table, and a key of each group.
+async fn accounts(cluster: &Cluster) -> (Client, i64, i64) {
+    let client = cluster.connect().await;
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, v bigint)";
+    client.batch_execute(sql).await.expect("a table");
+    (client, cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0])
+}
+
+async fn values(client: &Client) -> Vec<(i64, i64)> {
+    let rows = client.query("SELECT id, v FROM t", &[]).await.expect("an answer");
+    let mut values: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    values.sort_unstable();
+    values
+}
+
+/// Nothing may be left prepared, and every decision must be one.
+async fn nothing_in_doubt(cluster: &Cluster) {
+    for server in [0, 1] {
+        let direct = cluster.direct(server).await;
+        let prepared = direct
+            .query("SELECT gid FROM pg_prepared_xacts", &[])
+            .await
+            .expect("an answer");
+        assert!(prepared.is_empty(), "server {server}");
+        let lowered: String = direct
+            .query_one("SHOW synchronous_commit", &[])
+            .await
+            .expect("an answer")
+            .get(0);
+        assert_eq!(lowered, "on");
+    }
+}
+
+async fn decisions(cluster: &Cluster) -> i64 {
+    let mut all = 0;
+    for server in [0, 1] {
+        let direct = cluster.direct(server).await;
+        let row = direct
+            .query_one("SELECT count(*) FROM howdah.decisions", &[])
+            .await
+            .expect("an answer");
+        all += row.get::<_, i64>(0);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_on_two_groups_commits_on_both_or_on_none() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    let insert = "INSERT INTO t VALUES ($1, $2)";
+    client.batch_execute("BEGIN").await.unwrap();
+    client.execute(insert, &[&one, &1_i64]).await.unwrap();
+    client.execute(insert, &[&two, &1_i64]).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    let both = |v| {
+        let mut both = vec![(one, v), (two, v)];
+        both.sort_unstable();
+        both
+    };
+    assert_eq!(values(&client).await, both(1));
+
+    client.batch_execute("BEGIN; SAVEPOINT s").await.unwrap();
+    client
+        .execute("UPDATE t SET v = 2 WHERE id = $1", &[&one])
+        .await
+        .unwrap();
+    client
+        .execute("UPDATE t SET v = 2 WHERE id = $1", &[&two])
+        .await
+        .unwrap();
+    client.batch_execute("ROLLBACK TO s").await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(values(&client).await, both(1));
+
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .execute("UPDATE t SET v = 3 WHERE id = $1", &[&one])
+        .await
+        .unwrap();
+    client
+        .execute("UPDATE t SET v = 3 WHERE id = $1", &[&two])
+        .await
+        .unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(values(&client).await, both(1));
+
+    let sql = format!("UPDATE t SET v = 4 WHERE id = {one}; UPDATE t SET v = 4 WHERE id = {two}");
+    client.batch_execute(&sql).await.unwrap();
+    assert_eq!(values(&client).await, both(4));
+    let sql = format!("UPDATE t SET v = 5 WHERE id = {one}; UPDATE t SET v = 1 / 0 WHERE id = {two}");
+    assert_eq!(code(&client.batch_execute(&sql).await.unwrap_err()), "22012");
+    assert_eq!(values(&client).await, both(4));
+    nothing_in_doubt(&cluster).await;
+    assert_eq!(decisions(&cluster).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_groups_that_were_written_on_are_prepared() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&one])
+        .await
+        .unwrap();
+    client
+        .query("SELECT * FROM t WHERE id = $1", &[&two])
+        .await
+        .unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(values(&client).await, [(one, 1)]);
+    assert_eq!(decisions(&cluster).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deferred_rule_that_fails_at_commit_keeps_nothing_wherever_it_is() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let sql = "CREATE TABLE t (id bigint, v bigint, UNIQUE (id) DEFERRABLE INITIALLY DEFERRED)";
+    client.batch_execute(sql).await.unwrap();
+    let (one, two) = (cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]);
+    // The part that fails is the anchor's the one time, a prepared one the other.
+    for keys in [[one, one, two], [two, one, one], [two, two, one], [one, two, two]] {
+        client.batch_execute("BEGIN").await.unwrap();
+        for key in keys {
+            client
+                .execute("INSERT INTO t VALUES ($1, 1)", &[&key])
+                .await
+                .unwrap();
+        }
+        let error = client.batch_execute("COMMIT").await.unwrap_err();
+        assert_eq!(code(&error), "23505");
+        client.batch_execute("COMMIT").await.unwrap();
+        assert!(values(&client).await.is_empty());
+    }
+    nothing_in_doubt(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_prepared_is_an_error_and_keeps_nothing() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    for key in [one, two] {
+        client
+            .batch_execute(&format!("INSERT INTO t VALUES ({key}, 1)"))
+            .await
+            .unwrap();
+        let held = format!("DECLARE c{key} CURSOR WITH HOLD FOR SELECT * FROM t WHERE id = {key}");
+        client.batch_execute(&held).await.unwrap();
+    }
+    let error = client.batch_execute("COMMIT").await.unwrap_err();
+    assert_eq!(code(&error), "0A000");
+    assert!(values(&client).await.is_empty());
+    nothing_in_doubt(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_is_one_transaction_over_two_groups() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    let mut raw = Raw::start(&cluster).await;
+    let insert = |key: i64, v: &str| format!("INSERT INTO t VALUES ({key}, {v})");
+    for sql in [insert(one, "1"), insert(two, "1")] {
+        raw.parse("", &sql);
+        raw.bind("", "");
+        raw.execute("", 0);
+    }
+    raw.sync();
+    let (seen, errors) = raw.until_ready().await;
+    assert!(errors.is_empty(), "{seen} {errors:?}");
+    assert_eq!(values(&client).await.len(), 2);
+    for sql in [
+        format!("UPDATE t SET v = 2 WHERE id = {one}"),
+        format!("UPDATE t SET v = 2 WHERE id = {two}"),
+        format!("UPDATE t SET v = 1 / 0 WHERE id = {one}"),
+    ] {
+        raw.parse("", &sql);
+        raw.bind("", "");
+        raw.execute("", 0);
+    }
+    raw.sync();
+    let (_, errors) = raw.until_ready().await;
+    assert_eq!(errors, ["22012"]);
+    assert!(values(&client).await.iter().all(|(_, v)| *v == 1));
+    raw.parse("", "SELECT 1");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.sync();
+    let (_, errors) = raw.until_ready().await;
+    assert!(errors.is_empty(), "the session goes on: {errors:?}");
+    nothing_in_doubt(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_client_leaves_in_the_middle_keeps_nothing() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    let leaving = cluster.connect().await;
+    leaving.batch_execute("BEGIN").await.unwrap();
+    leaving
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&one])
+        .await
+        .unwrap();
+    leaving
+        .execute("INSERT INTO t VALUES ($1, 1)", &[&two])
+        .await
+        .unwrap();
+    drop(leaving);
+    // Its locks go with it.
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .execute("INSERT INTO t VALUES ($1, 2)", &[&one])
+        .await
+        .unwrap();
+    client
+        .execute("INSERT INTO t VALUES ($1, 2)", &[&two])
+        .await
+        .unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(values(&client).await.iter().all(|(_, v)| *v == 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_hold_under_transfers() {
+    let cluster = Cluster::start().await;
+    let (client, ..) = accounts(&cluster).await;
+    let keys: Vec<i64> = [cluster.keys_of(0, 4), cluster.keys_of(1, 4)].concat();
+    for key in &keys {
+        client
+            .execute("INSERT INTO t VALUES ($1, 100)", &[key])
+            .await
+            .unwrap();
+    }
+    let transfers = (0..4).map(|who: usize| {
+        let (cluster, keys) = (&cluster, &keys);
+        async move {
+            let client = cluster.connect().await;
+            for round in 0..25 {
+                let mut pair = [keys[(who + round) % 8], keys[(3 * who + 5 * round + 1) % 8]];
+                // In one order: two transfers never wait for each other in a circle.
+                pair.sort_unstable();
+                client.batch_execute("BEGIN").await.unwrap();
+                for (key, sign) in pair.iter().zip([1, -1_i64]) {
+                    client
+                        .execute("UPDATE t SET v = v + $1 WHERE id = $2", &[&sign, key])
+                        .await
+                        .unwrap();
+                }
+                client.batch_execute("COMMIT").await.unwrap();
+            }
+        }
+    });
+    join_all(transfers).await;
+    let total: i64 = values(&client).await.iter().map(|(_, v)| v).sum();
+    assert_eq!(total, 800);
+    nothing_in_doubt(&cluster).await;
+}
