@@ -27,6 +27,7 @@
 
 pub mod catalogue;
 mod connection;
+pub mod cut;
 pub mod hash;
 pub mod slots;
 pub mod transaction;

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::cache::CatalogueCache;
+use coordinator::cut::Cuts;
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
 use shard::client::Groups;
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) catalogues: Arc<CatalogueCache>,
     pub(crate) transactions: Transactions,
+    pub(crate) cuts: Cuts,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) sessions: Arc<cancel::Sessions>,
     pub(crate) plans: session::PlanCache,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use coordinator::catalogue::cache::CatalogueCache;
+use coordinator::cut::Cuts;
 use coordinator::transaction::Transactions;
 use shard::client::Groups;
 use tokio::io::AsyncWriteExt;
@@ -80,10 +81,12 @@ impl Listener {
         let spare = Arc::new(Semaphore::new(SPARE));
         let plans = session::PlanCache::new(limits.analysed_texts);
         let sessions = Arc::default();
+        let cuts = Cuts::new(Arc::clone(&groups), transactions.clone());
         let shared = Arc::new(Shared {
             groups,
             catalogues,
             transactions,
+            cuts,
             peers,
             sessions,
             plans,

@@ -1,9 +1,11 @@
 //! The questions that nodes and tools ask a node on its node-to-node port.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::GroupId;
+use crate::id::{GroupId, Term};
 use crate::status::NodeStatus;
 
 /// The version of these messages; another one is refused, never guessed at.
@@ -23,6 +25,22 @@ pub enum Question {
         /// The backend's secret key.
         secret_key: i32,
     },
+    /// Hold back the commits of its replica's group.
+    Hold {
+        /// The group that the node leads.
+        group: GroupId,
+        /// For how long at the most.
+        limit: Duration,
+    },
+    /// End a hold.
+    Release {
+        /// The group.
+        group: GroupId,
+        /// The leadership in which it began.
+        term: Term,
+        /// Its number.
+        number: u64,
+    },
     /// A question of the crates above, which this one does not look into.
     Above(Bytes),
 }
@@ -34,6 +52,18 @@ pub enum Answer {
     Status(NodeStatus),
     /// To [`Question::Cancel`]: it was passed on. Nothing tells whether it came in time.
     Cancelled,
+    /// To [`Question::Hold`].
+    Held {
+        /// The leadership in which it began.
+        term: Term,
+        /// Its number.
+        number: u64,
+    },
+    /// To [`Question::Release`].
+    Released {
+        /// Whether nothing was released since it began.
+        lasted: bool,
+    },
     /// To [`Question::Above`].
     Above(Bytes),
     /// It could not be done, in words.

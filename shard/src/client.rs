@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::id::{GroupId, NodeId};
+use crate::id::{GroupId, NodeId, Term};
 
 /// A connection to one PostgreSQL server process ("backend"), before its start-up message.
 ///
@@ -38,6 +38,13 @@ pub trait Groups: Send + Sync + fmt::Debug + 'static {
         patience: Duration,
     ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>>;
 
+    /// Has the group's leader hold back all commits, for at most `limit`. What was released before may still become
+    /// visible meanwhile, nothing else does.
+    fn hold(&self, group: GroupId, limit: Duration) -> BoxFuture<'_, Result<Hold, ConnectError>>;
+
+    /// Ends a hold. Whether it lasted until now, under the same leadership and its lease.
+    fn release(&self, hold: Hold) -> BoxFuture<'_, bool>;
+
     /// Asks the group's leader to cancel what the backend with this process id and key does
     /// (PostgreSQL's CancelRequest). As there, nothing tells whether it came in time.
     fn cancel(
@@ -49,6 +56,19 @@ pub trait Groups: Send + Sync + fmt::Debug + 'static {
 
     /// Whether this node leads the group: its PostgreSQL is then the nearest.
     fn leads(&self, group: GroupId) -> bool;
+}
+
+/// A group whose commits are held back; see [`Groups::hold`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The group.
+    pub group: GroupId,
+    /// The leader that holds.
+    pub node: NodeId,
+    /// Its leadership.
+    pub term: Term,
+    /// The hold's number there.
+    pub number: u64,
 }
 
 /// Ends what transactions across groups have left prepared. The crate above gives it.

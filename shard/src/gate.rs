@@ -38,6 +38,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::hold::Holds;
 use crate::id::Term;
 
 /// How often a held answer looks again whether the lease is back.
@@ -92,6 +93,7 @@ struct Leadership {
     term: Term,
     socket: PathBuf,
     server: Arc<dyn Guarded>,
+    holds: Holds,
     guards: AtomicUsize,
     /// Clients are let in, not only the nodes that settle what was left prepared.
     admits_clients: AtomicBool,
@@ -168,11 +170,12 @@ impl Gate {
     /// value is dropped; [`OpenGate::admit_clients`] lets everyone in.
     ///
     /// The caller has seen all WAL of the server commit in Raft, and the server wait for it.
-    pub fn open(&self, term: Term, socket: &Path, server: Arc<dyn Guarded>) -> OpenGate {
+    pub fn open(&self, term: Term, socket: &Path, server: Arc<dyn Guarded>, holds: Holds) -> OpenGate {
         let leadership = Leadership {
             term,
             socket: socket.to_owned(),
             server,
+            holds,
             guards: AtomicUsize::new(0),
             admits_clients: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -236,6 +239,28 @@ impl Gate {
         UnixStream::connect(&leadership.socket)
             .await
             .map_err(GateError::Server)
+    }
+
+    /// Holds back all commits of the group for at most `limit`: none becomes visible but those that were released before
+    /// (see [`Holds`]). Gives the term and the hold's number.
+    pub fn hold(&self, limit: Duration) -> Result<(Term, u64), GateError> {
+        let leadership = self.leadership()?;
+        if !leadership.admits_clients.load(Ordering::SeqCst) || !self.lease_holds() {
+            return Err(GateError::Closed);
+        }
+        Ok((leadership.term, leadership.holds.hold(limit)))
+    }
+
+    /// Ends a hold. Whether nothing was released since it began, by this replica or by any other: it has lasted, and
+    /// at no time between could another replica lead.
+    #[must_use]
+    pub fn release(&self, term: Term, number: u64) -> bool {
+        let Ok(leadership) = self.leadership() else {
+            return false;
+        };
+        let ours = leadership.term == term && self.lease_holds() && !leadership.is_closed();
+        // The lease is looked at before: had it run out it would not be back in the same term unless nobody else led.
+        leadership.term == term && leadership.holds.release(number) && ours
     }
 
     /// Asks the server to cancel what one of its backends does.

@@ -7,6 +7,7 @@ pub mod client;
 pub mod config;
 pub mod entry;
 pub mod gate;
+pub mod hold;
 pub mod id;
 pub mod log;
 pub mod node;

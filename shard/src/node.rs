@@ -268,6 +268,18 @@ impl Door {
                     Err(error) => Answer::Refused(error.to_string()),
                 }
             }
+            Question::Hold { group, limit } => {
+                match self.replica(group).map(|replica| replica.gate().hold(limit)) {
+                    Some(Ok((term, number))) => Answer::Held { term, number },
+                    Some(Err(error)) => Answer::Refused(error.to_string()),
+                    None => Answer::Refused(format!("node {} holds no replica of group {group}", self.node)),
+                }
+            }
+            Question::Release { group, term, number } => {
+                let released = |replica: &Replica| replica.gate().release(term, number);
+                let lasted = self.replica(group).is_some_and(released);
+                Answer::Released { lasted }
+            }
             Question::Above(body) => match self.above.get() {
                 Some(above) => Answer::Above(above(from, body).await),
                 None => Answer::Refused(format!("node {} is still starting", self.node)),

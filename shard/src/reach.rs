@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::call::{Answer, Question};
-use crate::client::{Backend, ConnectError, Groups};
+use crate::client::{Backend, ConnectError, Groups, Hold};
 use crate::config::Config;
 use crate::gate::Guest;
 use crate::id::{GroupId, NodeId};
@@ -152,6 +152,51 @@ impl Reach {
         }
     }
 
+    /// Asks a node, or answers itself.
+    async fn hold_at(&self, group: GroupId, node: NodeId, limit: Duration) -> Result<Hold, io::Error> {
+        let (term, number) = match self.replicas.get(&group).filter(|_| node == self.node) {
+            Some(replica) => replica.gate().hold(limit).map_err(io::Error::other)?,
+            None => {
+                let question = Question::Hold { group, limit };
+                let answer = self.transport.call(node, question.encode(), ATTEMPT).await;
+                match Answer::decode(&answer.map_err(io::Error::other)?) {
+                    Ok(Answer::Held { term, number }) => (term, number),
+                    other => return Err(io::Error::other(format!("{other:?}"))),
+                }
+            }
+        };
+        Ok(Hold {
+            group,
+            node,
+            term,
+            number,
+        })
+    }
+
+    async fn hold(&self, group: GroupId, limit: Duration) -> Result<Hold, ConnectError> {
+        let Some(node) = self.candidate(group, 0) else {
+            return Err(ConnectError::UnknownGroup(group));
+        };
+        let held = self.hold_at(group, node, limit).await;
+        held.map_err(|source| ConnectError::Unreachable { group, node, source })
+    }
+
+    async fn release(&self, hold: Hold) -> bool {
+        let Hold {
+            group,
+            node,
+            term,
+            number,
+        } = hold;
+        if let Some(replica) = self.replicas.get(&group).filter(|_| node == self.node) {
+            return replica.gate().release(term, number);
+        }
+        let question = Question::Release { group, term, number };
+        let answer = self.transport.call(node, question.encode(), ATTEMPT).await;
+        let answer = answer.ok().and_then(|answer| Answer::decode(&answer).ok());
+        matches!(answer, Some(Answer::Released { lasted: true }))
+    }
+
     async fn cancel(&self, group: GroupId, process_id: i32, secret_key: i32) -> Result<(), ConnectError> {
         let Some(node) = self.candidate(group, 0) else {
             return Err(ConnectError::UnknownGroup(group));
@@ -194,6 +239,14 @@ impl Groups for Reach {
         patience: Duration,
     ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>> {
         Box::pin(self.connect(group, patience, Guest::Node))
+    }
+
+    fn hold(&self, group: GroupId, limit: Duration) -> BoxFuture<'_, Result<Hold, ConnectError>> {
+        Box::pin(self.hold(group, limit))
+    }
+
+    fn release(&self, hold: Hold) -> BoxFuture<'_, bool> {
+        Box::pin(self.release(hold))
     }
 
     fn cancel(

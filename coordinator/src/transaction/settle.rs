@@ -104,6 +104,12 @@ pub(super) async fn finish(
     persist(group, patience, |left| {
         Box::pin(async move {
             let connection = Connection::open_to_settle(groups, group, database, left).await?;
+            // A part is ended for good without waiting: it is prepared on a majority, and decided. So a group whose
+            // commits are held back for a cut can end it too.
+            connection
+                .client
+                .batch_execute("SET synchronous_commit = local")
+                .await?;
             loop {
                 // A crash before this is replicated leaves the part prepared; the next leader ends it before it lets clients
                 // in, or recovery does.

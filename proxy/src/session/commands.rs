@@ -8,7 +8,7 @@ use super::enter::Style;
 use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::SqlPrepared;
-use super::transaction::Step;
+use super::transaction::{Step, View, Why};
 use super::{Session, conn::Conn};
 use crate::analysis::{Discard, Form, Format, Parameter, Plan, PreparedCommand, Refusal, SessionCommand};
 use crate::failure::{Failure, Halt};
@@ -107,7 +107,7 @@ impl Session {
             }
             return Ok(captured.value);
         }
-        self.join(place);
+        self.join(place).await?;
         self.settle().await?;
         let value = self
             .exec(place, sql, Audience::Session, Stake::Nothing)
@@ -124,8 +124,8 @@ impl Session {
             self.exec(other, sql, Audience::Quiet, Stake::Nothing).await?;
         }
         if let Some(transaction) = &mut self.transaction {
-            if name.is_none_or(|name| name.contains("isolation")) {
-                transaction.isolation = None;
+            if name == Some("transaction_isolation") {
+                transaction.view = Some(View::OneGroup(Why::Late));
             }
             let name = name.map(str::to_owned);
             transaction.script.push(Step::Set {
@@ -184,7 +184,7 @@ impl Session {
                 let number = self.statements.number();
                 let place = self.any_place().await?;
                 self.enter_bare(place).await?;
-                self.join(place);
+                self.join(place).await?;
                 self.exec(place, text, Audience::Session, Stake::Nothing).await?;
                 if let Some(conn) = &mut self.slots[place] {
                     conn.prepared.insert(name.as_bytes().to_vec(), number);
@@ -249,7 +249,7 @@ impl Session {
             }
             return self.settle().await;
         }
-        self.scatter_query(&places, text, &prepared.query).await
+        self.scatter_alone(&places, text, &prepared.query).await
     }
 
     fn deallocate(&mut self, name: Option<&str>) -> Result<(), Halt> {

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::conn::{Audience, Stake};
-use super::transaction::{Step, Transaction, quoted};
+use super::transaction::{Participant, Step, Transaction, View, Why, quoted};
 use crate::analysis::{Refusal, TransactionControl, TransactionModes};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
@@ -36,7 +36,11 @@ impl Session {
                 t.implicit = false;
                 if modes.isolation.is_some() {
                     t.isolation = modes.isolation;
+                    if !t.participants.is_empty() {
+                        t.view = Some(View::OneGroup(Why::Late));
+                    }
                 }
+                t.read_only = modes.read_only.or(t.read_only);
                 if t.participants.is_empty() {
                     t.begin = text.to_owned();
                 }
@@ -73,7 +77,13 @@ impl Session {
             encode::command_complete(self.out(), if commit { "COMMIT" } else { "ROLLBACK" });
             return Ok(());
         };
-        let next = (chain == Chain::Yes).then(|| (transaction.begin.clone(), transaction.isolation));
+        let next = (chain == Chain::Yes).then(|| {
+            (
+                transaction.begin.clone(),
+                transaction.isolation,
+                transaction.read_only,
+            )
+        });
         let failed = transaction.failed;
         let untold = self.transaction.as_mut().and_then(|t| t.untold.take());
         if commit && !failed {
@@ -88,9 +98,10 @@ impl Session {
             }
             encode::command_complete(self.out(), "ROLLBACK");
         }
-        if let Some((begin, isolation)) = next {
+        if let Some((begin, isolation, read_only)) = next {
             let modes = TransactionModes {
                 isolation,
+                read_only,
                 ..TransactionModes::default()
             };
             self.transaction = Some(Transaction::new(&begin, modes));
@@ -98,51 +109,64 @@ impl Session {
         Ok(())
     }
 
-    /// Commits on every participant, the one that wrote last: its answer is the transaction's.
+    /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
+    /// committed by two phases.
     pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
         let order = transaction.in_commit_order();
-        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
-        if order.iter().filter(|p| p.wrote).count() > 1 {
-            let committed = self.commit_on_several(&order).await;
-            if committed.is_ok() {
-                self.keep_settings(transaction.script, &places);
-            }
-            self.after_transaction();
-            return committed;
+        let committed = match order.iter().filter(|p| p.wrote).count() {
+            0 | 1 => self.commit_on_one(&order, audience).await,
+            _ => self.commit_on_several(&order).await,
+        };
+        if committed.is_ok() {
+            let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+            self.keep_settings(transaction.script, &places);
         }
-        for (index, participant) in order.iter().enumerate() {
-            let stake = if participant.wrote {
-                Stake::Commit
-            } else {
-                Stake::Nothing
-            };
-            self.current = Some(participant.place);
-            self.aim();
-            // A crash before PostgreSQL's COMMIT record is replicated rolls the writer's part back and
-            // nobody was told otherwise; after it the new leader has it. Only the client, told 08007,
-            // has to look.
-            let committed = self.exec(participant.place, "COMMIT", audience, stake).await;
-            let rolled_back = |c: &super::conn::Captured| c.tag.as_deref() == Some("ROLLBACK");
-            let failure = match committed {
-                Ok(captured) if rolled_back(&captured) => Halt::Fail(Failure::TransactionAborted),
-                Ok(_) => continue,
-                Err(halt) => halt,
-            };
-            for rest in &order[index + 1..] {
-                self.current = Some(rest.place);
-                let _ = self
-                    .exec(rest.place, "ROLLBACK", Audience::Quiet, Stake::Nothing)
-                    .await;
-            }
-            self.after_transaction();
-            return Err(failure);
-        }
-        self.keep_settings(transaction.script, &places);
         self.after_transaction();
-        Ok(())
+        committed
+    }
+
+    /// Commits where at most the last has written.
+    async fn commit_on_one(&mut self, order: &[Participant], audience: Audience) -> Result<(), Halt> {
+        let (readers, writer) = match order.split_last() {
+            Some((last, readers)) if last.wrote => (readers, Some(last)),
+            _ => (order, None),
+        };
+        for reader in readers {
+            self.send(reader.place, "COMMIT", audience, Stake::Nothing);
+        }
+        let mut failed = None;
+        for reader in readers {
+            // All are heard: none may still owe an answer.
+            if let Err(halt) = self.ended(reader.place, Stake::Nothing).await {
+                failed = failed.or(Some(halt));
+            }
+        }
+        let Some(writer) = writer else {
+            return failed.map_or(Ok(()), Err);
+        };
+        self.current = Some(writer.place);
+        self.aim();
+        if let Some(halt) = failed {
+            self.send(writer.place, "ROLLBACK", Audience::Quiet, Stake::Nothing);
+            let _ = self.hear(writer.place, Stake::Nothing).await;
+            return Err(halt);
+        }
+        // A crash before PostgreSQL's COMMIT record is replicated rolls the writer's part back and
+        // nobody was told otherwise; after it the new leader has it. Only the client, told 08007,
+        // has to look.
+        self.send(writer.place, "COMMIT", audience, Stake::Commit);
+        self.ended(writer.place, Stake::Commit).await
+    }
+
+    /// Hears a COMMIT's answer.
+    async fn ended(&mut self, place: usize, stake: Stake) -> Result<(), Halt> {
+        match self.hear(place, stake).await?.tag.as_deref() {
+            Some("ROLLBACK") => Err(Failure::TransactionAborted.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Rolls back on every participant. A connection that breaks on the way has done so, too.
@@ -291,6 +315,10 @@ impl Session {
             if let Some(transaction) = &mut self.transaction {
                 transaction.script.push(Step::Modes(text.to_owned()));
                 transaction.isolation = modes.isolation.or(transaction.isolation);
+                transaction.read_only = modes.read_only.or(transaction.read_only);
+                if modes.isolation.is_some() && !transaction.participants.is_empty() {
+                    transaction.view = Some(View::OneGroup(Why::Late));
+                }
             }
         } else {
             let words = "SET TRANSACTION can only be used in transaction blocks";

@@ -3,7 +3,7 @@
 
 use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::io::{self, Event, Wait};
-use super::transaction::{Participant, Transaction, second_snapshot};
+use super::transaction::{Participant, Step, Transaction, View, Why, second_snapshot, strength};
 use super::{Session, relay};
 use crate::analysis::{Access, Isolation, TransactionModes};
 use crate::failure::{Ended, Failure, Halt};
@@ -23,8 +23,7 @@ impl Session {
         self.admit(place, access, style).await?;
         // `admit` may have asked another participant.
         self.enter_bare(place).await?;
-        self.engage(place, access, style);
-        Ok(())
+        self.engage(place, access, style).await
     }
 
     /// As [`Session::enter`], outside of the transaction.
@@ -146,15 +145,10 @@ impl Session {
             }
             return Ok(());
         };
-        let Some(other) = transaction.other_touched(place) else {
-            return Ok(());
-        };
-        let isolation = match transaction.isolation {
-            Some(isolation) => isolation,
-            None => self.ask_isolation(other).await?,
-        };
-        if isolation != Isolation::ReadCommitted {
-            return Err(second_snapshot(self.group(other), self.group(place)).into());
+        if let Some(View::OneGroup(why)) = &transaction.view
+            && let Some(other) = transaction.other_touched(place)
+        {
+            return Err(second_snapshot(why, self.group(other), self.group(place)).into());
         }
         Ok(())
     }
@@ -165,7 +159,14 @@ impl Session {
     async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
         let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
         transaction.implicit = true;
-        let writer = self.pipeline.writer.take();
+        let (here, writer) = (self.current, self.pipeline.writer.take());
+        if let (Some(here), Some(writer)) = (here, writer) {
+            // The snapshot of what came before is one of the first group alone.
+            match self.default_isolation(here).await? {
+                Isolation::ReadCommitted => transaction.view = Some(View::Statements),
+                _ => return Err(second_snapshot(&Why::Late, self.group(writer), self.group(here)).into()),
+            }
+        }
         for place in self.pipeline.touched.clone() {
             self.enter_bare(place).await?;
             if let Some(conn) = &mut self.slots[place] {
@@ -182,49 +183,97 @@ impl Session {
         Ok(())
     }
 
-    /// The level of a transaction that was begun without naming one.
-    async fn ask_isolation(&mut self, participant: usize) -> Result<Isolation, Halt> {
-        self.enter_bare(participant).await?;
-        let value = self.ask(participant, "SHOW transaction_isolation", None).await?;
+    /// The level of a transaction that names none, by the session's settings. The backend at `place` is the current one.
+    pub(super) async fn default_isolation(&mut self, place: usize) -> Result<Isolation, Halt> {
+        let latest = self.settings.latest();
+        if let Some((_, known)) = self.default_isolation.filter(|(at, _)| *at == latest) {
+            return Ok(known);
+        }
+        let value = self
+            .ask(place, "SHOW default_transaction_isolation", None)
+            .await?;
         let isolation = match value.as_deref() {
             Some(b"read committed" | b"read uncommitted") => Isolation::ReadCommitted,
+            Some(b"repeatable read") => Isolation::RepeatableRead,
             _ => Isolation::Serializable,
         };
-        if let Some(transaction) = &mut self.transaction {
-            transaction.isolation = Some(isolation);
-        }
+        self.default_isolation = Some((latest, isolation));
         Ok(isolation)
     }
 
+    /// Decides what the transaction sees, before its first group joins, whose backend is the current one.
+    async fn choose_view(&mut self, place: usize) -> Result<(), Halt> {
+        let Some(transaction) = self.transaction.as_ref().filter(|t| t.view.is_none()) else {
+            return Ok(());
+        };
+        let (named, read_only) = (transaction.isolation, transaction.read_only);
+        let view = if self.slots.len() == 1 {
+            View::Statements
+        } else {
+            let isolation = match named {
+                Some(isolation) => isolation,
+                None => self.default_isolation(place).await?,
+            };
+            match strength(isolation, read_only) {
+                Err(view) => view,
+                Ok(strength) => match self.shared.cuts.cut(&self.database_name(), strength).await {
+                    Ok(cut) => View::Cut(cut),
+                    // One group can go on alone.
+                    Err(error) => View::OneGroup(Why::NoCut(error)),
+                },
+            }
+        };
+        if let Some(transaction) = &mut self.transaction {
+            transaction.view = Some(view);
+        }
+        Ok(())
+    }
+
     /// Lets the backend join the transaction, if there is one and it has not.
-    pub(super) fn join(&mut self, place: usize) {
+    pub(super) async fn join(&mut self, place: usize) -> Result<(), Halt> {
+        self.choose_view(place).await?;
+        let group = self.group(place);
         let Some(conn) = &mut self.slots[place] else {
-            return;
+            return Ok(());
         };
         let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else {
-            return;
+            return Ok(());
         };
         // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
         // cannot run outside of its transaction.
         conn.own(&transaction.begin, None, Audience::Silent);
+        let mut import = match &transaction.view {
+            Some(View::Cut(cut)) => cut.import(group),
+            _ => None,
+        };
         for step in &transaction.script {
+            // The level comes before the snapshot, and the snapshot before a savepoint.
+            if !matches!(step, Step::Modes(_))
+                && let Some(import) = import.take()
+            {
+                conn.own(&import, None, Audience::Silent);
+            }
             conn.own(&step.sql(), None, Audience::Silent);
+        }
+        if let Some(import) = import {
+            conn.own(&import, None, Audience::Silent);
         }
         transaction.participants.push(Participant {
             place,
             touched: false,
             wrote: false,
         });
+        Ok(())
     }
 
     /// Lets the backend join and notes what the client's next statement does there.
-    pub(super) fn engage(&mut self, place: usize, access: Access, style: Style) {
-        self.join(place);
+    async fn engage(&mut self, place: usize, access: Access, style: Style) -> Result<(), Halt> {
+        self.join(place).await?;
         if let Some(transaction) = &mut self.transaction {
             transaction.use_at(place, access);
         }
         let Some(conn) = &mut self.slots[place] else {
-            return;
+            return Ok(());
         };
         if style == Style::Extended && !conn.unsynced {
             conn.unsynced = true;
@@ -232,6 +281,7 @@ impl Session {
                 self.pipeline.touched.push(place);
             }
         }
+        Ok(())
     }
 
     /// Waits until nothing is owed.

@@ -91,7 +91,7 @@ impl Session {
         };
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
-        self.join(place);
+        self.join(place).await?;
         self.mark_pipeline(place);
         if let Some(conn) = &mut self.slots[place] {
             conn.close_stale();
@@ -207,6 +207,8 @@ impl Session {
                     .put_portal(bind.portal, Portal::At { place, access });
             }
             Placed::Many(places) => {
+                // Before anything of it reaches a backend: a snapshot is imported into a fresh transaction only.
+                self.begin_read_of_several().await?;
                 self.release_held().await?;
                 self.settle().await?;
                 encode::empty(self.out(), b'2');
@@ -277,7 +279,7 @@ impl Session {
                 }
                 let place = self.any_place().await?;
                 self.enter_bare(place).await?;
-                self.join(place);
+                self.join(place).await?;
                 self.mark_pipeline(place);
                 self.supply(place, &statement);
                 self.send_on(place, Kind::Describe, message);
@@ -494,7 +496,9 @@ impl Session {
             // The copy ends by CopyDone or CopyFail, and this Sync is for nothing.
             return Ok(());
         }
+        let implicit = self.transaction.as_ref().is_some_and(|t| t.implicit);
         if let [place] = self.pipeline.touched[..]
+            && !implicit
             && self.current == Some(place)
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {

@@ -74,6 +74,8 @@ pub(crate) struct Session {
     statements: Statements,
     /// Where its cursors are.
     cursors: HashMap<String, usize>,
+    /// The level of transactions that name none, as of which of the settings.
+    default_isolation: Option<(u64, crate::analysis::Isolation)>,
     /// Schemas without a name in front; `None` when it may have changed.
     search_path: Option<Arc<[String]>>,
     /// Why the last connection to a backend broke.

@@ -6,18 +6,59 @@ use super::Session;
 use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
-use crate::analysis::{Access, Query, Tag};
+use super::transaction::Transaction;
+use crate::analysis::{Access, Isolation, Query, Tag, TransactionModes};
 use crate::failure::Halt;
 use crate::protocol::encode;
 
 impl Session {
-    /// Runs a Query on all these groups and answers all but ReadyForQuery.
-    pub(super) async fn scatter_query(
+    /// A read of several groups that is a transaction by itself gets one snapshot of them: it becomes one of ours, which
+    /// the caller ends (or Sync). Whether it has.
+    pub(super) async fn begin_read_of_several(&mut self) -> Result<bool, Halt> {
+        if self.transaction.is_some() || !self.pipeline.touched.is_empty() || self.slots.len() == 1 {
+            return Ok(false);
+        }
+        let place = self.any_place().await?;
+        self.enter_bare(place).await?;
+        let (begin, isolation) = match self.default_isolation(place).await? {
+            Isolation::Serializable => (
+                "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
+                Isolation::Serializable,
+            ),
+            _ => ("BEGIN ISOLATION LEVEL REPEATABLE READ", Isolation::RepeatableRead),
+        };
+        let modes = TransactionModes {
+            isolation: Some(isolation),
+            read_only: Some(isolation == Isolation::Serializable),
+            deferrable: None,
+        };
+        let mut transaction = Transaction::new(begin, modes);
+        transaction.implicit = true;
+        self.transaction = Some(transaction);
+        Ok(true)
+    }
+
+    /// Runs a Query on all these groups, as a transaction by itself where it is in none, and answers all but ReadyForQuery.
+    pub(super) async fn scatter_alone(
         &mut self,
         places: &[usize],
         text: &str,
         query: &Query,
     ) -> Result<(), Halt> {
+        let begun = self.begin_read_of_several().await?;
+        let answered = self.scatter_query(places, text, query).await;
+        match answered {
+            Ok(()) if begun => self.commit(Audience::Quiet).await,
+            Err(Halt::Fail(failure)) if begun => {
+                self.roll_back().await?;
+                Err(failure.into())
+            }
+            answered => answered,
+        }
+    }
+
+    /// Runs a Query on all these groups and answers all but ReadyForQuery.
+    async fn scatter_query(&mut self, places: &[usize], text: &str, query: &Query) -> Result<(), Halt> {
         for place in places {
             self.enter(*place, Access::Read, Style::Simple).await?;
             self.settle().await?;

@@ -88,7 +88,7 @@ impl Session {
             Plan::Query(query) => match self.route(query, &[], planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) => {
-                    self.scatter_query(&places, text, query).await?;
+                    self.scatter_alone(&places, text, query).await?;
                     Ok(Ready::Now)
                 }
             },

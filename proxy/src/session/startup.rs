@@ -248,6 +248,7 @@ async fn start(
         settings: super::Settings::default(),
         statements: super::Statements::default(),
         cursors: std::collections::HashMap::new(),
+        default_isolation: None,
         search_path: None,
         last_break: String::new(),
         copy: None,

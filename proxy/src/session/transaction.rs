@@ -1,6 +1,10 @@
 //! The session's transaction: which groups take part, what a group that joins later must catch up
 //! with, and which statements may go where. No I/O.
 
+use std::sync::Arc;
+
+use coordinator::cut::{Cut, CutError, Strength};
+
 use crate::analysis::{Access, Isolation, Refusal, TransactionModes};
 use crate::failure::Failure;
 
@@ -15,6 +19,10 @@ pub(crate) struct Transaction {
     pub(crate) implicit: bool,
     /// Its isolation level, as far as a statement has said.
     pub(crate) isolation: Option<Isolation>,
+    /// READ ONLY, as far as a statement has said.
+    pub(crate) read_only: Option<bool>,
+    /// What it sees of the groups; `None` before it has joined one.
+    pub(crate) view: Option<View>,
     /// What a group runs after `begin` when it joins.
     pub(crate) script: Vec<Step>,
     pub(crate) participants: Vec<Participant>,
@@ -24,6 +32,38 @@ pub(crate) struct Transaction {
     pub(crate) lost: bool,
     /// A loss that the client has not been told of.
     pub(crate) untold: Option<Failure>,
+}
+
+/// What a transaction sees of several groups.
+#[derive(Clone, Debug)]
+pub(crate) enum View {
+    /// Each statement what is there when it begins (READ COMMITTED).
+    Statements,
+    /// One snapshot of all groups.
+    Cut(Arc<Cut>),
+    /// One group's own snapshot: it may not look at another.
+    OneGroup(Why),
+}
+
+/// Why a transaction has no snapshot of other groups.
+#[derive(Clone, Debug)]
+pub(crate) enum Why {
+    /// SERIALIZABLE, and not READ ONLY: nobody would notice conflicts that run through several groups.
+    Serializable,
+    /// No cut could be taken when it began.
+    NoCut(CutError),
+    /// Its level was chosen after its first statement, or behind our back.
+    Late,
+}
+
+/// The cut that a transaction of this level needs; `None` where each group's own snapshot will do, or must.
+pub(crate) fn strength(isolation: Isolation, read_only: Option<bool>) -> Result<Strength, View> {
+    match isolation {
+        Isolation::ReadCommitted => Err(View::Statements),
+        Isolation::RepeatableRead => Ok(Strength::Snapshot),
+        Isolation::Serializable if read_only == Some(true) => Ok(Strength::SerializableReadOnly),
+        Isolation::Serializable => Err(View::OneGroup(Why::Serializable)),
+    }
 }
 
 /// One step to catch up with.
@@ -70,6 +110,8 @@ impl Transaction {
             begin: begin.to_owned(),
             implicit: false,
             isolation: modes.isolation,
+            read_only: modes.read_only,
+            view: None,
             script: Vec::new(),
             participants: Vec::new(),
             failed: false,
@@ -81,7 +123,7 @@ impl Transaction {
     /// One that a backend has begun by itself, for all we know: it stays there.
     pub(crate) fn adopted(place: usize, failed: bool) -> Self {
         let mut adopted = Transaction::new("BEGIN", TransactionModes::default());
-        adopted.isolation = Some(Isolation::Serializable);
+        adopted.view = Some(View::OneGroup(Why::Late));
         adopted.participants.push(Participant {
             place,
             touched: true,
@@ -151,22 +193,30 @@ impl Transaction {
     }
 }
 
-/// A write on a second group, in an explicit transaction or in one pipeline.
+/// A write on a second group, where that cannot be done.
 pub(crate) fn second_writer(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
-    Refusal::unsupported("a transaction that writes on several groups is not supported yet")
+    Refusal::unsupported("a COPY that writes on several groups is not supported yet")
         .detail(format!(
-            "It has written on group {first}, and this statement writes on group {second}."
+            "It has written on group {first}, and this row belongs to group {second}."
         ))
-        .hint("Write the rows of one group in one transaction, and of another group in another.")
+        .hint("Write the rows of one group in one COPY, and of another group in another.")
 }
 
-/// A second group in a transaction that needs one snapshot.
-pub(crate) fn second_snapshot(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
-    Refusal::unsupported("a transaction of this isolation level on several groups is not supported yet")
-        .detail(format!(
-            "It has used group {first}, and this statement needs group {second}."
-        ))
-        .hint("Use READ COMMITTED, or keep the transaction to the rows of one group.")
+/// A second group in a transaction that has no snapshot of it.
+pub(crate) fn second_snapshot(why: &Why, first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
+    let refusal = match why {
+        Why::Serializable => {
+            Refusal::unsupported("a SERIALIZABLE transaction on several groups must be READ ONLY")
+                .hint("Begin it with ISOLATION LEVEL SERIALIZABLE READ ONLY, or use REPEATABLE READ.")
+        }
+        Why::NoCut(error) => Refusal::new("57P03", error.to_string())
+            .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader."),
+        Why::Late => Refusal::unsupported("this transaction has a snapshot of one group only")
+            .hint("Choose the isolation level in BEGIN."),
+    };
+    refusal.detail(format!(
+        "It has used group {first}, and this statement needs group {second}."
+    ))
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// Sends a Query of our own, whose answer is for [`Session::hear`].
-    fn send(&mut self, place: usize, sql: &str, audience: Audience, stake: Stake) {
+    pub(super) fn send(&mut self, place: usize, sql: &str, audience: Audience, stake: Stake) {
         if let Some(conn) = &mut self.slots[place] {
             if conn.expect.is_empty() {
                 conn.captured = Captured::default();
@@ -207,7 +207,7 @@ impl Session {
     }
 
     /// Hears what a group still has to say, also when the client is gone.
-    async fn hear(&mut self, place: usize, stake: Stake) -> Result<Captured, Halt> {
+    pub(super) async fn hear(&mut self, place: usize, stake: Stake) -> Result<Captured, Halt> {
         let group = self.group(place);
         self.current = Some(place);
         while let Err(Ended::ByClient) = self.drain(place).await {

@@ -13,8 +13,8 @@ use coordinator::slots::{MapEpoch, SlotMap};
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
 use proxy::{Limits, Listener, NoPeers, ProxyConfig};
-use shard::client::{Backend, ConnectError, Groups};
-use shard::id::{GroupId, NodeId};
+use shard::client::{Backend, ConnectError, Groups, Hold};
+use shard::id::{GroupId, NodeId, Term};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -164,6 +164,21 @@ impl Groups for Sockets {
         patience: Duration,
     ) -> BoxFuture<'_, Result<Box<dyn Backend>, ConnectError>> {
         self.connect(group, patience)
+    }
+
+    /// Nothing is replicated here: commits wait for nobody and cannot be held.
+    fn hold(&self, group: GroupId, _limit: Duration) -> BoxFuture<'_, Result<Hold, ConnectError>> {
+        let hold = Hold {
+            group,
+            node: NodeId(1),
+            term: Term(1),
+            number: 1,
+        };
+        Box::pin(std::future::ready(Ok(hold)))
+    }
+
+    fn release(&self, _: Hold) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
     }
 
     fn cancel(

@@ -7,5 +7,6 @@ mod harness;
 mod pipelines;
 mod prepared;
 mod scatter;
+mod snapshots;
 mod transactions;
 mod two_phase;

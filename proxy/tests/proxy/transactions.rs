@@ -59,44 +59,6 @@ async fn one_group_commits_rolls_back_and_keeps_savepoints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_of_several_groups_is_refused() {
-    let cluster = Cluster::start().await;
-    let client = table(&cluster).await;
-    let (one, two) = (cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]);
-    for begin in [
-        "BEGIN ISOLATION LEVEL REPEATABLE READ",
-        "BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
-    ] {
-        client.batch_execute(begin).await.unwrap();
-        client
-            .query("SELECT * FROM t WHERE id = $1", &[&one])
-            .await
-            .unwrap();
-        let error = client
-            .query("SELECT * FROM t WHERE id = $1", &[&two])
-            .await
-            .unwrap_err();
-        assert_eq!(code(&error), "0A000", "{begin}");
-        client.batch_execute("ROLLBACK").await.unwrap();
-    }
-    client
-        .batch_execute("SET default_transaction_isolation = 'repeatable read'")
-        .await
-        .unwrap();
-    client.batch_execute("BEGIN").await.unwrap();
-    client
-        .query("SELECT * FROM t WHERE id = $1", &[&one])
-        .await
-        .unwrap();
-    let error = client
-        .query("SELECT * FROM t WHERE id = $1", &[&two])
-        .await
-        .unwrap_err();
-    assert_eq!(code(&error), "0A000");
-    client.batch_execute("ROLLBACK").await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn several_statements_in_one_query_are_one_transaction() {
     let cluster = Cluster::start().await;
     let client = table(&cluster).await;

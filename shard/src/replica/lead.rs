@@ -15,6 +15,7 @@ use super::life::Part;
 use super::{ReplicaError, Shared};
 use crate::entry::{Command, WalChunk};
 use crate::gate::Guarded;
+use crate::hold::Holds;
 use crate::id::Term;
 use crate::postgres::{Control, Pulse, Running, SUPERUSER};
 use crate::raft::ProposeError;
@@ -45,7 +46,8 @@ pub(super) async fn lead(
     timeline: TimelineId,
     running: &Running,
 ) -> Result<Infallible, ReplicaError> {
-    let (wal, from) = receive(shared, term, timeline, running).await?;
+    let holds = Holds::default();
+    let (wal, from) = receive(shared, term, timeline, running, &holds).await?;
     let control = Arc::new(running.control().await?);
 
     // Until a commit has been seen to wait for us nothing more is reported as flushed, so the probe
@@ -71,7 +73,7 @@ pub(super) async fn lead(
             tokio::time::sleep(PROBE_POLL).await;
         }
         let socket = running.endpoint().socket_path();
-        let open = shared.gate.open(term, &socket, server.clone());
+        let open = shared.gate.open(term, &socket, server.clone(), holds.clone());
         if let Some(settle) = &shared.settle {
             // A COMMIT PREPARED is not waited for to be replicated: the leader before may have shown what is
             // still prepared here. A crash in between leaves it prepared, and the next leader does this again.
@@ -82,7 +84,7 @@ pub(super) async fn lead(
         std::future::pending::<Result<Infallible, ReplicaError>>().await
     };
     tokio::select! {
-        failed = carry_on(shared, term, timeline, running, wal, &committed) => failed,
+        failed = carry_on(shared, term, timeline, running, wal, &committed, &holds) => failed,
         failed = serve => failed,
         failed = miss_majority(shared) => Err(failed),
     }
@@ -94,6 +96,7 @@ async fn receive(
     term: Term,
     timeline: TimelineId,
     running: &Running,
+    holds: &Holds,
 ) -> Result<(Streaming, Lsn), ReplicaError> {
     // Whatever an earlier attempt of this node proposed is in the log before this, or never.
     shared.raft.barrier().await?;
@@ -112,7 +115,7 @@ async fn receive(
         .start(timeline, from)
         .await?;
     // It is committed already; the slot that keeps WAL for us counts from the first report.
-    wal.status().report_flushed(from);
+    holds.report(&wal.status(), from);
     Ok((wal, from))
 }
 
@@ -129,16 +132,17 @@ async fn carry_on(
     running: &Running,
     mut wal: Streaming,
     committed: &watch::Sender<Lsn>,
+    holds: &Holds,
 ) -> Result<Infallible, ReplicaError> {
     loop {
-        match carry(shared, timeline, wal, committed).await {
+        match carry(shared, timeline, wal, committed, holds).await {
             Err(ReplicaError::Propose(error)) if leads(shared, term) => {
                 tracing::info!(group = %shared.group, %error, "the log takes no WAL for the moment");
             }
             ended => return ended,
         }
         wal = loop {
-            match receive(shared, term, timeline, running).await {
+            match receive(shared, term, timeline, running, holds).await {
                 Ok((wal, from)) => {
                     committed.send_replace(from);
                     break wal;
@@ -198,6 +202,7 @@ async fn carry(
     timeline: TimelineId,
     mut wal: Streaming,
     committed: &watch::Sender<Lsn>,
+    holds: &Holds,
 ) -> Result<Infallible, ReplicaError> {
     let status: StatusSender = wal.status();
     let mut proposed = FuturesOrdered::new();
@@ -209,7 +214,7 @@ async fn carry(
                 // This releases the transactions whose commits end here: they become visible and
                 // their clients are answered. A crash before it leaves them unanswered and durable;
                 // the next leader's PostgreSQL has them.
-                status.report_flushed(applied.end);
+                holds.report(&status, applied.end);
                 committed.send_replace(applied.end);
             }
             event = wal.next(), if proposed.len() < ENTRIES_IN_FLIGHT => match event? {

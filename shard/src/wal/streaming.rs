@@ -100,6 +100,13 @@ impl StatusSender {
         });
     }
 
+    /// One whose reports can be looked at.
+    #[cfg(test)]
+    pub(crate) fn observed() -> (StatusSender, impl Fn() -> Lsn) {
+        let (report, seen) = watch::channel(Report::default());
+        (StatusSender { report }, move || seen.borrow().flushed)
+    }
+
     fn answer(&self) {
         self.report.send_modify(|report| report.answers += 1);
     }

@@ -218,9 +218,9 @@ impl Anomaly {
 /// and not a finding.
 pub fn check(workload: &str, history: &History, options: &Options) -> Result<Verdict> {
     match workload {
-        "append" | "fractured-read" => append::check(history, options),
+        "append" | "append-groups" | "fractured-read" => append::check(history, options),
         "register" => register::check(history, options),
-        "bank" => bank::check(history, options),
+        "bank" | "bank-groups" => bank::check(history, options),
         "set" => set::check(history),
         "long-fork" => long_fork::check(history),
         "write-skew" => write_skew::check(history, options),

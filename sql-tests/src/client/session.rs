@@ -123,6 +123,15 @@ impl Session {
             .map(drop)
     }
 
+    /// BEGIN at that level, READ ONLY.
+    pub async fn begin_read_only(&mut self, isolation: Isolation) -> std::result::Result<(), Stop> {
+        let level = isolation.sql();
+        self.stage = Stage::Open;
+        self.simple(&format!("BEGIN ISOLATION LEVEL {level} READ ONLY"))
+            .await
+            .map(drop)
+    }
+
     /// COMMIT.
     pub async fn commit(&mut self) -> std::result::Result<(), Stop> {
         self.stage = Stage::Committing;

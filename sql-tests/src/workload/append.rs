@@ -36,9 +36,19 @@ pub(super) fn keys(operations: usize, groups: usize) -> i64 {
     i64::try_from(LIVE * groups * 2 + used).unwrap_or(i64::MAX)
 }
 
+/// Which keys a transaction uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those of one group.
+    OneGroup,
+    /// Those of any.
+    AllGroups,
+}
+
 #[derive(Debug)]
 pub(super) struct Append {
     isolation: Isolation,
+    reach: Reach,
     pools: Vec<Pool>,
     /// The keys that were handed out, by pool.
     used: Vec<BTreeSet<i64>>,
@@ -91,10 +101,12 @@ struct Transaction {
     end: End,
     /// Reads look for the key in the column without an index that is not the shard key, too.
     by_other_column: bool,
+    /// It says that it only reads.
+    read_only: bool,
 }
 
 impl Append {
-    pub(super) fn new(isolation: Isolation, placement: &Placement) -> Result<Append> {
+    pub(super) fn new(isolation: Isolation, reach: Reach, placement: &Placement) -> Result<Append> {
         let pools: Result<Vec<Pool>> = placement
             .0
             .values()
@@ -103,17 +115,22 @@ impl Append {
         let pools = pools?;
         Ok(Append {
             isolation,
+            reach,
             used: vec![BTreeSet::new(); pools.len()],
             pools,
             doomed: DOOMED,
         })
     }
 
+    fn look(&mut self, pool: usize, rng: &mut StdRng) -> Step {
+        let key = self.pools[pool].look(rng);
+        self.used[pool].insert(key);
+        Step::Read(key)
+    }
+
     fn step(&mut self, pool: usize, rng: &mut StdRng) -> Step {
         if rng.random() {
-            let key = self.pools[pool].look(rng);
-            self.used[pool].insert(key);
-            return Step::Read(key);
+            return self.look(pool, rng);
         }
         if rng.random_ratio(1, 20) {
             self.doomed += 1;
@@ -153,12 +170,27 @@ impl Workload for Append {
     }
 
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
-        let pool = rng.random_range(0..self.pools.len());
+        let one = rng.random_range(0..self.pools.len());
+        // What is promised across groups at this level is reading.
+        let (reach, read_only) = match (self.reach, self.isolation) {
+            (Reach::AllGroups, Isolation::Serializable) if rng.random() => (Reach::AllGroups, true),
+            (Reach::AllGroups, Isolation::Serializable) => (Reach::OneGroup, false),
+            (reach, _) => (reach, false),
+        };
         let hurried = rng.random::<bool>();
         let steps: Vec<(Duration, Step)> = (0..rng.random_range(1..=6))
             .map(|_| {
                 let pause = if hurried { 0 } else { rng.random_range(0..=PAUSE) };
-                (Duration::from_millis(pause), self.step(pool, rng))
+                let pool = match reach {
+                    Reach::OneGroup => one,
+                    Reach::AllGroups => rng.random_range(0..self.pools.len()),
+                };
+                let step = if read_only {
+                    self.look(pool, rng)
+                } else {
+                    self.step(pool, rng)
+                };
+                (Duration::from_millis(pause), step)
             })
             .collect();
         let end = match rng.random_range(0..20) {
@@ -171,6 +203,7 @@ impl Workload for Append {
             steps,
             by_other_column: end != End::Autocommit || rng.random(),
             end,
+            read_only,
         })
     }
 
@@ -185,6 +218,7 @@ impl Workload for Append {
                     steps: together.iter().map(read).collect(),
                     end: End::Commit,
                     by_other_column: false,
+                    read_only: false,
                 }));
             }
         }
@@ -215,7 +249,10 @@ impl Operation for Transaction {
 impl Transaction {
     async fn run(&self, session: &mut Session) -> std::result::Result<Edn, Stop> {
         if self.end != End::Autocommit {
-            session.begin(self.isolation).await?;
+            match self.read_only {
+                true => session.begin_read_only(self.isolation).await?,
+                false => session.begin(self.isolation).await?,
+            }
         }
         let mut done = Vec::new();
         for (pause, step) in &self.steps {
@@ -294,7 +331,7 @@ async fn read(session: &mut Session, key: i64, by_other: bool) -> std::result::R
 }
 
 /// `1,2,3` or `{1,2,3}`.
-fn elements(list: &str) -> std::result::Result<Edn, Stop> {
+pub(super) fn elements(list: &str) -> std::result::Result<Edn, Stop> {
     let list = list.trim_matches(['{', '}']);
     let element = |text: &str| text.parse().map(Edn::Int);
     let read: std::result::Result<Vec<Edn>, _> = list.split(',').map(element).collect();

@@ -33,7 +33,7 @@ struct Transfer {
     amount: i64,
 }
 
-/// All balances, by one REPEATABLE READ transaction.
+/// All balances, by one statement, alone or in a REPEATABLE READ transaction.
 #[derive(Clone, Debug)]
 struct Read {
     accounts: Vec<i64>,
@@ -42,22 +42,32 @@ struct Read {
 
 #[derive(Clone, Copy, Debug)]
 enum Statements {
-    /// One for all accounts.
+    /// One for all accounts, in a block.
     One,
+    /// One for all accounts, alone.
+    Alone,
     /// One for each.
     Each,
 }
 
 impl Bank {
-    pub(super) fn new(isolation: Isolation, placement: &Placement) -> Result<Bank> {
-        let accounts = placement
-            .fullest()?
-            .iter()
-            .copied()
-            .take(ACCOUNTS)
-            .collect::<Vec<_>>();
+    /// All accounts on one group.
+    pub(super) fn on_one_group(isolation: Isolation, placement: &Placement) -> Result<Bank> {
+        Bank::of(
+            isolation,
+            placement.fullest()?.iter().copied().take(ACCOUNTS).collect(),
+        )
+    }
+
+    /// Accounts on all groups in turn.
+    pub(super) fn on_all_groups(isolation: Isolation, placement: &Placement) -> Result<Bank> {
+        let in_turn = (0..ACCOUNTS).flat_map(|at| placement.0.values().filter_map(move |keys| keys.get(at)));
+        Bank::of(isolation, in_turn.copied().take(ACCOUNTS).collect())
+    }
+
+    fn of(isolation: Isolation, accounts: Vec<i64>) -> Result<Bank> {
         if accounts.len() < ACCOUNTS {
-            return Err("no group has the keys for all accounts".into());
+            return Err("there are not enough keys for all accounts".into());
         }
         Ok(Bank { isolation, accounts })
     }
@@ -89,7 +99,8 @@ impl Workload for Bank {
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         match rng.random_range(0..4) {
             0 => return self.read(Statements::One),
-            1 => return self.read(Statements::Each),
+            1 if rng.random() => return self.read(Statements::Each),
+            1 => return self.read(Statements::Alone),
             _ => {}
         }
         let from = rng.random_range(0..ACCOUNTS);
@@ -160,10 +171,13 @@ impl Operation for Read {
 
     fn perform<'a>(&'a self, session: &'a mut Session) -> BoxFuture<'a, std::result::Result<Edn, Stop>> {
         Box::pin(async move {
-            session.begin(Isolation::RepeatableRead).await?;
+            let alone = matches!(self.statements, Statements::Alone);
+            if !alone {
+                session.begin(Isolation::RepeatableRead).await?;
+            }
             let ids: Vec<String> = self.accounts.iter().map(ToString::to_string).collect();
             let sets = match self.statements {
-                Statements::One => vec![ids.join(", ")],
+                Statements::One | Statements::Alone => vec![ids.join(", ")],
                 Statements::Each => ids,
             };
             let mut balances = BTreeMap::new();
@@ -174,7 +188,9 @@ impl Operation for Read {
                     balances.insert(Edn::Int(cell(0)?), Edn::Int(cell(1)?));
                 }
             }
-            session.commit().await?;
+            if !alone {
+                session.commit().await?;
+            }
             Ok(Edn::Map(balances))
         })
     }

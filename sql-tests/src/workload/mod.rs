@@ -6,6 +6,7 @@
 
 mod append;
 mod bank;
+mod fractured_read;
 mod keys;
 mod long_fork;
 mod monotonic;
@@ -20,6 +21,7 @@ use tokio_postgres::Client;
 use crate::Result;
 use crate::client::{Effect, Isolation, Session, Stop};
 use crate::history::Edn;
+use append::Reach;
 pub use keys::Placement;
 
 /// A kind of operations.
@@ -101,16 +103,14 @@ pub const KNOWN: [Known; 12] = [
         "write-skew",
         "two transactions that each read what the other inserts (Adya's G2)",
     ),
-    pending(
+    built(
         "append-groups",
         "append with the keys of several groups in one transaction",
-        ACROSS,
     ),
-    pending("bank-groups", "bank with accounts on several groups", ACROSS),
-    pending(
+    built("bank-groups", "bank with accounts on several groups"),
+    built(
         "fractured-read",
-        "transactions on several groups seen in part",
-        ACROSS,
+        "rows of several groups that are always written together, read together",
     ),
     pending(
         "follower-reads",
@@ -123,8 +123,6 @@ pub const KNOWN: [Known; 12] = [
         "a generator of schema changes",
     ),
 ];
-
-const ACROSS: &str = "transactions that write on several groups";
 
 const fn built(name: &'static str, about: &'static str) -> Known {
     Known {
@@ -153,8 +151,9 @@ pub fn keys_wanted(name: &str, plan: &Plan) -> Result<i64> {
         return Err(format!("workload {name} is pending: it needs {needs}").into());
     }
     Ok(match name {
-        "append" => append::keys(plan.operations, plan.groups),
-        "bank" => bank::KEYS,
+        "append" | "append-groups" => append::keys(plan.operations, plan.groups),
+        "bank" | "bank-groups" => bank::KEYS,
+        "fractured-read" => fractured_read::keys(plan.groups),
         "long-fork" => long_fork::keys(plan.operations),
         _ => 0,
     })
@@ -167,8 +166,11 @@ pub fn keys_wanted(name: &str, plan: &Plan) -> Result<i64> {
 pub fn workload(name: &str, plan: &Plan, placement: &Placement) -> Result<Box<dyn Workload>> {
     keys_wanted(name, plan)?;
     Ok(match name {
-        "append" => Box::new(append::Append::new(plan.isolation, placement)?),
-        "bank" => Box::new(bank::Bank::new(plan.isolation, placement)?),
+        "append" => Box::new(append::Append::new(plan.isolation, Reach::OneGroup, placement)?),
+        "append-groups" => Box::new(append::Append::new(plan.isolation, Reach::AllGroups, placement)?),
+        "bank" => Box::new(bank::Bank::on_one_group(plan.isolation, placement)?),
+        "bank-groups" => Box::new(bank::Bank::on_all_groups(plan.isolation, placement)?),
+        "fractured-read" => Box::new(fractured_read::FracturedRead::new(plan.isolation, placement)?),
         "long-fork" => Box::new(long_fork::LongFork::new(plan.isolation, placement)?),
         "monotonic" => Box::new(monotonic::Monotonic::new(plan.isolation)),
         "register" => Box::new(register::Registers::new(plan.isolation)),
@@ -233,8 +235,8 @@ mod tests {
             operations: 1,
             groups: 1,
         };
-        let error = keys_wanted("bank-groups", &plan).unwrap_err().to_string();
-        assert!(error.contains("several groups"), "{error}");
+        let error = keys_wanted("follower-reads", &plan).unwrap_err().to_string();
+        assert!(error.contains("followers"), "{error}");
         assert!(keys_wanted("bnak", &plan).is_err());
     }
 }
