@@ -1,5 +1,6 @@
 //! One replica of a group: its part in Raft, its PostgreSQL, and what it does next.
 
+mod answering;
 mod driver;
 mod lead;
 mod life;
@@ -70,6 +71,12 @@ pub enum ReplicaError {
     /// It leads, but cannot serve: nothing can commit, and nothing may be answered.
     #[error("no majority of the group's replicas answers")]
     NoMajority,
+    /// It leads, but its PostgreSQL hangs.
+    #[error("PostgreSQL lives, but has given no answer for {patience:?}")]
+    Silent {
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// Somebody promoted or moved the own primary behind this node's back.
     #[error("PostgreSQL went on to timeline {timeline} at {at} by itself")]
     ForeignPromotion {

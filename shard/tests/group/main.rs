@@ -13,6 +13,7 @@ mod crash;
 mod directories;
 mod failover;
 mod fencing;
+mod hang;
 mod log;
 mod net;
 mod partition;
