@@ -9,6 +9,7 @@ pub mod entry;
 pub mod gate;
 pub mod id;
 pub mod log;
+pub mod lost_log;
 pub mod node;
 pub mod postgres;
 pub mod raft;

@@ -213,6 +213,19 @@ impl NodeLog {
         })
     }
 
+    /// Whether `dir` holds a log, whole or not. Changes nothing there, for it may be in use.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn exists(dir: &Path) -> Result<bool, LogError> {
+        if !dir.is_dir() {
+            return Ok(false);
+        }
+        let mut files = fs::read_dir(dir).map_err(LogError::io("read", dir))?;
+        let is_segment = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
+        Ok(files.any(|file| file.is_ok_and(|file| is_segment(&file.path()))))
+    }
+
     /// The log of one group. A group that was never written to is empty.
     #[must_use]
     pub fn group(&self, group: GroupId) -> GroupLog {

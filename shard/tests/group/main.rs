@@ -15,6 +15,7 @@ mod failover;
 mod fencing;
 mod hang;
 mod log;
+mod lost_log;
 mod net;
 mod partition;
 mod sql;
