@@ -161,8 +161,11 @@ impl Failure {
                     .hint("End the transaction with ROLLBACK.")
             }
             Failure::Partly(partly) => partly_words(partly),
+            // It is read before the statement is sent anywhere.
             Failure::Catalogue(why) => {
-                Refusal::new("57P03", "the catalogue of distributed tables cannot be read").detail(why)
+                Refusal::new("57P03", "the catalogue of distributed tables cannot be read")
+                    .detail(why)
+                    .hint("Nothing was done. Repeat the statement when the groups have leaders.")
             }
             Failure::NoStatement(_) => Refusal::new("26000", self.to_string()),
             Failure::StatementExists(_) => Refusal::new("42P05", self.to_string()),

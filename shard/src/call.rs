@@ -43,6 +43,11 @@ pub enum Question {
     },
     /// A question of the crates above, which this one does not look into.
     Above(Bytes),
+    /// The asking node's replica has lost its log: take it out of the group, to be taken in again.
+    Readmit {
+        /// The group that the node leads.
+        group: GroupId,
+    },
 }
 
 /// The answer to a [`Question`].
@@ -68,6 +73,8 @@ pub enum Answer {
     Above(Bytes),
     /// It could not be done, in words.
     Refused(String),
+    /// To [`Question::Readmit`]: the asking node is out, and that is committed.
+    Readmitted,
 }
 
 /// Bytes that are not a message of this version.

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod hold;
 pub mod id;
 pub mod log;
+pub mod lost_log;
 pub mod node;
 pub mod postgres;
 pub mod raft;

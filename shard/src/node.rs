@@ -14,7 +14,8 @@ use crate::client::{Groups, Settle};
 use crate::config::{Config, ConfigError};
 use crate::gate::{GateError, Guest};
 use crate::id::{GroupId, NodeId};
-use crate::log::{LogError, LogOptions, NodeLog};
+use crate::log::{LogError, NodeLog};
+use crate::lost_log::{self, LostLogError, OpenError};
 use crate::postgres::Installation;
 use crate::reach::Reach;
 use crate::replica::{Replica, ReplicaError};
@@ -39,6 +40,9 @@ pub enum NodeError {
     /// The node's log cannot be opened.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The node's log is damaged or gone, and cannot be replaced.
+    #[error(transparent)]
+    LostLog(#[from] LostLogError),
     /// The node-to-node address cannot be listened on.
     #[error("cannot listen for other nodes on {address}")]
     Listen {
@@ -63,6 +67,15 @@ pub enum NodeError {
         /// Why.
         source: ReplicaError,
     },
+}
+
+impl From<OpenError> for NodeError {
+    fn from(error: OpenError) -> NodeError {
+        match error {
+            OpenError::Log(error) => error.into(),
+            OpenError::Lost(error) => error.into(),
+        }
+    }
 }
 
 /// A running node. [`Node::shutdown`] stops it cleanly. Where the runtime that it was started in ends
@@ -103,7 +116,7 @@ impl Node {
         let config = Arc::new(config);
         let path = config.data_dir.clone();
         std::fs::create_dir_all(&path).map_err(|source| NodeError::DataDir { path, source })?;
-        let log = NodeLog::open(&config.data_dir.join("log"), LogOptions::default())?;
+        let log = lost_log::open(&config)?;
 
         let door = Arc::new(Door {
             node: config.node,
@@ -279,6 +292,15 @@ impl Door {
                 let released = |replica: &Replica| replica.gate().release(term, number);
                 let lasted = self.replica(group).is_some_and(released);
                 Answer::Released { lasted }
+            }
+            Question::Readmit { group } => {
+                let Some(replica) = self.replica(group) else {
+                    return Answer::Refused(format!("node {} holds no replica of group {group}", self.node));
+                };
+                match replica.readmit(from).await {
+                    Ok(()) => Answer::Readmitted,
+                    Err(error) => Answer::Refused(error.to_string()),
+                }
             }
             Question::Above(body) => match self.above.get() {
                 Some(above) => Answer::Above(above(from, body).await),

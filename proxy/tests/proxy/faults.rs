@@ -6,7 +6,7 @@ use proxy::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::raw::Raw;
-use crate::harness::{Cluster, code};
+use crate::harness::{Cluster, code, hint};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_and_half_messages_end_only_their_own_connection() {
@@ -156,6 +156,7 @@ async fn a_group_without_a_leader_fails_in_time_and_the_other_goes_on() {
         .await
         .unwrap_err();
     assert_eq!(code(&error), "57P03", "{error}");
+    assert!(hint(&error).contains("Nothing was done"), "{error:?}");
     assert!(start.elapsed() < Duration::from_secs(8));
     client
         .batch_execute(&format!("INSERT INTO t VALUES ({one}, 'x')"))
@@ -174,6 +175,22 @@ async fn a_group_without_a_leader_fails_in_time_and_the_other_goes_on() {
         .await
         .unwrap();
     assert_eq!(rows.len(), 1);
+    cluster.stop_server(1);
+    // A moment later nobody can tell any more where the row is. That says as much.
+    let mut messages = Vec::new();
+    while !messages
+        .last()
+        .is_some_and(|last: &String| last.contains("catalogue"))
+    {
+        let error = client
+            .batch_execute(&format!("UPDATE t SET v = 'y' WHERE id = {two}"))
+            .await
+            .unwrap_err();
+        assert_eq!(code(&error), "57P03", "{error}");
+        assert!(hint(&error).contains("Nothing was done"), "{error:?}");
+        messages.push(error.as_db_error().unwrap().message().to_owned());
+        assert!(messages.len() < 10, "{messages:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

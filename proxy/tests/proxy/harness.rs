@@ -399,6 +399,11 @@ pub(crate) fn code(error: &tokio_postgres::Error) -> &str {
         .map_or("no code", tokio_postgres::error::SqlState::code)
 }
 
+pub(crate) fn hint(error: &tokio_postgres::Error) -> &str {
+    let hint = error.as_db_error().and_then(|error| error.hint());
+    hint.unwrap_or("no hint")
+}
+
 /// The protocol by hand.
 pub(crate) mod raw {
     use super::*;

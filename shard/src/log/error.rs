@@ -20,8 +20,7 @@ pub enum LogError {
     },
     /// Bytes that had been made durable are not what was written.
     #[error(
-        "{} is damaged at byte {offset}: {what}. Nothing was changed. Check the disk, then move the log directory \
-         away so that this node's replicas are rebuilt from their peers",
+        "{} is damaged at byte {offset}: {what}. Check the disk",
         path.display()
     )]
     Damaged {

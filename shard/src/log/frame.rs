@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Moved = 7,
     /// Says only, by its `durable`, how much had reached the disk.
     Marker = 8,
+    /// The last frame of a segment that is finished.
+    End = 9,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             6 => Kind::Purge,
             7 => Kind::Moved,
             8 => Kind::Marker,
+            9 => Kind::End,
             _ => return None,
         })
     }
@@ -104,9 +107,15 @@ pub(super) fn put_change(out: &mut Vec<u8>, at: Position, durable: u32, (group, 
     put(out, at, durable, kind, *group, (index, term), body);
 }
 
-/// Writes a frame that belongs to no group: [`Kind::State`] or [`Kind::Marker`].
-pub(super) fn put_own(out: &mut Vec<u8>, at: Position, durable: u32, kind: Kind, body: &[u8]) {
-    put(out, at, durable, kind, GroupId(0), (LogIndex(0), Term(0)), body);
+/// Writes the first frame of a segment, whose file has been made `made` bytes long.
+pub(super) fn put_state(out: &mut Vec<u8>, at: Position, made: usize, state: &[u8]) {
+    let made = LogIndex(made as u64);
+    put(out, at, 0, Kind::State, GroupId(0), (made, Term(0)), state);
+}
+
+/// Writes a frame that only has a kind: [`Kind::Marker`] or [`Kind::End`].
+pub(super) fn put_own(out: &mut Vec<u8>, at: Position, durable: u32, kind: Kind) {
+    put(out, at, durable, kind, GroupId(0), (LogIndex(0), Term(0)), &[]);
 }
 
 fn put(
@@ -189,7 +198,7 @@ impl Frame {
             ..
         } = self.head;
         let change = match kind {
-            Kind::State | Kind::Marker => return None,
+            Kind::State | Kind::Marker | Kind::End => return None,
             Kind::Record => Change::Record(Record {
                 index,
                 term,

@@ -16,13 +16,14 @@
 //! written. Integers are little endian, lengths are in bytes.
 //!
 //! ```text
-//!  segment    "HOWDALOG" | version u32 = 1 | 0 u32 | frame | frame | ...        each frame at a multiple of 8
+//!  segment    "HOWDALOG" | version u32 = 2 | 0 u32 | frame | frame | ...        each frame at a multiple of 8
 //!
 //!  frame      checksum u32    crc32c of: segment number u64, offset in the file u32, and the rest of this head
 //!             body sum u32    crc32c of the body with its padding
-//!             kind u8, 0 (3)  1 state, 2 record, 3 vote, 4 committed, 5 truncate, 6 purge, 7 moved, 8 marker
+//!             kind u8, 0 (3)  1 state, 2 record, 3 vote, 4 committed, 5 truncate, 6 purge, 7 moved, 8 marker, 9 end
 //!             group u32
-//!             index u64       record, moved, purge: its index; truncate: the first index that goes
+//!             index u64       record, moved, purge: its index; truncate: the first index that goes; state: the
+//!                             length that the file was made with, 0 where it just grows
 //!             term u64        record, moved, purge: its term
 //!             length u32      of the body without padding
 //!             durable u32     up to where this file was known to be on disk when the frame was made
@@ -33,7 +34,8 @@
 //!             segment u64, first index u64, last index u64
 //! ```
 //!
-//! The first frame of a segment, and only that, is a state: everything known of every group at that point, and for
+//! A finished segment ends with an end frame and the file; one that is being written is as long as it was made, or
+//! longer. The first frame of a segment, and only that, is a state: everything known of every group at that point, and for
 //! its records the runs of indexes and the segments they lie in.
 //!
 //! **A frame is valid only where it was written**, since its checksum covers segment number and offset: an old frame
@@ -63,16 +65,23 @@
 //!
 //! # Torn tail or damage
 //!
-//! A segment is sealed (cut to its last frame, fsynced) before the next one is made, and a segment gets its name only
+//! A segment is sealed (ended, fsynced, cut behind its end, fsynced) before the next one is made, and a segment gets its name only
 //! when its head is durable. So anything wrong in a head, or anywhere in a segment that is not the last, is damage.
 //! In the last segment a batch that was being written when the power went may be there in any part: the first
 //! bad frame and all behind it are cut, *unless* some valid frame behind it says (`durable`) that the bad one's bytes
 //! had been on disk: then it is damage. Each frame says so for all batches before its own; a marker says so for
 //! the last batch, written (not synced) when nothing has come for 10 ms, and synced when the log is closed.
 //!
-//! What remains cannot be told by anyone: damage to the last batch that was ever acknowledged, before its marker
-//! reached the disk, looks like a torn tail and is cut. (kill -9 loses nothing: the system still has the pages.)
+//! A crash does not shorten a file either: files are made with their full length, and are cut only behind an
+//! end that is durable. A file that is shorter than it was made and does not close with its end is damaged, wherever it was cut.
 //! Zeros, which preallocation leaves, are a clean end.
+//!
+//! What remains cannot be told by anyone: damage to the last batch that was ever acknowledged, before its marker
+//! reached the disk, looks like a torn tail and is cut. That is 10 ms of a node's life, and the damage must be to just these bytes
+//! and come with the crash: kill -9 alone loses nothing (the system still has the pages, the marker's too), and a
+//! loss of power leaves what was synced. But where it happens, a majority need not protect: an entry that two of
+//! three acknowledged is then on one, and if that one is away the other two elect a leader without it. Nor are
+//! the newest files told that are taken away together, the one that is being written among them, while older ones stay.
 //!
 //! # Failure
 //!
@@ -202,6 +211,19 @@ impl NodeLog {
         Ok(NodeLog {
             inner: Arc::new(Inner { shared, writer }),
         })
+    }
+
+    /// Whether `dir` holds a log, whole or not. Changes nothing there, for it may be in use.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn exists(dir: &Path) -> Result<bool, LogError> {
+        if !dir.is_dir() {
+            return Ok(false);
+        }
+        let mut files = fs::read_dir(dir).map_err(LogError::io("read", dir))?;
+        let is_segment = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
+        Ok(files.any(|file| file.is_ok_and(|file| is_segment(&file.path()))))
     }
 
     /// The log of one group. A group that was never written to is empty.

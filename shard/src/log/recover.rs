@@ -35,6 +35,8 @@ struct Extent {
     end: usize,
     /// Up to where the segment's own frames say that it had been on disk.
     durable: usize,
+    /// Whether the last whole frame is the one that ends a segment.
+    ended: bool,
 }
 
 /// Whether frames can have been cut off by a crash.
@@ -60,14 +62,14 @@ pub(super) fn recover(dir: &Path) -> Result<Recovered, LogError> {
         };
         let bytes = Bytes::from(fs::read(&path).map_err(LogError::io("read", &path))?);
         let present = |n: u64| n < *number && numbers.binary_search(&n).is_ok();
-        let extent = replay(&mut found.ledger, &path, *number, &bytes, place, present)?;
+        let mut extent = replay(&mut found.ledger, &path, *number, &bytes, place, present)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .open(&path)
             .map_err(LogError::io("open", &path))?;
         if place == Place::Last {
-            finish_tail(&file, &path, &bytes, &extent)?;
+            finish_tail(&file, &path, *number, &bytes, &mut extent)?;
         }
         let stored = Stored {
             file: Arc::new(file),
@@ -91,13 +93,30 @@ pub(super) fn recover(dir: &Path) -> Result<Recovered, LogError> {
     Ok(found)
 }
 
-/// Makes the last segment durable as it was found, and cuts what lies behind its last whole frame.
-fn finish_tail(file: &File, path: &Path, bytes: &Bytes, extent: &Extent) -> Result<(), LogError> {
+/// Makes the last segment durable as it was found, ends it, and cuts what lies behind.
+fn finish_tail(
+    file: &File,
+    path: &Path,
+    number: u64,
+    bytes: &Bytes,
+    extent: &mut Extent,
+) -> Result<(), LogError> {
     // What was not known to be on disk is written again: if an fsync failed before, the kernel may have marked
     // pages as clean that never reached the disk, and a second fsync alone would not bring them there.
     let again = extent.durable.min(extent.end);
-    file.write_all_at(&bytes[again..extent.end], again as u64)
+    let mut tail = bytes[again..extent.end].to_vec();
+    if !extent.ended {
+        let at = Position {
+            segment: number,
+            offset: offset(extent.end),
+        };
+        frame::put_own(&mut tail, at, offset(again), Kind::End);
+        extent.end = again + tail.len();
+    }
+    file.write_all_at(&tail, again as u64)
         .map_err(LogError::io("write", path))?;
+    // Durable before the file is cut, as in `Active::seal`. A crash in between: what is behind the end is torn still.
+    file.sync_data().map_err(LogError::io("fsync", path))?;
     file.set_len(extent.end as u64)
         .map_err(LogError::io("truncate", path))?;
     // A crash before this returns: the next start finds the same frames and does the same. After it, what was torn
@@ -132,6 +151,7 @@ fn replay(
     let mut extent = Extent {
         end: PREFIX + head.length,
         durable: PREFIX + head.length,
+        ended: false,
     };
     while extent.end < bytes.len() {
         let at = extent.end;
@@ -139,6 +159,7 @@ fn replay(
             Ok(frame) => {
                 extent.durable = extent.durable.max(frame.head.durable as usize);
                 extent.end += frame.length;
+                extent.ended = frame.head.kind == Kind::End;
                 if let Some(change) = frame.change() {
                     let position = Position {
                         segment: number,
@@ -158,6 +179,12 @@ fn replay(
                 None => break,
             },
         }
+    }
+    // A file is cut only behind its durable end; a crash never makes one shorter.
+    let cut = (bytes.len() as u64) < head.head.index.0;
+    if cut && !(extent.ended && extent.end == bytes.len()) {
+        let what = "the file is shorter than it was made, and has no end".to_owned();
+        return Err(damaged(extent.end, what));
     }
     Ok(extent)
 }

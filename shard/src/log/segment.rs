@@ -13,7 +13,7 @@ use super::LogError;
 use super::frame::{self, Kind, Position};
 
 /// The version of the on-disk format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The first bytes of every segment file: a name, the version, zeros. Frames follow.
 pub(super) const PREFIX: usize = 16;
@@ -80,9 +80,7 @@ impl Active {
     pub(super) fn create(dir: &Path, number: u64, state: &[u8], room: usize) -> Result<Active, LogError> {
         let path = path(dir, number);
         let temporary = path.with_extension("tmp");
-        let mut head = prefix(VERSION).to_vec();
-        frame::put_own(&mut head, position(number, PREFIX), 0, Kind::State, state);
-
+        let length = PREFIX + frame::length(state.len());
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -90,8 +88,9 @@ impl Active {
             .truncate(true)
             .open(&temporary);
         let file = file.map_err(LogError::io("create", &temporary))?;
-        let allocated =
-            preallocate(&file, head.len() + room).map_err(LogError::io("allocate", &temporary))?;
+        let allocated = preallocate(&file, length + room).map_err(LogError::io("allocate", &temporary))?;
+        let mut head = prefix(VERSION).to_vec();
+        frame::put_state(&mut head, position(number, PREFIX), allocated, state);
         file.write_all_at(&head, 0)
             .map_err(LogError::io("write", &temporary))?;
         // A crash before the directory is synced: no such segment, or a file with the ending tmp, which the next
@@ -147,12 +146,18 @@ impl Active {
         Ok(())
     }
 
-    /// Ends the segment: on return its file is durable and ends with its last frame.
+    /// Ends the segment: on return its file is durable and ends with its last frame, which says so.
     pub(super) fn seal(&mut self) -> Result<(), LogError> {
+        let mut end = Vec::new();
+        frame::put_own(&mut end, self.position(0), self.durable(), Kind::End);
+        self.write(&end)?;
+        // A crash before this returns: a file of its full length, as any other that is being written. It is cut only
+        // when its end is durable: so one that is shorter and has no end has been shortened by something else.
+        self.sync()?;
         self.file
             .set_len(self.used as u64)
             .map_err(LogError::io("truncate", &self.path))?;
-        // A crash here: the file is still the last one, and ends in zeros or in a frame; both are clean ends.
+        // A crash here: the file is still the last one, and ends in zeros or in its end; both are clean.
         // The next segment is made only after this fsync, so a file that is not the last has no torn tail.
         self.file.sync_all().map_err(LogError::io("fsync", &self.path))?;
         self.durable = self.used;

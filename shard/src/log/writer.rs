@@ -224,7 +224,7 @@ impl Writer {
     /// Writes how much is durable, so that damage to it is told from a torn tail. Nobody waits for it.
     fn write_mark(&mut self) -> Result<(), LogError> {
         let (at, durable) = (self.active.position(0), self.active.durable());
-        frame::put_own(&mut self.buffer, at, durable, Kind::Marker, &[]);
+        frame::put_own(&mut self.buffer, at, durable, Kind::Marker);
         self.mark = Mark::Made;
         self.flush()
     }

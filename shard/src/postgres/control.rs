@@ -52,6 +52,11 @@ impl Control {
         &self.client
     }
 
+    /// Returns when the server has answered a statement that asks for nothing.
+    pub async fn answers(&self) -> Result<(), Error> {
+        Ok(self.client.batch_execute("SELECT 1").await?)
+    }
+
     /// Whether this server is a standby still.
     pub async fn in_recovery(&self) -> Result<bool, Error> {
         let row = self.client.query_one("SELECT pg_is_in_recovery()", &[]).await?;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::SUPERUSER;
@@ -35,6 +36,17 @@ impl Endpoint {
     /// A raw connection, before its start-up message.
     pub async fn connect(&self) -> io::Result<UnixStream> {
         UnixStream::connect(self.socket_path()).await
+    }
+
+    /// Returns when the server has greeted a new connection, which it makes a process for. Nothing is asked of it
+    /// but whether it encrypts (protocol-flow, SSL session encryption), which it answers before it looks who comes,
+    /// and without a word in its log (`ProcessStartupPacket`).
+    pub async fn greets(&self) -> io::Result<()> {
+        /// SSLRequest: length 8, code 80877103.
+        const QUESTION: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+        let mut stream = self.connect().await?;
+        stream.write_all(&QUESTION).await?;
+        stream.read_u8().await.map(drop)
     }
 
     /// A connection string for libpq, for a connection of ours named `application_name`.

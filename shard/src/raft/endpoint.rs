@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::codec::{decode, decode_append, encode};
 use super::lease::Lease;
 use super::machine::Machine;
+use super::memory::Recollection;
 use super::network::decode_install;
 use super::types::TypeConfig;
 use crate::id::{NodeId, Term};
@@ -26,14 +27,21 @@ pub(crate) struct Endpoint {
     /// Until then this replica gives no vote: before it was restarted it may have promised a
     /// leader not to, and it no longer knows.
     quiet_until: Instant,
+    recollection: Arc<Recollection>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(raft: Raft<TypeConfig, Machine>, lease: Arc<Lease>, quiet_until: Instant) -> Endpoint {
+    pub(crate) fn new(
+        raft: Raft<TypeConfig, Machine>,
+        lease: Arc<Lease>,
+        quiet_until: Instant,
+        recollection: Arc<Recollection>,
+    ) -> Endpoint {
         Endpoint {
             raft,
             lease,
             quiet_until,
+            recollection,
         }
     }
 
@@ -44,6 +52,10 @@ impl Endpoint {
 
 impl RaftEndpoint for Endpoint {
     fn receive(&self, from: NodeId, kind: Kind, body: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        if self.recollection.is_silent() {
+            // Neither a vote nor an acknowledgement: for the others this replica is down.
+            return async { None }.boxed();
+        }
         let raft = self.raft.clone();
         match kind {
             // The queue of openraft is entered at the first poll, so appends keep their order.

@@ -27,6 +27,20 @@ pub enum StartError {
         /// What the disk said.
         source: io::Error,
     },
+    /// What the replica remembers cannot be read.
+    #[error("it cannot be read whether the replica of group {group} has lost its log")]
+    Memory {
+        /// The group.
+        group: GroupId,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The replica has lost its log, and there is one all the same.
+    #[error("the replica of group {group} has lost its log and must begin with an empty one")]
+    NotEmpty {
+        /// The group.
+        group: GroupId,
+    },
     /// The log and the snapshot cannot be brought together.
     #[error("the replica of group {group} cannot be recovered: {reason}")]
     Recovery {

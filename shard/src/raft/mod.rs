@@ -13,6 +13,7 @@
 //! - `types`, `codec`: what an entry is, and its bytes.
 //! - `storage`, `network`, `endpoint`: openraft's disk and its two directions of traffic.
 //! - `machine`, `index`, `snapshot`: what is committed, where it is, and what remains after a purge.
+//! - `membership`, `memory`: who has a vote; a replica that has lost its log, and how it comes back.
 //! - `lease`: whether this replica may be sure to be the only leader.
 //!
 //! **Times.** Of `Timing::election` E, a follower keeps 7/10 E as the lease in which it votes for
@@ -29,6 +30,8 @@ mod error;
 mod index;
 mod lease;
 mod machine;
+mod membership;
+mod memory;
 mod network;
 mod observe;
 mod snapshot;
@@ -52,12 +55,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::{Fatal, ProposeError, RequestFailed, StartError};
 pub use self::index::{WalRead, WalReadError, WalReader};
+pub use self::memory::Memory;
 pub use self::observe::{Leadership, RaftStatus};
 
 use self::endpoint::Endpoint;
 use self::index::WalIndex;
 use self::lease::Lease;
 use self::machine::{Candidates, Machine};
+use self::memory::Recollection;
 use self::network::Networks;
 use self::snapshot::SnapshotSlot;
 use self::storage::LogStore;
@@ -71,6 +76,9 @@ use crate::wal::{Applied, Lsn, WalHistory};
 
 /// How long a purge or a transfer may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many entries a replica may lack that counts as being in step.
+const BEHIND: u64 = 4096;
 
 /// What is committed, as far as this replica has applied it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +105,11 @@ pub struct RaftGroup {
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<Fatal>>,
     election: Duration,
+    /// What it remembered when it was started.
+    memory: Memory,
+    recollection: Arc<Recollection>,
+    /// Held while the membership is being changed.
+    changing: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
 }
 
@@ -110,7 +123,8 @@ impl RaftGroup {
     /// Starts this node's replica of `group` on its log and the snapshot in `dir` (which exists).
     ///
     /// All that the log knows to be committed is applied when this returns. A replica with a past
-    /// neither votes nor asks for votes for one lease after this.
+    /// neither votes nor asks for votes for one lease after this. One that has lost its log answers
+    /// nothing until [`RaftGroup::readmitted`].
     pub async fn start(
         config: &Config,
         group: GroupId,
@@ -125,11 +139,20 @@ impl RaftGroup {
             .filter(|members| members.contains(&node));
         let members = members.ok_or(StartError::NotMember { group, node })?;
         let unreadable = |source| StartError::Snapshot { group, source };
+        let memory = Memory::read(dir).map_err(|source| StartError::Memory { group, source })?;
+        if memory == Memory::Lost {
+            if log.vote().is_some() || log.last().is_some() {
+                return Err(StartError::NotEmpty { group });
+            }
+            // A crash after it, or before: the replica is silent, and does this again at its next start.
+            SnapshotSlot::remove(dir).map_err(unreadable)?;
+        }
         let slot = SnapshotSlot::open(dir).map_err(unreadable)?;
 
         let settings = Arc::new(settings(&config.timing, group)?);
         let promise = Duration::from_millis(settings.election_timeout_max);
-        let has_past = members.len() > 1 && (log.vote().is_some() || log.last().is_some());
+        let has_past = log.vote().is_some() || log.last().is_some() || memory != Memory::Whole;
+        let has_past = members.len() > 1 && has_past;
         let quiet_until = Instant::now() + if has_past { promise } else { Duration::ZERO };
 
         let lease = Arc::new(Lease::new(node, promise));
@@ -149,7 +172,13 @@ impl RaftGroup {
             group,
             reason: error.to_string(),
         })?;
-        let endpoint = Endpoint::new(raft.clone(), Arc::clone(&lease), quiet_until);
+        let recollection = Arc::new(Recollection::new(dir, memory));
+        let endpoint = Endpoint::new(
+            raft.clone(),
+            Arc::clone(&lease),
+            quiet_until,
+            Arc::clone(&recollection),
+        );
         transport.register(group, Arc::new(endpoint));
         raft.run();
 
@@ -175,6 +204,9 @@ impl RaftGroup {
             leadership,
             fatal,
             election: config.timing.election,
+            memory,
+            recollection,
+            changing: Arc::default(),
             stop,
         })
     }
@@ -209,15 +241,16 @@ impl RaftGroup {
         }
     }
 
-    /// The other replicas, those first whose logs are known to agree furthest. Of equals the next
+    /// The other voters, those first whose logs are known to agree furthest. Of equals the next
     /// after this one in the circle of nodes: if each hands on to its first, all have their turn.
     #[must_use]
     pub fn others_by_progress(&self) -> Vec<NodeId> {
+        let voters = self.all_voters();
         let mut others: Vec<_> = self
             .status()
             .matched
             .into_iter()
-            .filter(|(node, _)| *node != self.node)
+            .filter(|(node, _)| *node != self.node && voters.contains(node))
             .collect();
         others.sort_by_key(|(node, matched)| (std::cmp::Reverse(*matched), *node < self.node, *node));
         others.into_iter().map(|(node, _)| node).collect()
@@ -227,7 +260,6 @@ impl RaftGroup {
     /// a little while ago. A follower knows of nobody.
     #[must_use]
     pub fn in_step(&self) -> bool {
-        const BEHIND: u64 = 4096;
         let status = self.status();
         let applied = status.applied.map_or(0, |index| index.0);
         let near = |matched: &Option<LogIndex>| matched.is_some_and(|index| index.0 + BEHIND >= applied);
@@ -342,9 +374,24 @@ impl RaftGroup {
             .map_err(|error| self.stopped(&error))
     }
 
-    /// Begins the group's log. Every member may do so, with the same members. Does nothing where
-    /// the log has begun.
+    /// Whether this replica has lost its log, and no leader has readmitted it yet.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.recollection.is_silent()
+    }
+
+    /// A leader has answered that this replica is out of the group ([`RaftGroup::readmit`], asked for since this
+    /// replica started): from now on it takes part again. Blocks for the disk.
+    pub fn readmitted(&self) -> std::io::Result<()> {
+        self.recollection.readmit()
+    }
+
+    /// Begins the group's log. Every member may do so, with the same members, but one that has lost its own.
+    /// Does nothing where the log has begun.
     pub async fn initialize(&self, members: &[NodeId]) -> Result<(), RequestFailed> {
+        if self.memory != Memory::Whole {
+            return Ok(());
+        }
         let members: BTreeMap<NodeId, EmptyNode> =
             members.iter().map(|node| (*node, EmptyNode::new())).collect();
         match self.raft.initialize(members).await {

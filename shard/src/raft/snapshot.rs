@@ -110,6 +110,14 @@ impl SnapshotSlot {
         })
     }
 
+    /// Removes the snapshot in `folder`, where there is one.
+    pub(crate) fn remove(folder: &Path) -> io::Result<()> {
+        match fs::remove_file(folder.join(FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => File::open(folder)?.sync_all(),
+        }
+    }
+
     /// The last snapshot; none where there was never one.
     pub(crate) fn current(&self) -> Option<Snapshot> {
         self.current.lock().clone()

@@ -17,7 +17,7 @@ use super::source::SourceRelay;
 use super::{ReplicaError, Shared};
 use crate::causes::with_causes;
 use crate::entry::{Command, Genesis, TimelineSwitch};
-use crate::id::Term;
+use crate::id::{NodeId, Term};
 use crate::postgres::{Rewind, Running, SUPERUSER, Server, StartMode, StopMode};
 use crate::transport::StreamError;
 use crate::wal::{Applied, Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
@@ -434,13 +434,31 @@ impl Driver {
         };
         let running = &self.running()?.running;
         let mut exited = running.exited();
-        tokio::select! {
+        let led = tokio::select! {
             outcome = lead::lead(&self.shared, term, timeline, running) => outcome.map(|never| match never {}),
             _ = exited.wait() => {
                 self.report_exit().await;
-                Ok(())
+                return Ok(());
             }
+        };
+        match led {
+            Err(error @ ReplicaError::Silent { .. }) => self.leave_silent(&error).await,
+            led => led,
         }
+    }
+
+    /// Hands the leadership on because PostgreSQL hangs, to the replica that has most of the log.
+    ///
+    /// The gate has closed, so nothing more that PostgreSQL says gets out, whenever it wakes; what it shows early when
+    /// it is killed is shown to nobody. A crash here, or a leadership that is over before this is: the directory's
+    /// life is that of a primary still, and its server is stopped, with SIGKILL in the end, before the next step.
+    async fn leave_silent(&mut self, error: &ReplicaError) -> Result<(), ReplicaError> {
+        tracing::warn!(group = %self.shared.group, "handing the leadership on: {}", with_causes(error));
+        let others = self.shared.raft.others_by_progress();
+        let handed = self.hand_on(others).await;
+        // Nobody has taken it: a server that begins anew is worth more than one that says nothing.
+        self.stop_server().await?;
+        handed
     }
 
     async fn resign(&mut self) -> Result<(), ReplicaError> {
@@ -453,6 +471,11 @@ impl Driver {
         let turn = usize::try_from(self.shared.raft.status().term.0).unwrap_or(0);
         let count = others.len().max(1);
         others.rotate_left(turn % count);
+        self.hand_on(others).await
+    }
+
+    /// Asks `others` in turn to take the leadership, until one has it.
+    async fn hand_on(&self, others: Vec<NodeId>) -> Result<(), ReplicaError> {
         for other in others {
             match self.shared.raft.transfer_to(other).await {
                 Ok(()) => return Ok(()),
@@ -464,7 +487,7 @@ impl Driver {
         Err(ReplicaError::NobodyElse)
     }
 
-    async fn rewind(&mut self, leader: crate::id::NodeId) -> Result<(), ReplicaError> {
+    async fn rewind(&mut self, leader: NodeId) -> Result<(), ReplicaError> {
         self.stop_server().await?;
         let source = SourceRelay::open(&self.shared, &self.server, leader).await?;
         // A new leader's gate is still closed for a moment; nothing is given up for a refusal.
@@ -486,7 +509,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn rebuild(&mut self, leader: crate::id::NodeId) -> Result<(), ReplicaError> {
+    async fn rebuild(&mut self, leader: NodeId) -> Result<(), ReplicaError> {
         let source = SourceRelay::open(&self.shared, &self.server, leader).await?;
         source.probe().await?;
         self.stop_server().await?;

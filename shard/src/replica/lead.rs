@@ -11,6 +11,7 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::answering::until_silent;
 use super::life::Part;
 use super::{ReplicaError, Shared};
 use crate::entry::{Command, WalChunk};
@@ -61,7 +62,7 @@ pub(super) async fn lead(
 
     let (committed, _) = watch::channel(from);
     let server = Arc::new(Leading {
-        control,
+        control: control.clone(),
         committed: committed.clone(),
         pulse: running.pulse().map_err(ReplicaError::Socket)?,
     });
@@ -87,6 +88,8 @@ pub(super) async fn lead(
         failed = carry_on(shared, term, timeline, running, wal, &committed, &holds) => failed,
         failed = serve => failed,
         failed = miss_majority(shared) => Err(failed),
+        // A group of one has nobody to hand on to: it waits.
+        failed = until_silent(running, &control), if shared.replicas > 1 => Err(failed),
     }
 }
 

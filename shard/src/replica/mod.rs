@@ -1,9 +1,11 @@
 //! One replica of a group: its part in Raft, its PostgreSQL, and what it does next.
 
+mod answering;
 mod driver;
 mod lead;
 mod life;
 mod observe;
+mod readmission;
 mod source;
 
 use std::fmt;
@@ -26,6 +28,7 @@ use crate::config::Config;
 use crate::gate::{Gate, Lease};
 use crate::id::{GroupId, NodeId};
 use crate::log::GroupLog;
+use crate::lost_log;
 use crate::postgres::{self, Identity, Installation};
 use crate::raft::{ProposeError, RaftGroup, RequestFailed, StartError};
 use crate::status::{ReplicaStatus, Role};
@@ -44,6 +47,9 @@ pub enum ReplicaError {
     /// PostgreSQL, its directory or its tools.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
+    /// The folder of the replica's Raft files.
+    #[error("cannot make the folder of the replica's Raft files")]
+    RaftDir(#[source] std::io::Error),
     /// Raft could not start.
     #[error(transparent)]
     Raft(#[from] StartError),
@@ -71,6 +77,12 @@ pub enum ReplicaError {
     /// It leads, but cannot serve: nothing can commit, and nothing may be answered.
     #[error("no majority of the group's replicas answers")]
     NoMajority,
+    /// It leads, but its PostgreSQL hangs.
+    #[error("PostgreSQL lives, but has given no answer for {patience:?}")]
+    Silent {
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// Somebody promoted or moved the own primary behind this node's back.
     #[error("PostgreSQL went on to timeline {timeline} at {at} by itself")]
     ForeignPromotion {
@@ -166,9 +178,17 @@ impl Replica {
             group,
         };
         let server = postgres::Server::open(&dir, identity, installation.clone(), &config.postgres).await?;
-        let raft_dir = dir.join("raft");
-        std::fs::create_dir_all(&raft_dir).map_err(ReplicaError::Socket)?;
+        let raft_dir = lost_log::raft_dir(config, group);
+        std::fs::create_dir_all(&raft_dir)
+            .and_then(|()| std::fs::File::open(&dir)?.sync_all())
+            .map_err(ReplicaError::RaftDir)?;
         let raft = RaftGroup::start(config, group, log, &raft_dir, transport.clone()).await?;
+        if raft.is_lost() {
+            tracing::warn!(%group, "this replica has lost its log: it is silent until its group has readmitted it, and then rebuilt");
+            // What the directory has in common with the log is not known any more. A crash before or after this:
+            // the replica is silent still, and the next start comes here again.
+            server.write_life(&Life::Empty)?;
+        }
         let gate = Gate::new(Arc::new(RaftLease(raft.clone())));
         let (state, _) = watch::channel(State {
             name: "starting",
@@ -200,8 +220,15 @@ impl Replica {
         let driving = tokio::spawn(driver.run(stop.clone()));
         let purging = tokio::spawn(purge(shared.clone(), config.log.clone(), stop.clone()));
         let members = config.groups.get(&group).cloned().unwrap_or_default();
-        let beginning = tokio::spawn(begin(shared.clone(), members, stop.clone()));
-        let tasks = Arc::new(Mutex::new(vec![driving, feeding, purging, beginning]));
+        let beginning = tokio::spawn(begin(shared.clone(), members.clone(), stop.clone()));
+        let coming_back = tokio::spawn(readmission::come_back(
+            shared.clone(),
+            members.clone(),
+            stop.clone(),
+        ));
+        let tending = tokio::spawn(readmission::tend(shared.clone(), members, stop.clone()));
+        let tasks = vec![driving, feeding, purging, beginning, coming_back, tending];
+        let tasks = Arc::new(Mutex::new(tasks));
         Ok(Replica { shared, stop, tasks })
     }
 
@@ -253,6 +280,15 @@ impl Replica {
         .boxed()
     }
 
+    /// As the leader, takes `node`, whose replica has lost its log, out of the group; see [`RaftGroup::readmit`].
+    pub(crate) async fn readmit(&self, node: NodeId) -> Result<(), RequestFailed> {
+        if node == self.shared.node || !self.leads() {
+            return Err(RequestFailed::NotLeader);
+        }
+        tracing::warn!(group = %self.shared.group, %node, "a replica has lost its log: it is taken out of the group, to be rebuilt");
+        self.shared.raft.readmit(node).await
+    }
+
     /// What it is doing.
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
@@ -265,6 +301,7 @@ impl Replica {
             role: raft.role,
             state: match state.name {
                 "leading" if !self.shared.gate.admits_clients() => "opening".to_owned(),
+                _ if self.shared.raft.is_lost() => "its log is lost".to_owned(),
                 name => name.to_owned(),
             },
             leader: self.leader(),

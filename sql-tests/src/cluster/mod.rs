@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ops::config::ClusterConfig;
 use ops::status::{ClusterStatus, GroupStatus, NodeState, ReplicaView, gather};
 use shard::id::{GroupId, NodeId};
+use shard::status::Role;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
@@ -181,6 +182,21 @@ impl Cluster {
     /// Starts a killed node again.
     pub fn restart_node(&mut self, node: NodeId) -> Result<()> {
         self.process_mut(node)?.restart()
+    }
+
+    /// The folder of a node's Raft log. Only a node that is killed may lose what is in it.
+    pub fn raft_log(&self, node: NodeId) -> Result<PathBuf> {
+        Ok(self.process(node)?.data_dir().join("log"))
+    }
+
+    /// Waits until the cluster is whole and every replica has a vote.
+    pub async fn wait_voting(&self, patience: Duration) -> Result<ClusterStatus> {
+        let voting = |status: &ClusterStatus| {
+            let mut replicas = status.groups.iter().flat_map(|group| &group.replicas);
+            is_whole(status) && replicas.all(|replica| replica.role != Some(Role::Learner))
+        };
+        self.wait_until("all replicas with a vote", patience, voting)
+            .await
     }
 
     /// SIGSTOP.

@@ -1,6 +1,7 @@
 //! The kinds of faults, by the names that the command line takes.
 
 use super::clients::{Cancel, Terminate};
+use super::corrupt::CorruptLog;
 use super::fault::Fault;
 use super::kill::{KillAll, KillNode, KillPostgres};
 use super::partition::{Disturb, Pattern};
@@ -31,6 +32,8 @@ pub enum Kind {
     Cancel,
     /// pg_terminate_backend of every session of a leader's server.
     Terminate,
+    /// kill -9 of a node, and damage to its log.
+    CorruptLog,
 }
 
 /// A name on the command line.
@@ -160,10 +163,11 @@ pub const KNOWN: [Known; 20] = [
         "no space left on a node's disk",
         "a small file system for one node",
     ),
-    pending(
+    built(
         "corrupt-log",
-        "truncated and flipped log files of a stopped node",
-        "the rules of what must be refused",
+        "corrupt-log",
+        "kill -9 of a node whose log files are cut or flipped before it starts again",
+        Kind::CorruptLog,
     ),
 ];
 
@@ -244,6 +248,7 @@ impl Kind {
             Kind::Links(pattern) => Box::new(Disturb::of(self, pattern)),
             Kind::Cancel => Box::new(Cancel),
             Kind::Terminate => Box::new(Terminate),
+            Kind::CorruptLog => Box::new(CorruptLog::default()),
         }
     }
 }

@@ -19,8 +19,8 @@ fn a_tail_torn_at_any_byte_of_the_last_record_is_cut() {
     let (start, end, _) = *frames(number, &path).last().unwrap();
     let bytes = fs::read(&path).unwrap();
     for cut in start..end {
-        // As preallocation leaves it, as a file without it, and with something else behind the cut.
-        for rest in [vec![0; bytes.len() - cut], vec![], vec![0xA5; 100]] {
+        // As preallocation leaves it, and with something else behind the cut.
+        for rest in [vec![0; bytes.len() - cut], vec![0xA5; bytes.len() - cut]] {
             let torn = tempfile::tempdir().unwrap();
             let torn_path = torn.path().join(path.file_name().unwrap());
             fs::write(&torn_path, [&bytes[..cut], &rest].concat()).unwrap();

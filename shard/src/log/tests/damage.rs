@@ -46,6 +46,8 @@ fn a_flipped_bit_anywhere_is_told_or_harmless() {
             .find(|(_, _, head)| head.kind != Kind::Marker)
             .unwrap()
             .1;
+        let last_mark = frames(number, &path).last().unwrap().2.kind;
+        assert_eq!(last_mark == Kind::End, number != last);
         for at in (0..bytes.len()).step_by(13) {
             let damaged = copy(dir.path());
             let mut bytes = bytes.clone();
@@ -80,6 +82,25 @@ fn after_a_crash_a_flipped_bit_before_the_last_batch_is_told() {
             matches!(result, Err(LogError::Damaged { .. } | LogError::Version { .. })),
             "byte {at}"
         );
+    }
+}
+
+/// Also the last one, also between two frames: nothing behind the cut can tell, but the length does.
+#[test]
+fn a_file_cut_anywhere_is_told() {
+    let dir = written();
+    for (number, path) in segments(dir.path()) {
+        let bytes = fs::read(&path).unwrap();
+        let between = frames(number, &path).into_iter().map(|(start, ..)| start);
+        for cut in (0..bytes.len()).step_by(7).chain(between) {
+            let damaged = copy(dir.path());
+            fs::write(damaged.path().join(path.file_name().unwrap()), &bytes[..cut]).unwrap();
+            let result = try_open(damaged.path(), 2000);
+            assert!(
+                matches!(result, Err(LogError::Damaged { .. })),
+                "segment {number} cut at {cut}"
+            );
+        }
     }
 }
 
@@ -149,13 +170,13 @@ fn a_file_of_another_version_is_refused_by_name() {
     let dir = written();
     let (_, path) = last_segment(dir.path());
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 1;
     fs::write(&path, bytes).unwrap();
     assert!(matches!(
         try_open(dir.path(), 2000),
         Err(LogError::Version {
-            found: 2,
-            known: 1,
+            found: 1,
+            known: 2,
             ..
         })
     ));

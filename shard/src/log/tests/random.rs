@@ -147,7 +147,7 @@ fn pick_crash(rng: &mut StdRng, number: u64, path: &Path) -> Crash {
         .filter(|(_, _, head)| head.durable as usize == start);
     let end = batch.map(|(_, end, _)| *end).max().unwrap_or(head_end);
     let changes_from = |from: usize| {
-        let own = [Kind::State, Kind::Marker, Kind::Moved];
+        let own = [Kind::State, Kind::Marker, Kind::Moved, Kind::End];
         frames
             .iter()
             .filter(|(at, _, head)| *at >= from && !own.contains(&head.kind))
@@ -170,7 +170,8 @@ fn tear(rng: &mut StdRng, path: &Path, torn: &std::ops::Range<usize>) {
         }
     }
     if rng.random_bool(0.3) {
-        bytes.truncate(rng.random_range(torn.clone().start..=torn.end));
+        let from = rng.random_range(torn.clone().start..=torn.end);
+        bytes[from..].fill(0);
     }
     fs::write(path, bytes).unwrap();
 }
