@@ -26,5 +26,8 @@
 //! Transactions across groups (two-phase commit, decisions, snapshots) will live here too, and do not yet.
 
 pub mod catalogue;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hash;
 pub mod slots;

@@ -6,6 +6,9 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod logging;
 pub mod node;
 mod signals;
