@@ -13,5 +13,6 @@ mod logging;
 pub mod node;
 mod signals;
 pub mod status;
+pub mod switchover;
 
 pub use self::cli::main_from;

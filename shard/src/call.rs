@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::GroupId;
+use crate::id::{GroupId, NodeId};
 use crate::status::NodeStatus;
 
 /// The version of these messages; another one is refused, never guessed at.
@@ -25,6 +25,13 @@ pub enum Question {
     },
     /// A question of the crates above, which this one does not look into.
     Above(Bytes),
+    /// Hand the leadership of a group, which the node has, to another replica.
+    Switchover {
+        /// The group.
+        group: GroupId,
+        /// To whom; none: to the follower that is furthest.
+        to: Option<NodeId>,
+    },
 }
 
 /// The answer to a [`Question`].
@@ -38,6 +45,11 @@ pub enum Answer {
     Above(Bytes),
     /// It could not be done, in words.
     Refused(String),
+    /// To [`Question::Switchover`]: another node leads now.
+    SwitchedOver {
+        /// The node; not the one that was asked for where an election came between.
+        leader: NodeId,
+    },
 }
 
 /// Bytes that are not a message of this version.

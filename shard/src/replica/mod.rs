@@ -5,6 +5,7 @@ mod lead;
 mod life;
 mod observe;
 mod source;
+mod switchover;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use life::{Facts, Feed, Life, Part, Server, Step, decide};
+pub use switchover::SwitchoverError;
 
 use self::driver::Driver;
 use self::observe::{LogSource, Observed};
@@ -104,6 +106,8 @@ struct Shared {
     transport: Transport,
     state: watch::Sender<State>,
     feed: watch::Sender<StandbyStatus>,
+    /// Held by the one switchover that is under way.
+    switching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +188,7 @@ impl Replica {
             transport,
             state,
             feed,
+            switching: tokio::sync::Mutex::new(()),
         });
 
         let endpoint = server.feed_endpoint();
