@@ -1,10 +1,12 @@
 //! The kinds of faults, by the names that the command line takes.
 
 use super::clients::{Cancel, Terminate};
+use super::disk::DiskFull;
 use super::fault::Fault;
 use super::kill::{KillAll, KillNode, KillPostgres};
 use super::partition::{Disturb, Pattern};
 use super::pause::Pause;
+use super::transfer::Transfer;
 use crate::Result;
 use crate::cluster::{Frozen, Victim};
 
@@ -31,6 +33,10 @@ pub enum Kind {
     Cancel,
     /// pg_terminate_backend of every session of a leader's server.
     Terminate,
+    /// A storm of switchovers.
+    Transfer,
+    /// No space left on a node's disk.
+    DiskFull,
 }
 
 /// A name on the command line.
@@ -150,15 +156,17 @@ pub const KNOWN: [Known; 20] = [
         "pg_terminate_backend of all sessions of a leader's PostgreSQL",
         Kind::Terminate,
     ),
-    pending(
+    built(
         "transfer",
-        "storms of leadership transfers",
-        "a way to ask a node for a transfer",
+        "transfer",
+        "a storm of switchovers: groups handed from node to node, several times a second",
+        Kind::Transfer,
     ),
-    pending(
+    built(
         "disk-full",
-        "no space left on a node's disk",
-        "a small file system for one node",
+        "disk-full",
+        "no space left on a node's disk; later there is, and the node is started again (takes root)",
+        Kind::DiskFull,
     ),
     pending(
         "corrupt-log",
@@ -244,6 +252,8 @@ impl Kind {
             Kind::Links(pattern) => Box::new(Disturb::of(self, pattern)),
             Kind::Cancel => Box::new(Cancel),
             Kind::Terminate => Box::new(Terminate),
+            Kind::Transfer => Box::new(Transfer::default()),
+            Kind::DiskFull => Box::new(DiskFull::default()),
         }
     }
 }
@@ -259,7 +269,7 @@ mod tests {
         assert_eq!(kinds("kill,kill-node").unwrap().len(), 3);
         let built = KNOWN.iter().filter(|known| known.kind.is_ok()).count();
         assert_eq!(kinds("all").unwrap().len(), built);
-        assert!(kinds("disk-full").unwrap_err().to_string().contains("pending"));
+        assert!(kinds("corrupt-log").unwrap_err().to_string().contains("pending"));
         assert!(kinds("kil").is_err());
     }
 

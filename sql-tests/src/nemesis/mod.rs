@@ -3,12 +3,14 @@
 //! schedule out, and heals everything at its end.
 
 mod clients;
+mod disk;
 mod fault;
 mod kill;
 mod kinds;
 mod partition;
 mod pause;
 mod schedule;
+mod transfer;
 
 use std::collections::BTreeMap;
 
