@@ -28,6 +28,9 @@
 pub mod catalogue;
 mod connection;
 pub mod cut;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hash;
 pub mod slots;
 pub mod transaction;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::config::{NodeConfig, Overrides};
-use crate::{demo, logging, node, signals, status};
+use crate::{demo, logging, node, signals, status, switchover};
 
 /// Howdah makes many PostgreSQL servers one database.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Demo(demo::Args),
     /// Show nodes, groups, leaders and positions of a cluster.
     Status(status::Args),
+    /// Hand the leadership of a group to another node, while all is well.
+    Switchover(switchover::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +64,7 @@ where
         Command::CheckConfig(args) => check_config(&args),
         Command::Demo(args) => report(with_runtime(demo::run(args))),
         Command::Status(args) => report(with_runtime(status::run(args))),
+        Command::Switchover(args) => report(with_runtime(switchover::run(args))),
     }
 }
 

@@ -6,9 +6,13 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod logging;
 pub mod node;
 mod signals;
 pub mod status;
+pub mod switchover;
 
 pub use self::cli::main_from;

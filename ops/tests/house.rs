@@ -36,6 +36,9 @@ fn sources() -> Vec<(String, String)> {
             sources_below(&root().join(name).join(part), &mut found);
         }
     }
+    for folder in ["fuzz/fuzz_targets", "fuzz/replay/src"] {
+        sources_below(&root().join(folder), &mut found);
+    }
     found.sort();
     assert!(found.len() > 20, "the sources were not found");
     let named = |path: PathBuf| {

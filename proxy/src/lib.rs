@@ -7,6 +7,9 @@ pub mod analysis;
 mod cancel;
 mod config;
 mod failure;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod listener;
 mod protocol;
 mod session;

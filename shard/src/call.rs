@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GroupId, Term};
+use crate::id::{GroupId, NodeId, Term};
 use crate::status::NodeStatus;
 
 /// The version of these messages; another one is refused, never guessed at.
@@ -48,6 +48,13 @@ pub enum Question {
         /// The group that the node leads.
         group: GroupId,
     },
+    /// Hand the leadership of a group, which the node has, to another replica.
+    Switchover {
+        /// The group.
+        group: GroupId,
+        /// To whom; none: to the follower that is furthest.
+        to: Option<NodeId>,
+    },
 }
 
 /// The answer to a [`Question`].
@@ -75,6 +82,11 @@ pub enum Answer {
     Refused(String),
     /// To [`Question::Readmit`]: the asking node is out, and that is committed.
     Readmitted,
+    /// To [`Question::Switchover`]: another node leads now.
+    SwitchedOver {
+        /// The node; not the one that was asked for where an election came between.
+        leader: NodeId,
+    },
 }
 
 /// Bytes that are not a message of this version.

@@ -6,6 +6,9 @@ pub mod causes;
 pub mod client;
 pub mod config;
 pub mod entry;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 pub mod hold;
 pub mod id;

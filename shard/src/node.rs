@@ -302,6 +302,15 @@ impl Door {
                     Err(error) => Answer::Refused(error.to_string()),
                 }
             }
+            Question::Switchover { group, to } => {
+                let Some(replica) = self.replica(group) else {
+                    return Answer::Refused(format!("node {} holds no replica of group {group}", self.node));
+                };
+                match replica.switchover(to).await {
+                    Ok(leader) => Answer::SwitchedOver { leader },
+                    Err(error) => Answer::Refused(error.to_string()),
+                }
+            }
             Question::Above(body) => match self.above.get() {
                 Some(above) => Answer::Above(above(from, body).await),
                 None => Answer::Refused(format!("node {} is still starting", self.node)),

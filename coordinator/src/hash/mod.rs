@@ -11,6 +11,8 @@
 //! `int8` is the same as `((h % 4096) + 4096) % 4096`. So a NULL key is in slot 0: a table without a primary key may
 //! hold such rows. (NaN and the infinities of `numeric` hash to 0 as well, which is PostgreSQL's choice.)
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod key;
 mod parse;
 pub mod pg;

@@ -92,8 +92,16 @@ pub struct Overrides {
 impl NodeConfig {
     /// Reads a node's configuration.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<NodeConfig, ConfigError> {
-        let text = read(path)?;
-        let source = Source { path, text: &text };
+        NodeConfig::from_text(path, &read(path)?, overrides)
+    }
+
+    /// As [`NodeConfig::load`], from the text of the file at `path`.
+    pub(crate) fn from_text(
+        path: &Path,
+        text: &str,
+        overrides: &Overrides,
+    ) -> Result<NodeConfig, ConfigError> {
+        let source = Source { path, text };
         let file = parse(&source)?;
         let cluster = cluster(&source, &file, overrides)?;
         let node = match (overrides.node, &file.node) {

@@ -29,7 +29,7 @@ const PEER_PORTS: std::ops::Range<u16> = 17_000..31_000;
 /// A demo's stored facts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Facts {
+pub(crate) struct Facts {
     nodes: u16,
     shards: u32,
     /// The first node's port for clients.
@@ -274,11 +274,16 @@ fn read_facts(data: &Path) -> Result<Option<Facts>, DemoError> {
         path: path.clone(),
         what,
     };
-    let facts: Facts = toml::from_str(&text).map_err(|error| damaged(error.message().replace('\n', "; ")))?;
+    parse_facts(&text).map(Some).map_err(damaged)
+}
+
+/// Reads `demo.toml`; the error says what is wrong with it.
+pub(crate) fn parse_facts(text: &str) -> Result<Facts, String> {
+    let facts: Facts = toml::from_str(text).map_err(|error| error.message().replace('\n', "; "))?;
     if facts.nodes == 0 || facts.shards == 0 {
-        return Err(damaged("it has no nodes or no shards".to_owned()));
+        return Err("it has no nodes or no shards".to_owned());
     }
-    Ok(Some(facts))
+    Ok(facts)
 }
 
 /// The stored numbers hold; only the port for clients may change.

@@ -20,6 +20,8 @@ use shard::postgres::Installation;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::DemoError;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use self::layout::parse_facts;
 use self::layout::{Layout, Stop};
 pub use self::layout::{any_node_config, default_data_dir};
 use self::lock::Lock;

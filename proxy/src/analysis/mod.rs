@@ -8,8 +8,12 @@ mod constants;
 mod copy;
 mod create_table;
 mod ddl;
+#[cfg(any(test, feature = "fuzz"))]
+mod example;
 mod fallback;
 mod functions;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod lexer;
 mod parse;
 mod pins;

@@ -7,6 +7,8 @@ pub(crate) mod encode;
 pub(crate) mod fields;
 pub(crate) mod frame;
 pub(crate) mod frontend;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 
 /// A reader over one message's body. Everything in it comes from a peer: nothing is trusted.
 #[derive(Clone, Copy, Debug)]

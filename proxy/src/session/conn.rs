@@ -156,15 +156,9 @@ impl Conn {
         }
     }
 
-    async fn open_once(
-        groups: &dyn Groups,
-        group: GroupId,
-        startup: &[(Vec<u8>, Vec<u8>)],
-        patience: Duration,
-        max_message: usize,
-    ) -> Result<(Conn, Vec<(Bytes, Bytes)>), Failure> {
-        let stream = groups.connect(group, patience).await?;
-        let mut conn = Conn {
+    /// A connection over which nothing was said yet.
+    pub(super) fn new(group: GroupId, stream: Box<dyn Backend>) -> Conn {
+        Conn {
             group,
             stream,
             input: BytesMut::with_capacity(16 << 10),
@@ -185,7 +179,18 @@ impl Conn {
             commit_unconfirmed: false,
             last_words: None,
             captured: Captured::default(),
-        };
+        }
+    }
+
+    async fn open_once(
+        groups: &dyn Groups,
+        group: GroupId,
+        startup: &[(Vec<u8>, Vec<u8>)],
+        patience: Duration,
+        max_message: usize,
+    ) -> Result<(Conn, Vec<(Bytes, Bytes)>), Failure> {
+        let stream = groups.connect(group, patience).await?;
+        let mut conn = Conn::new(group, stream);
         let started = tokio::time::timeout(patience, conn.start(startup, max_message)).await;
         let parameters = started
             .unwrap_or_else(|_| Err(conn.broken("no answer to the start-up message in time".to_owned())))?;

@@ -17,6 +17,8 @@ mod copy;
 mod ddl;
 mod enter;
 mod extended;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod io;
 mod plans;
 mod relay;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::conn::Parameters;
@@ -15,7 +15,7 @@ use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::{Body, Malformed, encode};
 
 /// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
-const LONGEST_STARTUP: usize = 10_000;
+pub(super) const LONGEST_STARTUP: usize = 10_000;
 const CANCEL_REQUEST: i32 = 80_877_102;
 const SSL_REQUEST: i32 = 80_877_103;
 const GSS_REQUEST: i32 = 80_877_104;
@@ -111,8 +111,8 @@ async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish,
 }
 
 /// One packet without its length and code; `None` when the client goes before all of it came.
-async fn read_packet(
-    stream: &mut TcpStream,
+pub(super) async fn read_packet(
+    stream: &mut (impl AsyncRead + Unpin),
     input: &mut BytesMut,
 ) -> Result<Option<(BytesMut, i32)>, Failure> {
     let mut length = None;
@@ -139,7 +139,7 @@ async fn read_packet(
     }
 }
 
-fn read_parameters(body: &mut Body<'_>) -> Result<Parameters, Malformed> {
+pub(super) fn read_parameters(body: &mut Body<'_>) -> Result<Parameters, Malformed> {
     let mut parameters = Vec::new();
     loop {
         let name = body.cstr()?;
@@ -151,7 +151,7 @@ fn read_parameters(body: &mut Body<'_>) -> Result<Parameters, Malformed> {
 }
 
 /// Refuses what a session may not begin with.
-fn check(parameters: &Parameters) -> Result<(), Failure> {
+pub(super) fn check(parameters: &Parameters) -> Result<(), Failure> {
     for (name, value) in parameters {
         let name = String::from_utf8_lossy(name);
         let value = String::from_utf8_lossy(value);

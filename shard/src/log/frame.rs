@@ -139,11 +139,28 @@ fn put(
     out.put_u32_le(durable);
     out.extend_from_slice(body);
     out.resize(start + length(body.len()), 0);
-    let frame = &mut out[start..];
+    put_checksums(&mut out[start..], at);
+}
+
+/// Writes both checksums of a whole frame.
+fn put_checksums(frame: &mut [u8], at: Position) {
     let body_checksum = crc32c::crc32c(&frame[HEAD..]);
     frame[4..8].copy_from_slice(&body_checksum.to_le_bytes());
     let head_checksum = head_checksum(at, &frame[4..HEAD]);
     frame[..4].copy_from_slice(&head_checksum.to_le_bytes());
+}
+
+/// Makes the checksums right of what lies at the start of `bytes`, at least a head, and gives its length.
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) fn seal(bytes: &mut [u8], at: Position) -> Option<usize> {
+    let body_len = bytes
+        .get(HEAD - 8..HEAD - 4)?
+        .try_into()
+        .ok()
+        .map(u32::from_le_bytes)?;
+    let length = length(body_len as usize);
+    put_checksums(bytes.get_mut(..length)?, at);
+    Some(length)
 }
 
 /// The place is part of the checksum: a frame is valid only where it was written.

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::Record;
 use super::frame::{self, Position};
 use super::span::{Change, GroupChange, Purged, Span};
 use crate::id::{GroupId, LogIndex, Term};
+
+/// The most records that a segment can hold: offsets have 32 bits, and a frame is at least its head.
+const MOST_RECORDS: u64 = u32::MAX as u64 / frame::HEAD as u64;
 
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,9 @@ impl Ledger {
 
     /// Takes in the change that was written at `at`. The error says why it cannot follow what went before.
     pub(super) fn apply(&mut self, (group, change): GroupChange, at: Position) -> Result<(), String> {
+        if let Change::Record(Record { index, .. }) | Change::Purge(Purged { index, .. }) = &change {
+            can_be_followed(group, *index)?;
+        }
         let span = self.groups.entry(group).or_default();
         match change {
             Change::Record(record) => {
@@ -141,9 +148,18 @@ impl Ledger {
             span.vote = state.vote;
             span.committed = state.committed;
             if let Some(purged) = state.purged {
+                can_be_followed(state.group, purged.index)?;
                 span.purge(purged);
             }
             for run in state.runs {
+                can_be_followed(state.group, run.last)?;
+                // Whoever wrote this counted frames of one file.
+                if run.last.0.saturating_sub(run.first.0) > MOST_RECORDS {
+                    return Err(format!(
+                        "group {} is said to have records {} to {} in segment {}, more than one holds",
+                        state.group, run.first, run.last, run.segment
+                    ));
+                }
                 for index in (run.first.0..=run.last.0).map(LogIndex) {
                     let known = old.get(index).filter(|place| place.at.segment == run.segment);
                     if known.is_none() && present(run.segment) {
@@ -187,6 +203,14 @@ impl Ledger {
             })
             .collect()
     }
+}
+
+/// The last index of all has no next one; no log gets there.
+fn can_be_followed(group: GroupId, index: LogIndex) -> Result<(), String> {
+    if index.0 == u64::MAX {
+        return Err(format!("record {index} of group {group}, which no log reaches"));
+    }
+    Ok(())
 }
 
 fn place(record: &super::Record, at: Position) -> Place {

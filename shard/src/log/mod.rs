@@ -91,6 +91,8 @@
 
 mod error;
 mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod ledger;
 mod recover;
 mod segment;

@@ -30,18 +30,18 @@ pub(super) struct Recovered {
 }
 
 /// Where a segment's frames end.
-struct Extent {
+pub(super) struct Extent {
     /// The end of the last whole frame.
-    end: usize,
+    pub end: usize,
     /// Up to where the segment's own frames say that it had been on disk.
-    durable: usize,
+    pub durable: usize,
     /// Whether the last whole frame is the one that ends a segment.
     ended: bool,
 }
 
 /// Whether frames can have been cut off by a crash.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
     /// A later segment exists, so this one was durable to its last byte.
     Sealed,
     /// The file that was being written.
@@ -124,7 +124,8 @@ fn finish_tail(
     file.sync_all().map_err(LogError::io("fsync", path))
 }
 
-fn replay(
+/// Replays one segment, of which these are the bytes.
+pub(super) fn replay(
     ledger: &mut Ledger,
     path: &Path,
     number: u64,

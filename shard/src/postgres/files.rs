@@ -36,7 +36,7 @@ impl std::fmt::Display for Identity {
 
 /// `replica.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct IdentityFile {
+pub(super) struct IdentityFile {
     #[serde(flatten)]
     identity: Identity,
     /// Seconds since 1970, for people.
@@ -45,7 +45,7 @@ struct IdentityFile {
 
 /// `rebuilding`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct RebuildFile {
+pub(super) struct RebuildFile {
     copied: Option<Copied>,
 }
 

@@ -24,6 +24,8 @@ mod copy;
 mod durable;
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod install;
 mod log;
 mod orphan;

@@ -95,6 +95,9 @@ pub(crate) fn decode_payload(mut bytes: Bytes) -> io::Result<Payload> {
             }
             let timeline = TimelineId(bytes.get_u32());
             let start = Lsn(bytes.get_u64());
+            if start.0.checked_add(bytes.len() as u64).is_none() {
+                return Err(invalid("a WAL entry behind the end of all positions"));
+            }
             Payload::Normal(Command::Wal(WalChunk {
                 timeline,
                 start,

@@ -27,6 +27,8 @@
 mod codec;
 mod endpoint;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod index;
 mod lease;
 mod machine;

@@ -126,10 +126,16 @@ impl Driver {
                 Err(error) => {
                     self.report(&step, &error);
                     let mut part = self.part.clone();
+                    let changed = async move {
+                        // Where Raft has stopped nothing changes any more, and this says so at once.
+                        if part.changed().await.is_err() {
+                            std::future::pending::<()>().await;
+                        }
+                    };
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(retry) => {}
-                        _ = part.changed() => {}
+                        () = changed => {}
                     }
                     retry = (retry * 2).min(if is_not_yet(&error) {
                         LAST_NOT_YET

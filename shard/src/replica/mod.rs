@@ -7,6 +7,7 @@ mod life;
 mod observe;
 mod readmission;
 mod source;
+mod switchover;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use life::{Facts, Feed, Life, Part, Server, Step, decide};
+pub use switchover::SwitchoverError;
 
 use self::driver::Driver;
 use self::observe::{LogSource, Observed};
@@ -118,6 +120,8 @@ struct Shared {
     transport: Transport,
     state: watch::Sender<State>,
     feed: watch::Sender<StandbyStatus>,
+    /// Held by the one switchover that is under way.
+    switching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -208,6 +212,7 @@ impl Replica {
             transport,
             state,
             feed,
+            switching: tokio::sync::Mutex::new(()),
         });
 
         let endpoint = server.feed_endpoint();

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::handshake::{HandshakeError, Hello, Purpose, greet};
@@ -96,7 +96,7 @@ pub(super) async fn serve(mut stream: TcpStream, from: NodeId, handlers: &dyn Ha
     }
 }
 
-async fn write(stream: &mut TcpStream, body: &Bytes) -> io::Result<()> {
+pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), body: &Bytes) -> io::Result<()> {
     if body.len() > MAX_CALL {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -111,7 +111,7 @@ async fn write(stream: &mut TcpStream, body: &Bytes) -> io::Result<()> {
     stream.write_all(&message).await
 }
 
-async fn read(stream: &mut TcpStream) -> io::Result<Bytes> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
     let length = usize::try_from(stream.read_u32().await?).map_err(io::Error::other)?;
     let checksum = stream.read_u32().await?;
     if length > MAX_CALL {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::id::{GroupId, NodeId};
@@ -29,7 +29,7 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAGIC: [u8; 8] = *b"HWDHNODE";
 const VERSION: u16 = 1;
 const GREETING_LENGTH: usize = MAGIC.len() + 2 + NONCE_LENGTH;
-const NONCE_LENGTH: usize = 32;
+pub(super) const NONCE_LENGTH: usize = 32;
 const PROOF_LENGTH: usize = 32;
 const MAX_HELLO: usize = 1024;
 
@@ -121,69 +121,80 @@ pub enum HandshakeError {
 
 /// The client's half.
 pub(super) async fn greet(stream: &mut TcpStream, secret: &str, hello: &Hello) -> Result<(), HandshakeError> {
-    let exchange = async {
-        let nonce: [u8; NONCE_LENGTH] = rand::random();
-        stream.write_all(&greeting(&nonce)).await?;
-        let server_nonce = read_greeting(stream).await?;
-        let body = postcard::to_stdvec(hello).map_err(|_| HandshakeError::Garbage)?;
-        let length = u16::try_from(body.len()).map_err(|_| HandshakeError::Garbage)?;
-        let mut message = length.to_be_bytes().to_vec();
-        message.extend_from_slice(&body);
-        let client_proof = proof(secret, "howdah client", &[&nonce, &server_nonce, &body]);
-        message.extend_from_slice(&client_proof.finalize().into_bytes());
-        stream.write_all(&message).await?;
+    bounded(greet_with(rand::random(), stream, secret, hello)).await
+}
 
-        let mut answer = [0; 1 + PROOF_LENGTH];
-        match stream.read_exact(&mut answer).await {
-            Ok(_) => {}
-            // A server that cannot verify our proof says nothing more.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(HandshakeError::WrongSecret);
-            }
-            Err(error) => return Err(error.into()),
+/// [`greet`] with a given nonce, and for as long as it takes.
+pub(super) async fn greet_with(
+    nonce: [u8; NONCE_LENGTH],
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    secret: &str,
+    hello: &Hello,
+) -> Result<(), HandshakeError> {
+    stream.write_all(&greeting(&nonce)).await?;
+    let server_nonce = read_greeting(stream).await?;
+    let body = postcard::to_stdvec(hello).map_err(|_| HandshakeError::Garbage)?;
+    let length = u16::try_from(body.len()).map_err(|_| HandshakeError::Garbage)?;
+    let mut message = length.to_be_bytes().to_vec();
+    message.extend_from_slice(&body);
+    let client_proof = proof(secret, "howdah client", &[&nonce, &server_nonce, &body]);
+    message.extend_from_slice(&client_proof.finalize().into_bytes());
+    stream.write_all(&message).await?;
+
+    let mut answer = [0; 1 + PROOF_LENGTH];
+    match stream.read_exact(&mut answer).await {
+        Ok(_) => {}
+        // A server that cannot verify our proof says nothing more.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(HandshakeError::WrongSecret);
         }
-        let expected = proof(
-            secret,
-            "howdah server",
-            &[&nonce, &server_nonce, &body, &answer[..1]],
-        );
-        expected
-            .verify_slice(&answer[1..])
-            .map_err(|_| HandshakeError::WrongSecret)?;
-        match Verdict::from_byte(answer[0]) {
-            Some(Verdict::Welcome) => Ok(()),
-            Some(Verdict::OtherCluster) => Err(HandshakeError::OtherCluster),
-            Some(Verdict::OtherNode) => Err(HandshakeError::OtherNode),
-            Some(Verdict::UnknownNode) => Err(HandshakeError::UnknownNode),
-            Some(Verdict::Busy) => Err(HandshakeError::Busy),
-            None => Err(HandshakeError::Garbage),
-        }
-    };
-    bounded(exchange).await
+        Err(error) => return Err(error.into()),
+    }
+    let expected = proof(
+        secret,
+        "howdah server",
+        &[&nonce, &server_nonce, &body, &answer[..1]],
+    );
+    expected
+        .verify_slice(&answer[1..])
+        .map_err(|_| HandshakeError::WrongSecret)?;
+    match Verdict::from_byte(answer[0]) {
+        Some(Verdict::Welcome) => Ok(()),
+        Some(Verdict::OtherCluster) => Err(HandshakeError::OtherCluster),
+        Some(Verdict::OtherNode) => Err(HandshakeError::OtherNode),
+        Some(Verdict::UnknownNode) => Err(HandshakeError::UnknownNode),
+        Some(Verdict::Busy) => Err(HandshakeError::Busy),
+        None => Err(HandshakeError::Garbage),
+    }
 }
 
 /// The server's half up to the client's proof; [`Challenged::answer`] ends it.
 pub(super) async fn challenge(stream: &mut TcpStream, secret: &str) -> Result<Challenged, HandshakeError> {
-    let exchange = async {
-        let client_nonce = read_greeting(stream).await?;
-        let nonce: [u8; NONCE_LENGTH] = rand::random();
-        stream.write_all(&greeting(&nonce)).await?;
-        let length = usize::from(stream.read_u16().await?);
-        if length > MAX_HELLO {
-            return Err(HandshakeError::Garbage);
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await?;
-        let mut claimed = [0; PROOF_LENGTH];
-        stream.read_exact(&mut claimed).await?;
-        proof(secret, "howdah client", &[&client_nonce, &nonce, &body])
-            .verify_slice(&claimed)
-            .map_err(|_| HandshakeError::WrongSecret)?;
-        let hello = postcard::from_bytes(&body).map_err(|_| HandshakeError::Garbage)?;
-        let transcript = [&client_nonce[..], &nonce[..], &body[..]].concat();
-        Ok(Challenged { hello, transcript })
-    };
-    bounded(exchange).await
+    bounded(challenge_with(rand::random(), stream, secret)).await
+}
+
+/// [`challenge`] with a given nonce, and for as long as it takes.
+pub(super) async fn challenge_with(
+    nonce: [u8; NONCE_LENGTH],
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    secret: &str,
+) -> Result<Challenged, HandshakeError> {
+    let client_nonce = read_greeting(stream).await?;
+    stream.write_all(&greeting(&nonce)).await?;
+    let length = usize::from(stream.read_u16().await?);
+    if length > MAX_HELLO {
+        return Err(HandshakeError::Garbage);
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    let mut claimed = [0; PROOF_LENGTH];
+    stream.read_exact(&mut claimed).await?;
+    proof(secret, "howdah client", &[&client_nonce, &nonce, &body])
+        .verify_slice(&claimed)
+        .map_err(|_| HandshakeError::WrongSecret)?;
+    let hello = postcard::from_bytes(&body).map_err(|_| HandshakeError::Garbage)?;
+    let transcript = [&client_nonce[..], &nonce[..], &body[..]].concat();
+    Ok(Challenged { hello, transcript })
 }
 
 /// A client that proved to hold the secret and waits for the verdict.
@@ -215,7 +226,7 @@ async fn bounded<T>(exchange: impl Future<Output = Result<T, HandshakeError>>) -
     }
 }
 
-fn greeting(nonce: &[u8; NONCE_LENGTH]) -> Vec<u8> {
+pub(super) fn greeting(nonce: &[u8; NONCE_LENGTH]) -> Vec<u8> {
     let mut message = Vec::with_capacity(GREETING_LENGTH);
     message.extend_from_slice(&MAGIC);
     message.extend_from_slice(&VERSION.to_be_bytes());
@@ -223,7 +234,7 @@ fn greeting(nonce: &[u8; NONCE_LENGTH]) -> Vec<u8> {
     message
 }
 
-async fn read_greeting(stream: &mut TcpStream) -> Result<[u8; NONCE_LENGTH], HandshakeError> {
+async fn read_greeting(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; NONCE_LENGTH], HandshakeError> {
     let mut magic = [0; MAGIC.len()];
     stream.read_exact(&mut magic).await?;
     if magic != MAGIC {
@@ -238,7 +249,7 @@ async fn read_greeting(stream: &mut TcpStream) -> Result<[u8; NONCE_LENGTH], Han
     Ok(nonce)
 }
 
-fn proof(secret: &str, label: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
+pub(super) fn proof(secret: &str, label: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
     mac.update(label.as_bytes());
     for part in parts {

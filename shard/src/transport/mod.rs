@@ -13,6 +13,8 @@
 
 mod call;
 mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod handshake;
 mod peer;
 mod server;

@@ -28,7 +28,7 @@ impl Lsn {
     /// The start of the segment file after the one that holds this position.
     #[must_use]
     pub fn next_segment(self) -> Lsn {
-        Lsn(self.segment_start().0 + SEGMENT_SIZE)
+        self.segment_start() + SEGMENT_SIZE
     }
 
     /// Whether this is the first byte of a segment file.
@@ -47,8 +47,9 @@ impl Lsn {
 impl Add<u64> for Lsn {
     type Output = Lsn;
 
+    /// Stops at the last position: no WAL gets there, and what claims to is refused where it is read.
     fn add(self, bytes: u64) -> Lsn {
-        Lsn(self.0 + bytes)
+        Lsn(self.0.saturating_add(bytes))
     }
 }
 

@@ -5,6 +5,8 @@ mod answer;
 mod command;
 mod feed;
 mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod history;
 mod listener;
 mod lsn;

@@ -315,7 +315,7 @@ async fn write_reports<W: AsyncWrite + Unpin>(mut writer: W, mut reports: watch:
 }
 
 /// The next timeline and its start, from the result row that ends a timeline.
-fn parse_next_timeline(body: Bytes) -> Result<(TimelineId, Lsn), WireError> {
+pub(super) fn parse_next_timeline(body: Bytes) -> Result<(TimelineId, Lsn), WireError> {
     let row = parse_row(body)?;
     let text = |column: usize| std::str::from_utf8(row.get(column)?.as_ref()?).ok();
     let parsed = || Some((TimelineId(text(0)?.parse().ok()?), text(1)?.parse().ok()?));

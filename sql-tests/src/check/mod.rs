@@ -10,6 +10,7 @@
 
 mod append;
 mod bank;
+mod ddl;
 pub mod draw;
 mod long_fork;
 mod model;
@@ -26,6 +27,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use self::ddl::LOOK;
 pub use self::model::{Model, Name, Order, Shape};
 use crate::Result;
 use crate::history::{Edn, History};
@@ -212,6 +214,7 @@ impl Anomaly {
 /// | `long-fork` | `:txn [[:w k v]]`, `:txn [[:r k v] ...]` | two readers that saw two orders |
 /// | `write-skew` | `:insert [k [a b]]` with `a` or `b` nil; or as `append` | both inserts of a key |
 /// | `monotonic` | `:read [k n]` | a session that saw a counter go back |
+/// | `ddl` | `:make object`, `:drop object`, `:insert [table k column]`, `:look` | groups whose schemas differ, lost changes and rows |
 ///
 /// # Errors
 /// Where the workload has no checker, or the history is not one of it: that is a fault of the test
@@ -225,6 +228,7 @@ pub fn check(workload: &str, history: &History, options: &Options) -> Result<Ver
         "long-fork" => long_fork::check(history),
         "write-skew" => write_skew::check(history, options),
         "monotonic" => monotonic::check(history),
+        "ddl" => ddl::check(history),
         other => Err(format!("no checker for the workload {other}").into()),
     }
 }

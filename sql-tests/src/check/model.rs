@@ -67,6 +67,14 @@ pub enum Name {
     Unexpected,
     /// An element of a set is there twice.
     Duplicated,
+    /// Two groups have different schemas.
+    SchemasDiffer,
+    /// An acknowledged change of the schema is not in effect.
+    LostDefinition,
+    /// Something is defined that was dropped, or whose making failed.
+    UnexpectedDefinition,
+    /// An acknowledged row is there, but not with its values.
+    LostValue,
     /// Two reads saw two writes in opposite orders.
     LongFork,
     /// Write skew: both of two inserts happened that each must prevent the other.
@@ -169,6 +177,10 @@ impl fmt::Display for Name {
             Name::Lost => "lost",
             Name::Unexpected => "unexpected",
             Name::Duplicated => "duplicated",
+            Name::SchemasDiffer => "schemas-differ",
+            Name::LostDefinition => "lost-definition",
+            Name::UnexpectedDefinition => "unexpected-definition",
+            Name::LostValue => "lost-value",
             Name::LongFork => "long-fork",
             Name::G2 => "G2",
             Name::NonMonotonicRead => "non-monotonic-read",

@@ -1,5 +1,7 @@
 //! A cluster of real nodes on this machine, to be tested and broken.
 
+mod disk;
+mod inside;
 mod layout;
 mod node;
 mod relay;
@@ -18,6 +20,9 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
+use self::disk::SmallDisk;
+pub use self::disk::can_mount;
+pub use self::inside::Inside;
 use self::node::NodeProcess;
 pub use self::node::{Frozen, Victim};
 use self::relay::Relays;
@@ -36,6 +41,17 @@ pub struct Options {
     pub groups: u32,
     /// What lies between the nodes.
     pub network: Network,
+    /// Where the nodes keep their data.
+    pub disks: Disks,
+}
+
+/// Where the nodes keep their data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disks {
+    /// In folders of one file system.
+    Shared,
+    /// Each in a small file system of its own, that can be filled. Takes root.
+    Small,
 }
 
 /// What lies between the nodes.
@@ -53,6 +69,7 @@ impl Default for Options {
             nodes: 3,
             groups: 2,
             network: Network::Direct,
+            disks: Disks::Shared,
         }
     }
 }
@@ -64,6 +81,8 @@ pub struct Cluster {
     config: ClusterConfig,
     nodes: BTreeMap<NodeId, NodeProcess>,
     relays: Option<Relays>,
+    // After the processes that work in them.
+    disks: BTreeMap<NodeId, SmallDisk>,
     // Last, so that the folder goes after the processes in it.
     _dir: TempDir,
 }
@@ -79,15 +98,19 @@ impl Cluster {
             Network::Relayed => Some(Relays::start(&ports.peer_addresses()).await?),
         };
         let config = layout::cluster_config(options, &ports);
-        let mut nodes = BTreeMap::new();
+        let (mut nodes, mut disks) = (BTreeMap::new(), BTreeMap::new());
         for id in config.nodes.keys() {
             let file = layout::write_config(dir.path(), *id, &config, relays.as_ref())?;
+            if options.disks == Disks::Small {
+                disks.insert(*id, SmallDisk::mount(&file.with_file_name("data"))?);
+            }
             nodes.insert(*id, NodeProcess::start(program, *id, &file)?);
         }
         let cluster = Cluster {
             config,
             nodes,
             relays,
+            disks,
             _dir: dir,
         };
         cluster.wait_whole(PATIENCE).await?;
@@ -155,6 +178,17 @@ impl Cluster {
         .await
     }
 
+    /// Waits until a node answers.
+    pub async fn wait_up(&self, node: NodeId, patience: Duration) -> Result<()> {
+        let up = |status: &ClusterStatus| {
+            let found = status.nodes.iter().find(|view| view.id == node);
+            found.is_some_and(|view| view.state == NodeState::Up)
+        };
+        self.wait_until(&format!("node {node}"), patience, up)
+            .await
+            .map(drop)
+    }
+
     /// Waits until, besides, every replica has replayed all that is committed. Nobody must write.
     pub async fn wait_level(&self, patience: Duration) -> Result<ClusterStatus> {
         let level = |status: &ClusterStatus| {
@@ -197,6 +231,29 @@ impl Cluster {
         };
         self.wait_until("all replicas with a vote", patience, voting)
             .await
+    }
+
+    /// Stops a node as an operator would; fails where it does not stop cleanly.
+    pub async fn stop_node(&mut self, node: NodeId) -> Result<()> {
+        let process = self.process_mut(node)?;
+        process.ask_to_stop();
+        process.wait_stopped(PATIENCE).await
+    }
+
+    /// Takes all the room that is left on a node's disk. Needs [`Disks::Small`].
+    pub fn fill_disk(&self, node: NodeId) -> Result<()> {
+        self.disk(node)?.fill()
+    }
+
+    /// Whether some node's disk has no room left.
+    #[must_use]
+    pub fn has_full_disk(&self) -> bool {
+        self.disks.values().any(SmallDisk::is_full)
+    }
+
+    /// Gives the room back.
+    pub fn empty_disk(&self, node: NodeId) -> Result<()> {
+        self.disk(node)?.empty()
     }
 
     /// SIGSTOP.
@@ -250,21 +307,25 @@ impl Cluster {
     /// A superuser's connection straight to one replica's PostgreSQL, past its node: what is really
     /// in its tables.
     pub async fn replica(&self, node: NodeId, group: GroupId) -> Result<Client> {
-        let status = self.status().await;
-        let replicas = group_of(&status, group)
-            .map(|found| found.replicas.as_slice())
-            .unwrap_or_default();
-        let pid = replicas
-            .iter()
-            .find(|replica| replica.node == node)
-            .and_then(|found| found.postgres_pid);
-        let pid = pid.ok_or_else(|| format!("node {node} runs no PostgreSQL for group {group}"))?;
-        replica::connect(self.process(node)?.data_dir(), pid).await
+        self.inside().replica(node, group).await
+    }
+
+    /// A way to the replicas' own servers that does not hold the cluster.
+    #[must_use]
+    pub fn inside(&self) -> Inside {
+        let folder = |(id, node): (&NodeId, &NodeProcess)| (*id, node.data_dir());
+        Inside::new(self.config.clone(), self.nodes.iter().map(folder).collect())
     }
 
     /// What a node has logged so far.
     pub fn log_lines(&self, node: NodeId) -> Result<Vec<String>> {
         self.process(node)?.log_lines()
+    }
+
+    /// The WARN and ERROR lines of a node, each with its place among all its lines.
+    pub fn complaints_of(&self, node: NodeId) -> Result<Vec<(usize, String)>> {
+        let lines = self.log_lines(node)?.into_iter().enumerate();
+        Ok(lines.filter(|(_, line)| node::is_complaint(line)).collect())
     }
 
     /// Every WARN and ERROR line of the nodes in which none of `expected` occurs.
@@ -308,6 +369,12 @@ impl Cluster {
 
     fn process_mut(&mut self, node: NodeId) -> Result<&mut NodeProcess> {
         self.nodes.get_mut(&node).ok_or_else(|| unknown(node))
+    }
+
+    fn disk(&self, node: NodeId) -> Result<&SmallDisk> {
+        self.disks
+            .get(&node)
+            .ok_or_else(|| format!("the disk of node {node} is not a small one").into())
     }
 
     fn relays(&self) -> Result<&Relays> {

@@ -2,10 +2,12 @@
 
 use super::clients::{Cancel, Terminate};
 use super::corrupt::CorruptLog;
+use super::disk::DiskFull;
 use super::fault::Fault;
 use super::kill::{KillAll, KillNode, KillPostgres};
 use super::partition::{Disturb, Pattern};
 use super::pause::Pause;
+use super::transfer::Transfer;
 use crate::Result;
 use crate::cluster::{Frozen, Victim};
 
@@ -34,6 +36,10 @@ pub enum Kind {
     Terminate,
     /// kill -9 of a node, and damage to its log.
     CorruptLog,
+    /// A storm of switchovers.
+    Transfer,
+    /// No space left on a node's disk.
+    DiskFull,
 }
 
 /// A name on the command line.
@@ -153,15 +159,17 @@ pub const KNOWN: [Known; 20] = [
         "pg_terminate_backend of all sessions of a leader's PostgreSQL",
         Kind::Terminate,
     ),
-    pending(
+    built(
         "transfer",
-        "storms of leadership transfers",
-        "a way to ask a node for a transfer",
+        "transfer",
+        "a storm of switchovers: groups handed from node to node, several times a second",
+        Kind::Transfer,
     ),
-    pending(
+    built(
         "disk-full",
-        "no space left on a node's disk",
-        "a small file system for one node",
+        "disk-full",
+        "no space left on a node's disk; later there is, and the node is started again (takes root)",
+        Kind::DiskFull,
     ),
     built(
         "corrupt-log",
@@ -177,15 +185,6 @@ const fn built(name: &'static str, family: &'static str, about: &'static str, ki
         family,
         about,
         kind: Ok(kind),
-    }
-}
-
-const fn pending(name: &'static str, about: &'static str, needs: &'static str) -> Known {
-    Known {
-        name,
-        family: name,
-        about,
-        kind: Err(needs),
     }
 }
 
@@ -249,6 +248,8 @@ impl Kind {
             Kind::Cancel => Box::new(Cancel),
             Kind::Terminate => Box::new(Terminate),
             Kind::CorruptLog => Box::new(CorruptLog::default()),
+            Kind::Transfer => Box::new(Transfer::default()),
+            Kind::DiskFull => Box::new(DiskFull::default()),
         }
     }
 }
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(kinds("kill,kill-node").unwrap().len(), 3);
         let built = KNOWN.iter().filter(|known| known.kind.is_ok()).count();
         assert_eq!(kinds("all").unwrap().len(), built);
-        assert!(kinds("disk-full").unwrap_err().to_string().contains("pending"));
+        assert!(kinds("corrupt-log").unwrap_err().to_string().contains("pending"));
         assert!(kinds("kil").is_err());
     }
 

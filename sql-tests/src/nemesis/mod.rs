@@ -4,12 +4,14 @@
 
 mod clients;
 mod corrupt;
+mod disk;
 mod fault;
 mod kill;
 mod kinds;
 mod partition;
 mod pause;
 mod schedule;
+mod transfer;
 
 use std::collections::BTreeMap;
 

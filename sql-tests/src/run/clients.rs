@@ -16,7 +16,7 @@ use super::target::{Doors, Target};
 use crate::Result;
 use crate::client::{Disturbance, Effect, Isolation, Session, Stop, completion};
 use crate::history::{Kind, Process, Recorder};
-use crate::workload::{Operation, Workload};
+use crate::workload::{Look, Operation, Workload};
 
 /// The pause before another server is tried.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -66,6 +66,10 @@ impl Feed {
         inner.next = at + self.between;
         let Inner { workload, rng, .. } = &mut *inner;
         Some((at, workload.next(rng)))
+    }
+
+    pub(super) fn look(&self) -> Option<Look> {
+        self.inner.lock().workload.look()
     }
 
     pub(super) fn final_reads(&self) -> Vec<Box<dyn Operation>> {

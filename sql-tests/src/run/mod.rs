@@ -6,6 +6,7 @@
 mod cli;
 mod clients;
 mod judge;
+mod look;
 mod progress;
 mod record;
 mod target;
@@ -156,6 +157,9 @@ pub async fn run(options: &Options) -> Result<Outcome> {
                 troubles.push(error.to_string());
             }
         }
+    }
+    if let Err(error) = look::into_servers(&feed, &target, &recorder).await {
+        troubles.push(format!("the servers could not be looked into: {error}"));
     }
     troubles.extend(target.panics()?);
 

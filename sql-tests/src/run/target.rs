@@ -4,7 +4,8 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::{Options, Place};
 use crate::Result;
-use crate::cluster::{self, Cluster, Network, PATIENCE};
+use crate::cluster::{self, Cluster, Disks, Network, PATIENCE};
+use crate::nemesis::Kind;
 use crate::workload::Placement;
 
 /// Connections over which keys are placed: their commits share fsyncs.
@@ -51,6 +52,11 @@ impl Target {
                         Network::Relayed
                     } else {
                         Network::Direct
+                    },
+                    disks: if options.nemesis.contains(&Kind::DiskFull) {
+                        Disks::Small
+                    } else {
+                        Disks::Shared
                     },
                 };
                 let cluster = Cluster::start(program, &shape).await?;

@@ -6,6 +6,7 @@
 
 mod append;
 mod bank;
+mod ddl;
 mod fractured_read;
 mod keys;
 mod long_fork;
@@ -40,7 +41,16 @@ pub trait Workload: Send {
 
     /// Reads of everything that was handed out, for when all is whole again.
     fn final_reads(&self) -> Vec<Box<dyn Operation>>;
+
+    /// What a checker must know of a server and no client can ask of a single one; `None` where there is nothing
+    /// of that kind. Asked of every server when all is whole again.
+    fn look(&self) -> Option<Look> {
+        None
+    }
 }
+
+/// See [`Workload::look`].
+pub type Look = for<'a> fn(&'a Client) -> BoxFuture<'a, Result<Edn>>;
 
 /// One operation.
 pub trait Operation: Send + Sync {
@@ -117,10 +127,9 @@ pub const KNOWN: [Known; 12] = [
         "reads from followers: monotonic, committed, bounded",
         "reads from followers",
     ),
-    pending(
+    built(
         "ddl",
-        "schema changes while writing",
-        "a generator of schema changes",
+        "columns, indexes and tables that come and go under inserts; every group ends with the same schema",
     ),
 ];
 
@@ -171,6 +180,7 @@ pub fn workload(name: &str, plan: &Plan, placement: &Placement) -> Result<Box<dy
         "bank" => Box::new(bank::Bank::on_one_group(plan.isolation, placement)?),
         "bank-groups" => Box::new(bank::Bank::on_all_groups(plan.isolation, placement)?),
         "fractured-read" => Box::new(fractured_read::FracturedRead::new(plan.isolation, placement)?),
+        "ddl" => Box::new(ddl::Ddl::default()),
         "long-fork" => Box::new(long_fork::LongFork::new(plan.isolation, placement)?),
         "monotonic" => Box::new(monotonic::Monotonic::new(plan.isolation)),
         "register" => Box::new(register::Registers::new(plan.isolation)),

@@ -1,0 +1,5 @@
+//! See `shard::fuzz::node_call`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shard::fuzz::node_call(bytes));

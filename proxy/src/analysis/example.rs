@@ -1,0 +1,157 @@
+//! A database to analyse statements for: that of the golden files and of the fuzz target.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use coordinator::catalogue::{
+    AttributeNumber, Catalogue, CatalogueVersion, Column, FilledBy, Oid, Relation, RelationKind, ShardKey,
+};
+use coordinator::hash::{KeyColumn, KeyType};
+use coordinator::slots::{MapEpoch, SlotMap};
+use shard::id::GroupId;
+
+fn relation(
+    schema: &str,
+    name: &str,
+    kind: RelationKind,
+    columns: &[(&str, u32, i32)],
+    key: Option<i16>,
+) -> Relation {
+    let columns: Vec<Column> = columns
+        .iter()
+        .zip(1..)
+        .map(|((name, type_oid, type_modifier), number)| Column {
+            number: AttributeNumber(number),
+            name: (*name).to_owned(),
+            type_oid: *type_oid,
+            type_modifier: *type_modifier,
+            filled_by: FilledBy::Null,
+            not_null: false,
+        })
+        .collect();
+    let shard_key = key.map(|number| {
+        let column = &columns[usize::try_from(number).expect("columns are counted from 1") - 1];
+        let key_type = KeyType::from_oid(column.type_oid).expect("the key is of a type that can be one");
+        ShardKey {
+            number: AttributeNumber(number),
+            column: KeyColumn {
+                key_type,
+                type_modifier: column.type_modifier,
+            },
+        }
+    });
+    Relation {
+        oid: Oid(16384),
+        schema: schema.to_owned(),
+        name: name.to_owned(),
+        kind,
+        columns,
+        primary_key: Vec::new(),
+        unique: Vec::new(),
+        shard_key,
+    }
+}
+
+/// Two groups, and the tables that the golden files speak of; `golden/README` has them as SQL.
+pub(super) fn catalogue() -> Catalogue {
+    use RelationKind::{Sequence, Table, View};
+    let (int4, int8, text, varchar, numeric, stamp) = (23, 20, 25, 1043, 1700, 1114);
+    let relations = vec![
+        relation(
+            "public",
+            "t",
+            Table,
+            &[("id", int8, -1), ("name", text, -1), ("n", int4, -1)],
+            Some(1),
+        ),
+        relation(
+            "public",
+            "u",
+            Table,
+            &[("id", int8, -1), ("t_id", int8, -1), ("v", text, -1)],
+            Some(1),
+        ),
+        relation(
+            "public",
+            "names",
+            Table,
+            &[("v", int4, -1), ("name", text, -1)],
+            Some(2),
+        ),
+        relation(
+            "public",
+            "codes",
+            Table,
+            &[("code", varchar, 7), ("amount", numeric, -1)],
+            Some(1),
+        ),
+        relation(
+            "public",
+            "prices",
+            Table,
+            &[("price", numeric, -1), ("v", int4, -1)],
+            Some(1),
+        ),
+        relation(
+            "public",
+            "Mixed",
+            Table,
+            &[("Key", int8, -1), ("v", int4, -1)],
+            Some(1),
+        ),
+        relation("other", "t", Table, &[("k", text, -1), ("id", int8, -1)], Some(1)),
+        relation(
+            "public",
+            "pgbench_accounts",
+            Table,
+            &[
+                ("aid", int4, -1),
+                ("bid", int4, -1),
+                ("abalance", int4, -1),
+                ("filler", 1042, 88),
+            ],
+            Some(1),
+        ),
+        relation(
+            "public",
+            "pgbench_branches",
+            Table,
+            &[("bid", int4, -1), ("bbalance", int4, -1)],
+            Some(1),
+        ),
+        relation(
+            "public",
+            "pgbench_tellers",
+            Table,
+            &[("tid", int4, -1), ("tbalance", int4, -1)],
+            Some(1),
+        ),
+        relation(
+            "public",
+            "pgbench_history",
+            Table,
+            &[
+                ("tid", int4, -1),
+                ("bid", int4, -1),
+                ("aid", int4, -1),
+                ("delta", int4, -1),
+                ("mtime", stamp, -1),
+            ],
+            Some(1),
+        ),
+        relation("public", "view_of_t", View, &[("id", int8, -1)], None),
+        relation("public", "counter", Sequence, &[], None),
+        relation("public", "floats", Table, &[("x", 701, -1)], None),
+    ];
+    let mut system: HashMap<String, HashSet<String>> = HashMap::new();
+    for line in include_str!("golden/system_relations").lines() {
+        let (schema, name) = line.split_once(' ').expect("a schema and a name");
+        system
+            .entry(schema.to_owned())
+            .or_default()
+            .insert(name.to_owned());
+    }
+    system.insert("howdah".to_owned(), HashSet::from(["slot_map".to_owned()]));
+    let slots = SlotMap::place(MapEpoch(1), &[GroupId(1), GroupId(2)]).expect("there are groups");
+    Catalogue::new(CatalogueVersion(1), Arc::new(slots), relations, system)
+}
