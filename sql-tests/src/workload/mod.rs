@@ -64,6 +64,8 @@ pub struct Plan {
     pub operations: usize,
     /// Groups that keys are spread over.
     pub groups: usize,
+    /// Keys of each group that `append` uses at a time.
+    pub keys: usize,
 }
 
 /// A name on the command line.
@@ -153,7 +155,7 @@ pub fn keys_wanted(name: &str, plan: &Plan) -> Result<i64> {
         return Err(format!("workload {name} is pending: it needs {needs}").into());
     }
     Ok(match name {
-        "append" => append::keys(plan.operations, plan.groups),
+        "append" => append::keys(plan),
         "bank" => bank::KEYS,
         "long-fork" => long_fork::keys(plan.operations),
         _ => 0,
@@ -167,7 +169,7 @@ pub fn keys_wanted(name: &str, plan: &Plan) -> Result<i64> {
 pub fn workload(name: &str, plan: &Plan, placement: &Placement) -> Result<Box<dyn Workload>> {
     keys_wanted(name, plan)?;
     Ok(match name {
-        "append" => Box::new(append::Append::new(plan.isolation, placement)?),
+        "append" => Box::new(append::Append::new(plan, placement)?),
         "bank" => Box::new(bank::Bank::new(plan.isolation, placement)?),
         "long-fork" => Box::new(long_fork::LongFork::new(plan.isolation, placement)?),
         "monotonic" => Box::new(monotonic::Monotonic::new(plan.isolation)),
@@ -203,6 +205,7 @@ mod tests {
             isolation: Isolation::Serializable,
             operations: 200,
             groups: 1,
+            keys: 100,
         };
         let keys = keys_wanted(name, &plan).unwrap();
         let placement = Placement::single(keys);
@@ -232,6 +235,7 @@ mod tests {
             isolation: Isolation::Serializable,
             operations: 1,
             groups: 1,
+            keys: 100,
         };
         let error = keys_wanted("bank-groups", &plan).unwrap_err().to_string();
         assert!(error.contains("several groups"), "{error}");
