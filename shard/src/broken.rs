@@ -1,5 +1,5 @@
 //! Faults that can be compiled in, to see whether the consistency tests find them: each is what a
-//! plausible mistake would do. Which workload finds which has not been measured yet.
+//! plausible mistake would do. Which workload finds which, and how soon: sql-tests/README.md.
 //!
 //! None can be on in a release build: see the end of this file.
 
@@ -19,7 +19,8 @@ pub(crate) const NO_FSYNC: bool = cfg!(feature = "broken-no-fsync");
 /// A vote is given before it is on disk, and never gets there.
 pub(crate) const FORGET_VOTE: bool = cfg!(feature = "broken-forget-vote");
 
-/// A former primary goes on as a standby with whatever WAL it has.
+/// A former primary goes on as a standby with whatever WAL it has. The second look at it is off, too
+/// (a standby that turns out to have left the group's line is rebuilt): it makes good for the first.
 pub(crate) const NO_REWIND: bool = cfg!(feature = "broken-no-rewind");
 
 #[cfg(not(debug_assertions))]

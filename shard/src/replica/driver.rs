@@ -20,7 +20,9 @@ use crate::entry::{Command, Genesis, TimelineSwitch};
 use crate::id::{NodeId, Term};
 use crate::postgres::{Rewind, Running, SUPERUSER, Server, StartMode, StopMode};
 use crate::transport::StreamError;
-use crate::wal::{Applied, Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file};
+use crate::wal::{
+    Applied, RebuildReason, Receiver, StandbyStatus, TimelineId, WalHistory, parse_history_file,
+};
 
 /// How long to wait before a step that failed is tried again: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -174,7 +176,9 @@ impl Driver {
         let feed = self.feed.borrow();
         let history = self.history.borrow();
         let caught_up = |timeline| feed.connected && feed.has_all(timeline, history.end());
-        if feed.rebuild.is_some() {
+        let noticed =
+            |reason| !(crate::broken::NO_REWIND && matches!(reason, RebuildReason::Diverged { .. }));
+        if feed.rebuild.is_some_and(noticed) {
             Feed::Lost
         } else if history.timeline().is_some_and(caught_up) {
             Feed::CaughtUp

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::life::Part;
-use crate::raft::{Fatal, Leadership, RaftGroup, WalReadError, WalReader};
+use crate::raft::{Committed, Fatal, Leadership, RaftGroup, WalReadError, WalReader};
 use crate::status::Role;
 use crate::wal::{Lsn, ReadError, TimelineId, WalHistory, WalSource};
 
@@ -21,8 +21,15 @@ pub(super) struct Observed {
 impl Observed {
     /// Follows `raft` until `stop`.
     pub(super) fn start(raft: &RaftGroup, stop: CancellationToken) -> Observed {
-        let (mut leadership, mut fatal) = (raft.leadership(), raft.fatal());
-        let mut committed = raft.committed();
+        Observed::follow(raft.leadership(), raft.fatal(), raft.committed(), stop)
+    }
+
+    fn follow(
+        mut leadership: watch::Receiver<Leadership>,
+        mut fatal: watch::Receiver<Option<Fatal>>,
+        mut committed: watch::Receiver<Committed>,
+        stop: CancellationToken,
+    ) -> Observed {
         let (part, watch_part) = watch::channel(part_of(*leadership.borrow(), fatal.borrow().as_ref()));
         let (history, watch_history) = watch::channel(committed.borrow().history.clone());
         tokio::spawn(async move {
@@ -36,6 +43,9 @@ impl Observed {
                 // Raft lets go of its ends only when it has stopped.
                 if changed.is_err() {
                     part.send_replace(Part::Dead);
+                    // The ends are kept: whoever watches is to wait, and not to hear at once, again
+                    // and again, that nothing changes any more.
+                    stop.cancelled().await;
                     return;
                 }
                 // Taken first and told last: whoever sees a ready leader sees all that it has committed.
@@ -116,5 +126,37 @@ impl WalSource for LogSource {
     async fn read(&self, follow: TimelineId, from: Lsn, max: usize) -> Result<Bytes, ReadError> {
         // Mostly from the cache of recent entries; else one read of a file that was just written.
         self.read_now(follow, from, max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::id::Term;
+
+    #[tokio::test]
+    async fn a_raft_that_stopped_is_told_once() {
+        let follower = Leadership {
+            term: Term(1),
+            role: Role::Follower,
+            leader: None,
+            ready: false,
+        };
+        let (leads, leadership) = watch::channel(follower);
+        let (_fatal, fatal) = watch::channel(None);
+        let (_committed, committed) = watch::channel(Committed::default());
+        let stop = CancellationToken::new();
+        let mut part = Observed::follow(leadership, fatal, committed, stop.clone()).part;
+        drop(leads);
+        part.changed().await.expect("it is told that Raft has stopped");
+        assert_eq!(*part.borrow_and_update(), Part::Dead);
+        let again = timeout(Duration::from_millis(200), part.changed()).await;
+        assert!(again.is_err(), "who waits is woken again: {again:?}");
+        stop.cancel();
+        assert!(part.changed().await.is_err(), "the end is told");
     }
 }

@@ -51,11 +51,11 @@ pub struct Known {
     pub family: &'static str,
     /// What it does.
     pub about: &'static str,
-    /// The kind, or what must be built first.
-    pub kind: std::result::Result<Kind, &'static str>,
+    /// The kind.
+    pub kind: Kind,
 }
 
-/// All faults that there are or will be.
+/// All faults that there are.
 pub const KNOWN: [Known; 20] = [
     built(
         "kill-node",
@@ -184,14 +184,14 @@ const fn built(name: &'static str, family: &'static str, about: &'static str, ki
         name,
         family,
         about,
-        kind: Ok(kind),
+        kind,
     }
 }
 
 /// The kinds that a list names: names or families with commas between them, `all`, or `none`.
 ///
 /// # Errors
-/// When a name is unknown, or pending.
+/// When a name is unknown.
 pub fn kinds(list: &str) -> Result<Vec<Kind>> {
     let mut found = Vec::new();
     for word in list.split(',').map(str::trim) {
@@ -203,13 +203,7 @@ pub fn kinds(list: &str) -> Result<Vec<Kind>> {
         let mut any = false;
         for known in KNOWN.iter().filter(named) {
             any = true;
-            match known.kind {
-                Ok(kind) => found.push(kind),
-                Err(_) if all => {}
-                Err(needs) => {
-                    return Err(format!("nemesis {} is pending: it needs {needs}", known.name).into());
-                }
-            }
+            found.push(known.kind);
         }
         if !any {
             return Err(format!("there is no nemesis {word}; `list` shows all").into());
@@ -224,7 +218,7 @@ impl Kind {
     /// Its name on the command line and in histories.
     #[must_use]
     pub fn name(self) -> &'static str {
-        let known = KNOWN.iter().find(|known| known.kind == Ok(self));
+        let known = KNOWN.iter().find(|known| known.kind == self);
         known.map_or("unknown", |known| known.name)
     }
 
@@ -263,19 +257,15 @@ mod tests {
         assert_eq!(kinds("none").unwrap(), []);
         assert_eq!(kinds("pause-node").unwrap(), [Kind::PauseNode]);
         assert_eq!(kinds("kill,kill-node").unwrap().len(), 3);
-        let built = KNOWN.iter().filter(|known| known.kind.is_ok()).count();
-        assert_eq!(kinds("all").unwrap().len(), built);
-        assert!(kinds("corrupt-log").unwrap_err().to_string().contains("pending"));
+        assert_eq!(kinds("all").unwrap().len(), KNOWN.len());
         assert!(kinds("kil").is_err());
     }
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
         for known in KNOWN {
-            if let Ok(kind) = known.kind {
-                assert_eq!(kind.name(), known.name);
-                assert_eq!(kind.fault().name(), known.name);
-            }
+            assert_eq!(known.kind.name(), known.name);
+            assert_eq!(known.kind.fault().name(), known.name);
         }
     }
 }

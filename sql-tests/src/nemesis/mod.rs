@@ -14,6 +14,7 @@ mod schedule;
 mod transfer;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -24,11 +25,27 @@ pub use self::schedule::{Aim, Strike, schedule};
 use crate::Result;
 use crate::history::{Edn, Kind as OpKind, Process, Recorder};
 
+/// How long faults that come apart wait for the cluster to become whole between them.
+const WHOLE_WITHIN: Duration = Duration::from_secs(20);
+/// How long the whole cluster then works undisturbed.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// Whether faults may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// They begin when the schedule says so, also while others last.
+    Overlapping,
+    /// None begins before the one before it is healed and the cluster is whole again: each strikes a
+    /// cluster that has everything to lose.
+    Apart,
+}
+
 /// The schedule, while it is carried out.
 #[derive(Debug)]
 pub struct Nemesis {
     world: World,
     recorder: Recorder,
+    pace: Pace,
     /// What is broken now, by when it is to be healed; the number keeps two apart.
     broken: BTreeMap<(Instant, u64), Box<dyn Fault>>,
     strikes: BTreeMap<&'static str, u64>,
@@ -38,10 +55,11 @@ pub struct Nemesis {
 impl Nemesis {
     /// One that has done nothing yet.
     #[must_use]
-    pub fn new(world: World, recorder: Recorder) -> Nemesis {
+    pub fn new(world: World, recorder: Recorder, pace: Pace) -> Nemesis {
         Nemesis {
             world,
             recorder,
+            pace,
             broken: BTreeMap::new(),
             strikes: BTreeMap::new(),
             begun: 0,
@@ -69,17 +87,36 @@ impl Nemesis {
             if !self.until(began + strike.at, stop).await? {
                 return Ok(());
             }
+            if self.pace == Pace::Apart && self.begun > 0 && !self.until_whole(stop).await? {
+                return Ok(());
+            }
             self.world.cluster.complain_if_ended()?;
             self.strike(strike).await?;
         }
-        // What is still broken is healed in its time.
+        self.until_healed(stop).await.map(drop)
+    }
+
+    /// Heals in its time what is still broken; false where the run was stopped.
+    async fn until_healed(&mut self, stop: &CancellationToken) -> Result<bool> {
         while let Some(((due, _), _)) = self.broken.first_key_value() {
             let due = *due;
             if !self.until(due, stop).await? {
-                return Ok(());
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The same, and waits for a whole cluster; one that does not become whole is struck all the same.
+    async fn until_whole(&mut self, stop: &CancellationToken) -> Result<bool> {
+        if !self.until_healed(stop).await? {
+            return Ok(false);
+        }
+        tokio::select! {
+            _whole_or_not = self.world.cluster.wait_whole(WHOLE_WITHIN) => {}
+            () = stop.cancelled() => return Ok(false),
+        }
+        self.until(Instant::now() + BREATH, stop).await
     }
 
     /// Heals what is due until then; false where the run was stopped.

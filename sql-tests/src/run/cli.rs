@@ -10,22 +10,29 @@ use clap::Parser;
 use super::{Audience, Options, Outcome, Place, record, run};
 use crate::client::Isolation;
 use crate::cluster::{self, program};
+use crate::nemesis::Pace;
 use crate::{Result, nemesis, workload};
 
 /// Consistency tests: a workload on a real cluster, faults, and a verdict.
 ///
 /// Exit status: 0 only where the history is valid and nothing else went wrong.
 #[derive(Debug, Parser)]
-#[command(name = "sql-tests", after_help = list())]
+#[command(name = "sql-tests", after_help = list(), args_override_self = true)]
 struct Cli {
     /// What clients do; `list` shows all that there is.
     workload: String,
     /// Faults: names or families with commas between them, `all`, or `none` [default: all]
     #[arg(long, conflicts_with = "url")]
     nemesis: Option<String>,
+    /// No fault begins before the one before it is healed and the cluster is whole again.
+    #[arg(long, conflicts_with = "url")]
+    apart: bool,
     /// How long clients work, in seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     time: u64,
+    /// How long the cluster may take to become whole after the last fault, in seconds.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    whole_within: u64,
     /// Of the operations and the faults [default: the time of day]
     #[arg(long)]
     seed: Option<u64>,
@@ -41,6 +48,9 @@ struct Cli {
     /// Operations a second, of all clients together.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// Keys of each group that `append` uses at a time: the fewer, the more they are fought over.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=10_000))]
+    keys: u16,
     /// read-committed, repeatable-read or serializable.
     #[arg(long, default_value_t = Isolation::Serializable)]
     isolation: Isolation,
@@ -113,10 +123,13 @@ fn options(cli: Cli) -> Result<Options> {
     };
     Ok(Options {
         nemesis: faults(cli.nemesis.as_deref().unwrap_or(default))?,
+        pace: if cli.apart { Pace::Apart } else { Pace::Overlapping },
         time: Duration::from_secs(cli.time),
+        whole_within: Duration::from_secs(cli.whole_within),
         seed,
         concurrency: cli.concurrency,
         rate: cli.rate,
+        keys: cli.keys.into(),
         isolation: cli.isolation,
         place,
         out: cli.out.unwrap_or_else(new_folder),
@@ -155,7 +168,7 @@ fn list() -> String {
     }
     text += "\nFaults (kill, pause and partition name several):\n";
     for known in nemesis::KNOWN {
-        text += &row(known.name, known.about, known.kind.err());
+        text += &row(known.name, known.about, None);
     }
     text
 }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::cli::{main_from, program_is_node};
@@ -28,9 +29,12 @@ use crate::Result;
 use crate::check::Verdict;
 use crate::client::{Disturbance, Isolation};
 use crate::history::{History, Recorder};
-use crate::nemesis::{Kind, Nemesis, World, schedule};
+use crate::nemesis::{Kind, Nemesis, Pace, World, schedule};
 use crate::verify::replicas_agree;
 use crate::workload::{Plan, keys_wanted, workload};
+
+/// How long everything is read back from a cluster that is not whole.
+const READ_IN_PART: Duration = Duration::from_secs(15);
 
 /// What kind of run.
 #[derive(Clone, Debug)]
@@ -39,14 +43,20 @@ pub struct Options {
     pub workload: String,
     /// The faults.
     pub nemesis: Vec<Kind>,
+    /// Whether they may meet.
+    pub pace: Pace,
     /// How long clients work.
     pub time: Duration,
+    /// How long the cluster may take to become whole when all faults are healed.
+    pub whole_within: Duration,
     /// Of the operations and of the faults.
     pub seed: u64,
     /// Clients.
     pub concurrency: u64,
     /// Operations a second, of all clients together.
     pub rate: u32,
+    /// Keys of each group that `append` uses at a time.
+    pub keys: usize,
     /// Of transactions that name a level.
     pub isolation: Isolation,
     /// Where the clients go.
@@ -124,6 +134,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
             Place::Cluster { groups, .. } => usize::try_from(groups)?,
             Place::Url { .. } => 1,
         },
+        keys: options.keys,
     };
     let keys = keys_wanted(&options.workload, &plan)?;
     let out = record::folder(options)?;
@@ -145,13 +156,20 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let reporting = progress.watch(crew.tally(), recorder.clone());
     let (faults, mut troubles) = work(options, &mut crew, &feed, &mut target, disturbance).await;
     progress.say("healed; waiting until all is whole");
-    if let Err(error) = target.wait_whole().await {
-        troubles.push(format!("not whole after all faults were healed: {error}"));
-    }
+    let whole = target.wait_whole(options.whole_within).await;
     progress.say("reading everything back through every node");
-    troubles.extend(crew.read_back(&feed.final_reads()).await);
+    let reads = feed.final_reads();
+    let reading = crew.read_back(&reads);
+    match &whole {
+        Ok(()) => troubles.extend(reading.await),
+        Err(error) => {
+            troubles.push(format!("not whole after all faults were healed: {error}"));
+            // What can be read still tells what is lost; what hangs is no news.
+            let _in_part = timeout(READ_IN_PART, reading).await;
+        }
+    }
     reporting.abort();
-    if let Some(cluster) = target.cluster() {
+    if let Some(cluster) = target.cluster().filter(|_| whole.is_ok()) {
         for table in &tables {
             if let Err(error) = replicas_agree(cluster, table).await {
                 troubles.push(error.to_string());
@@ -199,7 +217,7 @@ async fn work(
     };
     let stop = CancellationToken::new();
     let strikes = schedule(options.seed, &options.nemesis, options.time);
-    let nemesis = Nemesis::new(World::new(cluster, disturbance), crew.recorder());
+    let nemesis = Nemesis::new(World::new(cluster, disturbance), crew.recorder(), options.pace);
     let stopped = stop.clone();
     let breaking = async { nemesis.run(&strikes, stopped).await };
     let working = async {

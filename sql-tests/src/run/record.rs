@@ -12,6 +12,7 @@ use super::{Options, Outcome, Place};
 use crate::Result;
 use crate::check::draw;
 use crate::cluster::Cluster;
+use crate::nemesis::Pace;
 
 /// The most cycles that are drawn.
 const MOST_PICTURES: usize = 10;
@@ -64,10 +65,12 @@ fn as_json(options: &Options) -> serde_json::Value {
     json!({
         "workload": options.workload,
         "nemesis": faults,
+        "apart": options.pace == Pace::Apart,
         "time": options.time.as_secs(),
         "seed": options.seed,
         "concurrency": options.concurrency,
         "rate": options.rate,
+        "keys": options.keys,
         "isolation": options.isolation.to_string(),
         "place": place,
     })

@@ -1,10 +1,12 @@
 //! What is tested: a cluster of our own, or a PostgreSQL that is there.
 
+use std::time::Duration;
+
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::{Options, Place};
 use crate::Result;
-use crate::cluster::{self, Cluster, Disks, Network, PATIENCE};
+use crate::cluster::{self, Cluster, Disks, Network};
 use crate::nemesis::Kind;
 use crate::workload::Placement;
 
@@ -135,9 +137,9 @@ impl Target {
         Ok(placement)
     }
 
-    pub(super) async fn wait_whole(&self) -> Result<()> {
+    pub(super) async fn wait_whole(&self, patience: Duration) -> Result<()> {
         match &self.cluster {
-            Some(cluster) => cluster.wait_whole(PATIENCE * 2).await.map(drop),
+            Some(cluster) => cluster.wait_whole(patience).await.map(drop),
             None => Ok(()),
         }
     }

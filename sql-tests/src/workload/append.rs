@@ -1,7 +1,7 @@
 //! Elle's list-append (Kingsbury and Alvaro, "Elle", VLDB 2020): each key holds a list, and a
 //! transaction appends to some and reads others. The lists tell the order of all appends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -11,29 +11,31 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use super::keys::{Placement, Pool};
-use super::{Operation, Workload, each};
+use super::{Operation, Plan, Workload, each, number};
 use crate::Result;
 use crate::client::{Effect, Isolation, Session, Stop};
 use crate::history::Edn;
 
-/// Keys of each group that are in use at a time.
-const LIVE: usize = 100;
 /// Appends to a key before a fresh one takes its place.
-const USES: u32 = 64;
+const USES: u32 = 32;
 /// Two hold texts, the last an array.
 const TABLES: [&str; 3] = ["append_0", "append_1", "append_2"];
 /// The longest pause between two steps of a transaction.
 const PAUSE: u64 = 10;
+/// Of so many operations one is a [`Look`].
+const ONE_LOOKS: u32 = 3;
+/// How many keys it reads, at the most.
+const LOOKS_AT: usize = 16;
 /// Keys that one final read reads.
 const READ_TOGETHER: usize = 16;
 /// Elements that no transaction keeps begin here.
 const DOOMED: i64 = 1_000_000_000;
 
-/// Keys for a run of that many transactions: each appends to 1.75 keys on average.
-pub(super) fn keys(operations: usize, groups: usize) -> i64 {
-    let used = operations * 2 / usize::try_from(USES).unwrap_or(1);
-    // Groups get about as many each: with twice as many as are needed, each has enough.
-    i64::try_from(LIVE * groups * 2 + used).unwrap_or(i64::MAX)
+/// Keys for a run of that many transactions: each appends to fewer than two keys on average.
+pub(super) fn keys(plan: &Plan) -> i64 {
+    let used = plan.operations * 2 / usize::try_from(USES).unwrap_or(1);
+    // Groups get about as many each: with twice as many as are needed, and some, each has enough.
+    i64::try_from(plan.keys * plan.groups * 2 + 64 + used).unwrap_or(i64::MAX)
 }
 
 /// Which keys a transaction uses.
@@ -105,16 +107,24 @@ struct Transaction {
     read_only: bool,
 }
 
+/// Many keys in one snapshot, a statement for each table: two servers that disagree about the order
+/// of two commits are found out by who reads what both wrote.
+#[derive(Clone, Debug)]
+struct Look {
+    isolation: Isolation,
+    keys: Vec<i64>,
+}
+
 impl Append {
-    pub(super) fn new(isolation: Isolation, reach: Reach, placement: &Placement) -> Result<Append> {
+    pub(super) fn new(plan: &Plan, reach: Reach, placement: &Placement) -> Result<Append> {
         let pools: Result<Vec<Pool>> = placement
             .0
             .values()
-            .map(|keys| Pool::new(keys, LIVE, USES))
+            .map(|keys| Pool::new(keys, plan.keys, USES))
             .collect();
         let pools = pools?;
         Ok(Append {
-            isolation,
+            isolation: plan.isolation,
             reach,
             used: vec![BTreeSet::new(); pools.len()],
             pools,
@@ -122,15 +132,32 @@ impl Append {
         })
     }
 
-    fn look(&mut self, pool: usize, rng: &mut StdRng) -> Step {
+    fn read(&mut self, pool: usize, rng: &mut StdRng) -> Step {
         let key = self.pools[pool].look(rng);
         self.used[pool].insert(key);
         Step::Read(key)
     }
 
+    fn look(&mut self, pool: usize, rng: &mut StdRng) -> Look {
+        let pools = match self.reach {
+            Reach::OneGroup => pool..pool + 1,
+            Reach::AllGroups => 0..self.pools.len(),
+        };
+        let mut keys = Vec::new();
+        for pool in pools.clone() {
+            let some = self.pools[pool].some(LOOKS_AT / pools.len(), rng);
+            self.used[pool].extend(&some);
+            keys.extend(some);
+        }
+        Look {
+            isolation: self.isolation,
+            keys,
+        }
+    }
+
     fn step(&mut self, pool: usize, rng: &mut StdRng) -> Step {
         if rng.random() {
-            return self.look(pool, rng);
+            return self.read(pool, rng);
         }
         if rng.random_ratio(1, 20) {
             self.doomed += 1;
@@ -171,6 +198,9 @@ impl Workload for Append {
 
     fn next(&mut self, rng: &mut StdRng) -> Box<dyn Operation> {
         let one = rng.random_range(0..self.pools.len());
+        if rng.random_ratio(1, ONE_LOOKS) {
+            return Box::new(self.look(one, rng));
+        }
         // What is promised across groups at this level is reading.
         let (reach, read_only) = match (self.reach, self.isolation) {
             (Reach::AllGroups, Isolation::Serializable) if rng.random() => (Reach::AllGroups, true),
@@ -186,7 +216,7 @@ impl Workload for Append {
                     Reach::AllGroups => rng.random_range(0..self.pools.len()),
                 };
                 let step = if read_only {
-                    self.look(pool, rng)
+                    self.read(pool, rng)
                 } else {
                     self.step(pool, rng)
                 };
@@ -212,13 +242,9 @@ impl Workload for Append {
         for keys in &self.used {
             let keys: Vec<i64> = keys.iter().copied().collect();
             for together in keys.chunks(READ_TOGETHER) {
-                let read = |key: &i64| (Duration::ZERO, Step::Read(*key));
-                reads.push(Box::new(Transaction {
+                reads.push(Box::new(Look {
                     isolation: self.isolation,
-                    steps: together.iter().map(read).collect(),
-                    end: End::Commit,
-                    by_other_column: false,
-                    read_only: false,
+                    keys: together.to_vec(),
                 }));
             }
         }
@@ -243,6 +269,43 @@ impl Operation for Transaction {
 
     fn perform<'a>(&'a self, session: &'a mut Session) -> BoxFuture<'a, std::result::Result<Edn, Stop>> {
         Box::pin(self.run(session))
+    }
+}
+
+impl Operation for Look {
+    fn f(&self) -> &'static str {
+        "txn"
+    }
+
+    fn value(&self) -> Edn {
+        self.with(|_| Edn::Nil)
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn perform<'a>(&'a self, session: &'a mut Session) -> BoxFuture<'a, std::result::Result<Edn, Stop>> {
+        Box::pin(async move {
+            session.begin_read_only(self.isolation).await?;
+            let mut lists = BTreeMap::new();
+            for table in TABLES {
+                lists.extend(lists_of(session, table, &self.keys).await?);
+            }
+            session.commit().await?;
+            let nothing = Edn::Vector(Vec::new());
+            Ok(self.with(|key| lists.get(&key).unwrap_or(&nothing).clone()))
+        })
+    }
+}
+
+impl Look {
+    fn with(&self, read: impl Fn(i64) -> Edn) -> Edn {
+        let steps = self
+            .keys
+            .iter()
+            .filter_map(|key| Step::Read(*key).value(read(*key)));
+        Edn::Vector(steps.collect())
     }
 }
 
@@ -328,6 +391,27 @@ async fn read(session: &mut Session, key: i64, by_other: bool) -> std::result::R
             rows.len()
         ))),
     }
+}
+
+/// The lists of those of the keys that are in `table`.
+async fn lists_of(
+    session: &mut Session,
+    table: &str,
+    keys: &[i64],
+) -> std::result::Result<Vec<(i64, Edn)>, Stop> {
+    let keys = keys.iter().filter(|key| table_of(**key) == table);
+    let keys: Vec<String> = keys.map(ToString::to_string).collect();
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT id, list FROM {table} WHERE id IN ({})", keys.join(", "));
+    let rows = session.ask(&sql).await?.rows;
+    let one = |row: &Vec<Option<String>>| {
+        let cell = |place: usize| row.get(place).and_then(Option::as_ref);
+        let list = elements(cell(1).map(String::as_str).unwrap_or_default())?;
+        Ok((number(cell(0))?, list))
+    };
+    rows.iter().map(one).collect()
 }
 
 /// `1,2,3` or `{1,2,3}`.

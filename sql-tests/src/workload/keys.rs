@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::index::sample;
 use shard::id::GroupId;
 
 use crate::Result;
@@ -56,7 +57,13 @@ impl Pool {
         self.live[self.place(rng)].0
     }
 
-    /// The same, and it counts as a use: returns how many came before. Without fresh keys the old
+    /// So many different ones of them, or all.
+    pub(super) fn some(&self, count: usize, rng: &mut StdRng) -> Vec<i64> {
+        let places = sample(rng, self.live.len(), count.min(self.live.len()));
+        places.into_iter().map(|place| self.live[place].0).collect()
+    }
+
+    /// One as by [`Pool::look`], and it counts as a use: returns how many came before. Without fresh keys the old
     /// ones stay.
     pub(super) fn take(&mut self, rng: &mut StdRng) -> (i64, u32) {
         let place = self.place(rng);

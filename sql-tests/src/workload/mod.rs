@@ -76,6 +76,8 @@ pub struct Plan {
     pub operations: usize,
     /// Groups that keys are spread over.
     pub groups: usize,
+    /// Keys of each group that `append` uses at a time.
+    pub keys: usize,
 }
 
 /// A name on the command line.
@@ -160,7 +162,7 @@ pub fn keys_wanted(name: &str, plan: &Plan) -> Result<i64> {
         return Err(format!("workload {name} is pending: it needs {needs}").into());
     }
     Ok(match name {
-        "append" | "append-groups" => append::keys(plan.operations, plan.groups),
+        "append" | "append-groups" => append::keys(plan),
         "bank" | "bank-groups" => bank::KEYS,
         "fractured-read" => fractured_read::keys(plan.groups),
         "long-fork" => long_fork::keys(plan.operations),
@@ -175,8 +177,8 @@ pub fn keys_wanted(name: &str, plan: &Plan) -> Result<i64> {
 pub fn workload(name: &str, plan: &Plan, placement: &Placement) -> Result<Box<dyn Workload>> {
     keys_wanted(name, plan)?;
     Ok(match name {
-        "append" => Box::new(append::Append::new(plan.isolation, Reach::OneGroup, placement)?),
-        "append-groups" => Box::new(append::Append::new(plan.isolation, Reach::AllGroups, placement)?),
+        "append" => Box::new(append::Append::new(plan, Reach::OneGroup, placement)?),
+        "append-groups" => Box::new(append::Append::new(plan, Reach::AllGroups, placement)?),
         "bank" => Box::new(bank::Bank::on_one_group(plan.isolation, placement)?),
         "bank-groups" => Box::new(bank::Bank::on_all_groups(plan.isolation, placement)?),
         "fractured-read" => Box::new(fractured_read::FracturedRead::new(plan.isolation, placement)?),
@@ -215,6 +217,7 @@ mod tests {
             isolation: Isolation::Serializable,
             operations: 200,
             groups: 1,
+            keys: 100,
         };
         let keys = keys_wanted(name, &plan).unwrap();
         let placement = Placement::single(keys);
@@ -244,6 +247,7 @@ mod tests {
             isolation: Isolation::Serializable,
             operations: 1,
             groups: 1,
+            keys: 100,
         };
         let error = keys_wanted("follower-reads", &plan).unwrap_err().to_string();
         assert!(error.contains("followers"), "{error}");

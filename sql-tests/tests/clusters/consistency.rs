@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sql_tests::client::Isolation;
 use sql_tests::history::{Kind, Process};
-use sql_tests::nemesis::kinds;
+use sql_tests::nemesis::{Pace, kinds};
 use sql_tests::run::{Audience, Options, Place, run};
 
 use crate::TURN;
@@ -16,10 +16,13 @@ async fn list_append_goes_on_through_kills_and_pauses() {
     let options = Options {
         workload: "append".to_owned(),
         nemesis: kinds("kill-node,pause").unwrap(),
+        pace: Pace::Overlapping,
         time: Duration::from_secs(20),
+        whole_within: Duration::from_secs(60),
         seed: 1,
         concurrency: 20,
         rate: 150,
+        keys: 100,
         isolation: Isolation::Serializable,
         place: Place::Cluster {
             program: env!("CARGO_BIN_EXE_sql-tests").into(),
