@@ -11,12 +11,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::control::Control;
+use super::durable;
 use super::process::OnOrphaned;
 use super::server::{Server, remove_tree};
 use super::sockets::Endpoint;
 use super::tool::{self, Output};
 use super::{ClusterState, Error};
-use crate::wal::{Lsn, TimelineId};
+use crate::wal::{Lsn, SEGMENT_SIZE, TimelineId};
 
 /// A copy of a database may take long; one that takes a day hangs.
 const COPY_PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -93,6 +94,31 @@ impl Server {
             let copied = copied(&server.files().pgdata, end, timeline)?;
             server.files().rebuild_copied(copied)?;
             Ok(Rewind::Rewound(copied))
+        })
+        .await
+    }
+
+    /// Removes those WAL files of this stopped server that reach beyond the end of their timeline, which `left_at` tells:
+    /// where a later timeline left it, or none for the current one.
+    ///
+    /// PostgreSQL takes such a file for WAL of the later timeline when it has no file of that, and replays it beyond the
+    /// switch. After a rewind it has none where the source was itself rebuilt: its WAL begins later. What is removed
+    /// comes from the feed. A crash before the end leaves some; this is done again before the directory is started.
+    pub async fn drop_left_wal(
+        &self,
+        left_at: impl Fn(TimelineId) -> Option<Lsn> + Send + 'static,
+    ) -> Result<(), Error> {
+        let folder = self.files().pgdata.join("pg_wal");
+        self.exclusively(move || {
+            for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
+                let path = entry.map_err(Error::io("read", &folder))?.path();
+                let name = path.file_name().and_then(|name| name.to_str());
+                if name.is_some_and(|name| reaches_beyond(name, &left_at)) {
+                    tracing::info!(file = %path.display(), "removed WAL beyond the end of its timeline");
+                    durable::remove(&path)?;
+                }
+            }
+            Ok(())
         })
         .await
     }
@@ -186,6 +212,21 @@ fn copied(pgdata: &Path, end: Lsn, timeline: TimelineId) -> Result<Copied, Error
     }
 }
 
+/// Whether a WAL file holds what its timeline has, or may have, written after it was left.
+fn reaches_beyond(name: &str, left_at: impl Fn(TimelineId) -> Option<Lsn>) -> bool {
+    let left = |(timeline, start)| left_at(timeline).is_some_and(|at| at < start + SEGMENT_SIZE);
+    segment(name).is_some_and(left)
+}
+
+/// Timeline and first position of a WAL file, by its name (`XLogFileName`).
+fn segment(name: &str) -> Option<(TimelineId, Lsn)> {
+    let part = |range| u32::from_str_radix(name.get(range)?, 16).ok();
+    let (timeline, high, low) = (part(0..8)?, part(8..16)?, part(16..24)?);
+    let whole = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let start = (u64::from(high) << 32).checked_add(u64::from(low).checked_mul(SEGMENT_SIZE)?)?;
+    whole.then_some((TimelineId(timeline), Lsn(start)))
+}
+
 fn start_of_recovery(label: &str) -> Option<(Lsn, TimelineId)> {
     let line = label
         .lines()
@@ -193,4 +234,33 @@ fn start_of_recovery(label: &str) -> Option<(Lsn, TimelineId)> {
     let (start, file) = line.split_once(" (file ")?;
     let timeline = u32::from_str_radix(file.get(..8)?, 16).ok()?;
     Some((start.parse().ok()?, TimelineId(timeline)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_with_the_end_of_a_timeline_that_was_left_are_told_by_their_names() {
+        // Timeline 1 was left inside its file 2, timeline 2 at the very end of its file 4; 3 is the current one.
+        let left_at = |timeline| match timeline {
+            TimelineId(1) => Some(Lsn(2 * SEGMENT_SIZE + 7)),
+            TimelineId(2) => Some(Lsn(5 * SEGMENT_SIZE)),
+            _ => None,
+        };
+        for (name, beyond) in [
+            ("000000010000000000000001", false),
+            ("000000010000000000000002", true),
+            ("000000010000000000000003", true),
+            ("000000020000000000000004", false),
+            ("000000020000000000000005", true),
+            ("000000030000000000000002", false),
+            ("00000001000000000000000", false),
+            ("000000010000000000000002.partial", false),
+            ("00000002.history", false),
+            ("archive_status", false),
+        ] {
+            assert_eq!(reaches_beyond(name, left_at), beyond, "{name}");
+        }
+    }
 }

@@ -305,6 +305,10 @@ impl Driver {
 
     async fn become_(&mut self, life: Life) -> Result<(), ReplicaError> {
         if matches!(self.life, Life::Copied { .. }) && life == Life::Standby {
+            // The log covers the copy, so it knows every timeline that the copy has WAL of.
+            let history = self.history.borrow().clone();
+            let left_at = move |timeline| history.successor(timeline).map(|(_, at)| at);
+            self.server.drop_left_wal(left_at).await?;
             self.server.finish_rebuild().await?;
         }
         self.write_life(life)
