@@ -28,6 +28,7 @@
 pub mod catalogue;
 mod connection;
 pub mod cut;
+pub mod deadlock;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::bootstrap::{Identity, bootstrap};
 use coordinator::catalogue::cache::CatalogueCache;
+use coordinator::deadlock::Across;
 use coordinator::slots::{MapEpoch, SlotMap, SlotMapError};
-use coordinator::transaction::{Settler, Transactions, recover};
+use coordinator::transaction::{InDoubt, Settler, Transactions, in_doubt, recover};
 use futures::future::{BoxFuture, join_all};
-use proxy::{Limits, Listener, Peers, ProxyConfig, ProxyError};
+use proxy::{Limits, Listener, Peers, ProxyConfig, ProxyError, Sessions};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shard::client::Groups;
 use shard::id::{GroupId, NodeId};
@@ -55,7 +57,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), 
     settler.reach(groups.clone());
     let slots = Arc::new(SlotMap::place(MapEpoch(1), groups.groups())?);
     let catalogues = Arc::new(CatalogueCache::start(groups.clone()));
-    node.answer_above(answer(catalogues.clone()));
+    node.answer_above(answer(catalogues.clone(), listener.sessions(), groups.clone()));
     let peers = Arc::new(OtherNodes { asker: node.asker() });
 
     let background = CancellationToken::new();
@@ -111,33 +113,57 @@ async fn prepare(groups: Arc<dyn Groups>, cluster: String, group: GroupId, slots
     }
 }
 
-/// A node's question to another after a DDL.
+/// A question of a node, or of a tool, to a node.
 #[derive(Debug, Serialize, Deserialize)]
-struct HaveSeen {
-    database: String,
-    versions: Vec<(GroupId, i64)>,
-    /// How long the asker waits.
-    patience: Duration,
+pub(crate) enum Ask {
+    /// After a DDL: whether it routes by no older catalogue any more. Answer: `bool`.
+    HaveSeen {
+        database: String,
+        versions: Vec<(GroupId, i64)>,
+        /// How long the asker waits.
+        patience: Duration,
+    },
+    /// Its sessions' transactions that work on several groups. Answer: `Vec<Across>`.
+    Transactions,
+    /// What is prepared and not settled, on all groups. Answer: [`InDoubtAnswer`].
+    InDoubt,
 }
 
-fn answer(catalogues: Arc<CatalogueCache>) -> shard::node::Above {
+/// By group: what is in doubt there, or why that is not known.
+pub(crate) type InDoubtAnswer = Vec<(GroupId, Result<Vec<InDoubt>, String>)>;
+
+/// How long groups may take to say what is in doubt.
+const IN_DOUBT_PATIENCE: Duration = Duration::from_secs(2);
+
+fn answer(
+    catalogues: Arc<CatalogueCache>,
+    sessions: Arc<Sessions>,
+    groups: Arc<dyn Groups>,
+) -> shard::node::Above {
     Box::new(move |_from: NodeId, body| {
-        let catalogues = catalogues.clone();
+        let (catalogues, sessions, groups) = (catalogues.clone(), sessions.clone(), groups.clone());
         Box::pin(async move {
-            let seen = match postcard::from_bytes::<HaveSeen>(&body) {
-                Ok(question) => {
-                    let versions: Vec<_> = question
-                        .versions
+            let answer = match postcard::from_bytes::<Ask>(&body) {
+                Ok(Ask::HaveSeen {
+                    database,
+                    versions,
+                    patience,
+                }) => {
+                    let versions = versions
                         .into_iter()
-                        .map(|(group, version)| (group, CatalogueVersion(version)))
-                        .collect();
-                    let deadline = Instant::now() + question.patience;
-                    catalogues.has_seen(&question.database, &versions, deadline).await
+                        .map(|(group, version)| (group, CatalogueVersion(version)));
+                    let deadline = Instant::now() + patience;
+                    let seen = catalogues
+                        .has_seen(&database, &versions.collect::<Vec<_>>(), deadline)
+                        .await;
+                    postcard::to_stdvec(&seen)
                 }
-                // A node of another version: it waits the lease out instead.
-                Err(_) => false,
+                Ok(Ask::Transactions) => postcard::to_stdvec(&sessions.across()),
+                Ok(Ask::InDoubt) => postcard::to_stdvec(&in_doubt(&*groups, IN_DOUBT_PATIENCE).await),
+                // Of another version: an answer that is none, and the asker does without.
+                Err(_) => Ok(Vec::new()),
             };
-            vec![u8::from(seen)].into()
+            answer.expect("plain values can be encoded").into()
         })
     })
 }
@@ -153,6 +179,21 @@ impl fmt::Debug for OtherNodes {
     }
 }
 
+impl OtherNodes {
+    /// Asks all of them at once; none for one that gives no answer.
+    async fn ask_all<T: DeserializeOwned>(&self, question: &Ask, patience: Duration) -> Vec<Option<T>> {
+        let body = bytes::Bytes::from(postcard::to_stdvec(question).expect("plain values can be encoded"));
+        let ask = |node| {
+            let body = body.clone();
+            async move {
+                let answer = self.asker.ask(node, body, patience).await.ok()?;
+                postcard::from_bytes(&answer).ok()
+            }
+        };
+        join_all(self.asker.others().map(ask)).await
+    }
+}
+
 impl Peers for OtherNodes {
     fn have_seen<'a>(
         &'a self,
@@ -162,7 +203,7 @@ impl Peers for OtherNodes {
     ) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             let patience = deadline.saturating_duration_since(Instant::now());
-            let question = HaveSeen {
+            let question = Ask::HaveSeen {
                 database: database.to_owned(),
                 versions: versions
                     .iter()
@@ -170,16 +211,16 @@ impl Peers for OtherNodes {
                     .collect(),
                 patience,
             };
-            let body =
-                bytes::Bytes::from(postcard::to_stdvec(&question).expect("plain values can be encoded"));
-            let ask = |node| {
-                let body = body.clone();
-                async move { matches!(self.asker.ask(node, body, patience).await.as_deref(), Ok([1])) }
-            };
-            join_all(self.asker.others().map(ask))
-                .await
-                .into_iter()
-                .all(|seen| seen)
+            // A node that does not answer waits the lease out instead.
+            let seen: Vec<Option<bool>> = self.ask_all(&question, patience).await;
+            seen.into_iter().all(|seen| seen == Some(true))
+        })
+    }
+
+    fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Across>> {
+        Box::pin(async move {
+            let all: Vec<Option<Vec<Across>>> = self.ask_all(&Ask::Transactions, patience).await;
+            all.into_iter().flatten().flatten().collect()
         })
     }
 }

@@ -1,7 +1,11 @@
-//! Which backends a client's cancel request means.
+//! Which backends work for a session: what a client's cancel request means, and what others must know of its transaction.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use coordinator::deadlock::Across;
 
 use parking_lot::Mutex;
 use shard::id::GroupId;
@@ -21,6 +25,10 @@ pub(crate) struct Cancellable {
     pub(crate) process_id: i32,
     pub(crate) secret_key: i32,
     now: Mutex<Vec<Target>>,
+    /// Its transaction, once that works on several groups.
+    across: Mutex<Option<(Across, Vec<Target>)>>,
+    /// It was broken off to end a deadlock: its next cancelled statement is that.
+    victim: Arc<AtomicBool>,
 }
 
 impl Cancellable {
@@ -30,13 +38,69 @@ impl Cancellable {
         now.clear();
         now.extend(targets);
     }
+
+    /// The session's transaction works on these backends now.
+    pub(crate) fn works_on(&self, targets: Vec<Target>) {
+        let mut across = self.across.lock();
+        let (began, id) = match &*across {
+            Some((before, _)) => (before.began, before.id),
+            None => (now(), rand::random()),
+        };
+        let backends = targets
+            .iter()
+            .map(|target| (target.group, target.process_id))
+            .collect();
+        *across = (targets.len() > 1).then_some((Across { began, id, backends }, targets));
+    }
+
+    /// Its transaction is over.
+    pub(crate) fn works_no_more(&self) {
+        *self.across.lock() = None;
+        self.victim.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a cancelled statement was cancelled to end a deadlock.
+    pub(crate) fn victim(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.victim)
+    }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// All sessions of this node by their process id.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<HashMap<i32, Arc<Cancellable>>>);
+pub struct Sessions(Mutex<HashMap<i32, Arc<Cancellable>>>);
 
 impl Sessions {
+    /// The transactions that work on several groups.
+    #[must_use]
+    pub fn across(&self) -> Vec<Across> {
+        let sessions = self.0.lock();
+        let across = sessions
+            .values()
+            .filter_map(|session| Some(session.across.lock().as_ref()?.0.clone()));
+        across.collect()
+    }
+
+    /// A transaction is the victim of a deadlock: the backends to cancel, one of which waits.
+    pub(crate) fn break_off(&self, id: u64) -> Vec<Target> {
+        let sessions = self.0.lock();
+        for session in sessions.values() {
+            if let Some((across, _)) = &*session.across.lock()
+                && across.id == id
+            {
+                session.victim.store(true, Ordering::Relaxed);
+                // What it waits for now; the other backends are idle in its transaction.
+                return session.now.lock().clone();
+            }
+        }
+        Vec::new()
+    }
+
     /// Gives a session a process id of its own and a random key.
     pub(crate) fn enter(self: &Arc<Self>) -> Entered {
         let mut sessions = self.0.lock();
@@ -50,6 +114,8 @@ impl Sessions {
             process_id,
             secret_key: rand::random(),
             now: Mutex::default(),
+            across: Mutex::default(),
+            victim: Arc::default(),
         });
         sessions.insert(process_id, Arc::clone(&session));
         Entered {

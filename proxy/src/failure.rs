@@ -34,6 +34,9 @@ pub(crate) enum Failure {
     /// A transaction across groups is committed, and a group cannot be told yet.
     #[error("the transaction is committed, but group {group} does not answer")]
     CommittedBehind { group: GroupId },
+    /// It waited for a transaction that waited for it, on another group.
+    #[error("a deadlock across groups")]
+    Deadlock,
     /// A statement in a transaction that has failed.
     #[error("the transaction is aborted")]
     TransactionAborted,
@@ -151,6 +154,9 @@ impl Failure {
             | Failure::CommitBroken { .. }
             | Failure::CommitUnconfirmed { .. }
             | Failure::CommittedBehind { .. } => broken_words(self),
+            Failure::Deadlock => Refusal::new("40P01", "deadlock detected")
+                .detail("Transactions on several groups waited for each other in a circle; this one was the youngest.")
+                .hint("Repeat the transaction."),
             Failure::TransactionAborted => Refusal::new(
                 "25P02",
                 "current transaction is aborted, commands ignored until end of transaction block",

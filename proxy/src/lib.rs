@@ -6,6 +6,7 @@
 pub mod analysis;
 mod cancel;
 mod config;
+mod deadlock;
 mod failure;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
@@ -16,16 +17,18 @@ mod session;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
+use coordinator::deadlock::Across;
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
 use shard::client::Groups;
 use shard::id::GroupId;
 
+pub use cancel::Sessions;
 pub use config::{Limits, ProxyConfig};
 pub use listener::{Listener, ProxyError, run};
 
@@ -39,6 +42,9 @@ pub trait Peers: Send + Sync + fmt::Debug + 'static {
         versions: &'a [(GroupId, CatalogueVersion)],
         deadline: Instant,
     ) -> BoxFuture<'a, bool>;
+
+    /// The transactions of other nodes that work on several groups; without those of nodes that do not answer in time.
+    fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Across>>;
 }
 
 /// There are no other nodes.
@@ -53,6 +59,10 @@ impl Peers for NoPeers {
         _deadline: Instant,
     ) -> BoxFuture<'a, bool> {
         Box::pin(std::future::ready(true))
+    }
+
+    fn transactions(&self, _patience: Duration) -> BoxFuture<'_, Vec<Across>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::ProxyConfig;
 use crate::failure::{Ended, Failure, Severity};
-use crate::{Peers, Shared, session};
+use crate::{Peers, Sessions, Shared, deadlock, session};
 
 /// Connections beyond the limit that are being told so, or that want to cancel.
 const SPARE: usize = 32;
@@ -40,6 +40,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     config: ProxyConfig,
+    sessions: Arc<Sessions>,
 }
 
 impl Listener {
@@ -58,6 +59,7 @@ impl Listener {
             socket,
             address,
             config,
+            sessions: Arc::default(),
         })
     }
 
@@ -65,6 +67,12 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The sessions that it will serve.
+    #[must_use]
+    pub fn sessions(&self) -> Arc<Sessions> {
+        Arc::clone(&self.sessions)
     }
 
     /// Serves clients until `shutdown`, then ends their sessions with 57P01.
@@ -80,7 +88,7 @@ impl Listener {
         let places = Arc::new(Semaphore::new(limits.max_client_connections));
         let spare = Arc::new(Semaphore::new(SPARE));
         let plans = session::PlanCache::new(limits.analysed_texts);
-        let sessions = Arc::default();
+        let sessions = self.sessions;
         let cuts = Cuts::new(Arc::clone(&groups), transactions.clone());
         let shared = Arc::new(Shared {
             groups,
@@ -92,6 +100,7 @@ impl Listener {
             plans,
             limits,
         });
+        let watching = tokio::spawn(deadlock::watch(Arc::clone(&shared)));
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -116,6 +125,7 @@ impl Listener {
         }
         tasks.close();
         tasks.wait().await;
+        watching.abort();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use shard::id::{GroupId, NodeId};
 
 /// What all names begin with: no other prepared transaction is ours to settle.
@@ -12,7 +13,7 @@ pub(crate) const PREFIX: &str = "howdah:";
 /// says where its decision is, so that whoever finds a part can settle it.
 ///
 /// As text: `howdah:ANCHOR:NODE:NUMBER`, the number as 32 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gid {
     /// The group whose own commit is the decision.
     pub anchor: GroupId,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
+use serde::{Deserialize, Serialize};
 use shard::causes::with_causes;
 use shard::client::{Groups, Settle};
 use shard::id::GroupId;
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const CLEAN_EVERY: u32 = 8;
 
 /// What is prepared and not settled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InDoubt {
     /// The transaction.
     pub gid: Gid,

@@ -1,6 +1,8 @@
 //! A backend that a session holds: its connection, and what is still to come from it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -109,6 +111,8 @@ pub(crate) struct Conn {
     pub(crate) settings_seen: u64,
     /// As its last ReadyForQuery said.
     pub(crate) status: TransactionStatus,
+    /// A transaction was begun since, which that answer does not tell of.
+    pub(crate) begun_since: bool,
     /// That answer was to a message of the client, not to one of our own.
     pub(crate) status_is_clients: bool,
     /// It was sent messages of the extended protocol since its last Sync.
@@ -120,6 +124,8 @@ pub(crate) struct Conn {
     /// Its FATAL error, which is kept until the connection ends.
     pub(crate) last_words: Option<Fields>,
     pub(crate) captured: Captured,
+    /// Its session was broken off to end a deadlock.
+    pub(crate) victim: Arc<AtomicBool>,
 }
 
 impl Conn {
@@ -173,12 +179,14 @@ impl Conn {
             stale: Vec::new(),
             settings_seen: 0,
             status: TransactionStatus::Idle,
+            begun_since: false,
             status_is_clients: false,
             unsynced: false,
             errored: false,
             commit_unconfirmed: false,
             last_words: None,
             captured: Captured::default(),
+            victim: Arc::default(),
         }
     }
 
@@ -266,6 +274,14 @@ impl Conn {
             process_id: self.process_id,
             secret_key: self.secret_key,
         }
+    }
+
+    /// Whether it is in no transaction, for certain.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.status == TransactionStatus::Idle
+            && !self.begun_since
+            && !self.unsynced
+            && self.expect.is_empty()
     }
 
     /// Adds an answer to those still to come.

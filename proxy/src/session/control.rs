@@ -175,7 +175,8 @@ impl Session {
             return Ok(());
         };
         for participant in transaction.in_commit_order() {
-            if self.slots[participant.place].is_none() {
+            let conn = self.slots[participant.place].as_ref();
+            if conn.is_none_or(super::Conn::is_idle) {
                 continue;
             }
             self.current = Some(participant.place);
@@ -191,6 +192,44 @@ impl Session {
             self.slots[participant.place].take_if(|conn| !ended(conn));
         }
         self.after_transaction();
+        Ok(())
+    }
+
+    /// A statement has failed on one group: PostgreSQL lets go of the transaction's locks there at once, before the client
+    /// ends it. So must the others, or whoever waits for them waits for the client.
+    pub(super) async fn let_go(&mut self) -> Result<(), Halt> {
+        let Some(transaction) = self.transaction.as_mut() else {
+            return Ok(());
+        };
+        let several = transaction.participants.len() > 1 && !transaction.implicit;
+        let places: Vec<usize> = transaction.participants.iter().map(|p| p.place).collect();
+        let busy = |conn: &super::Conn| !conn.expect.is_empty() || conn.unsynced;
+        let busy = places
+            .iter()
+            .any(|place| self.slots[*place].as_ref().is_some_and(busy));
+        if !transaction.failed || transaction.let_go || !several || busy {
+            return Ok(());
+        }
+        transaction.let_go = true;
+        let savepoint = transaction.script.iter().rev().find_map(|step| match step {
+            Step::Savepoint(name) => Some(format!("ROLLBACK TO SAVEPOINT {}", quoted(name))),
+            _ => None,
+        });
+        let sql = savepoint.unwrap_or_else(|| "ROLLBACK".to_owned());
+        let current = self.current;
+        let open = |conn: &super::Conn| !conn.is_idle() && conn.status != super::TransactionStatus::Failed;
+        let open: Vec<usize> = places
+            .into_iter()
+            .filter(|p| self.slots[*p].as_ref().is_some_and(open))
+            .collect();
+        for place in &open {
+            self.send(*place, &sql, Audience::Quiet, Stake::Nothing);
+        }
+        for place in open {
+            self.hear(place, Stake::Nothing).await?;
+        }
+        self.current = current.filter(|place| self.slots[*place].is_some());
+        self.aim();
         Ok(())
     }
 
@@ -225,6 +264,7 @@ impl Session {
     }
 
     fn after_transaction(&mut self) {
+        self.entered.session.works_no_more();
         self.statements.clear_portals();
         self.search_path = None;
     }
@@ -298,6 +338,7 @@ impl Session {
         if let Some(transaction) = &mut self.transaction {
             transaction.script.truncate(position + 1);
             transaction.failed = false;
+            transaction.let_go = false;
         }
         self.search_path = None;
         encode::command_complete(self.out(), "ROLLBACK");

@@ -110,7 +110,7 @@ impl Session {
     pub(super) async fn open(&mut self, place: usize, patience: std::time::Duration) -> Result<(), Halt> {
         let group = self.group(place);
         let max = self.shared.limits.max_message;
-        let (conn, parameters) =
+        let (mut conn, parameters) =
             Conn::open(&*self.shared.groups, group, &self.startup, patience, max).await?;
         if self.told.parameters.is_empty() {
             let owned = parameters
@@ -118,6 +118,7 @@ impl Session {
                 .map(|(name, value)| (name.to_vec(), value.to_vec()));
             self.told.parameters.extend(owned);
         }
+        conn.victim = self.entered.session.victim();
         self.slots[place] = Some(conn);
         Ok(())
     }
@@ -170,6 +171,7 @@ impl Session {
         for place in self.pipeline.touched.clone() {
             self.enter_bare(place).await?;
             if let Some(conn) = &mut self.slots[place] {
+                conn.begun_since = true;
                 conn.own("BEGIN", None, Audience::Silent);
             }
             self.settle().await?;
@@ -180,6 +182,7 @@ impl Session {
             });
         }
         self.transaction = Some(transaction);
+        self.note_members();
         Ok(())
     }
 
@@ -241,6 +244,7 @@ impl Session {
         };
         // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
         // cannot run outside of its transaction.
+        conn.begun_since = true;
         conn.own(&transaction.begin, None, Audience::Silent);
         let mut import = match &transaction.view {
             Some(View::Cut(cut)) => cut.import(group),
@@ -263,7 +267,15 @@ impl Session {
             touched: false,
             wrote: false,
         });
+        self.note_members();
         Ok(())
+    }
+
+    /// Tells others which backends work for the transaction.
+    fn note_members(&self) {
+        let members = self.transaction.iter().flat_map(|t| &t.participants);
+        let targets = members.filter_map(|member| self.slots[member.place].as_ref().map(Conn::target));
+        self.entered.session.works_on(targets.collect());
     }
 
     /// Lets the backend join and notes what the client's next statement does there.

@@ -103,6 +103,9 @@ impl Session {
             if let Err(ended) = self.take_input().await {
                 return ended;
             }
+            if let Err(Halt::End(ended)) = self.let_go().await {
+                return ended;
+            }
             match io::turn(&mut self.client, &mut self.slots, self.current, Wait::Client).await {
                 Event::Client | Event::Written => {}
                 Event::ClientGone => return Ended::ByClient,

@@ -2,6 +2,7 @@
 //! that say how a statement ended.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -217,6 +218,7 @@ impl Conn {
             return Err(Malformed("a backend is ready although more answers were due"));
         };
         self.expect.pop_front();
+        self.begun_since = false;
         self.status = TransactionStatus::read(message.get(HEADER)).ok_or(Malformed("no such status"))?;
         self.status_is_clients = matches!(audience, Audience::Client | Audience::Statement);
         self.errored = false;
@@ -250,15 +252,23 @@ impl Conn {
             return Err(Malformed("a backend reported an error about nothing"));
         };
         self.errored = true;
+        let broken_off = &*fields.code == "57014" && self.victim.swap(false, Ordering::Relaxed);
         if !matches!(head.kind, Kind::Query | Kind::Sync) {
             let whole = self.skip_to_sync();
             // What the session asked for itself, it reports itself.
             told.skip |= whole && matches!(head.audience, Audience::Client | Audience::Silent);
         }
         match head.audience {
+            Audience::Client | Audience::Statement | Audience::Silent if broken_off => {
+                Ok(Verdict::Instead(Failure::Deadlock))
+            }
             Audience::Client | Audience::Statement | Audience::Silent => {
                 told.error = true;
                 Ok(Verdict::Pass)
+            }
+            _ if broken_off => {
+                self.captured.error.get_or_insert(Failure::Deadlock);
+                Ok(Verdict::Drop)
             }
             _ => {
                 self.captured

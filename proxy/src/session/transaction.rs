@@ -28,6 +28,8 @@ pub(crate) struct Transaction {
     pub(crate) participants: Vec<Participant>,
     /// Nothing but its end, or a rollback to a savepoint, is taken.
     pub(crate) failed: bool,
+    /// It has failed, and holds no locks any more for which others wait.
+    pub(crate) let_go: bool,
     /// A participant's connection was lost: no savepoint leads back.
     pub(crate) lost: bool,
     /// A loss that the client has not been told of.
@@ -115,6 +117,7 @@ impl Transaction {
             script: Vec::new(),
             participants: Vec::new(),
             failed: false,
+            let_go: false,
             lost: false,
             untold: None,
         }

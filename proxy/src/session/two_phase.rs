@@ -6,9 +6,9 @@ use std::time::Duration;
 use coordinator::transaction::{Gid, Outcome, Xid, decide_and_commit, prepare};
 use shard::id::GroupId;
 
+use super::Session;
 use super::conn::{Audience, Captured, Stake};
 use super::transaction::Participant;
-use super::{Session, TransactionStatus};
 use crate::failure::{Ended, Failure, Halt};
 
 /// How long a session tries to learn what became of a COMMIT that was not answered, before it says "unknown".
@@ -169,9 +169,7 @@ impl Session {
         let database = self.database_name();
         for participant in order.iter().rev() {
             let group = self.group(participant.place);
-            let open = self.slots[participant.place]
-                .as_ref()
-                .map(|conn| conn.status != TransactionStatus::Idle);
+            let open = self.slots[participant.place].as_ref().map(|conn| !conn.is_idle());
             let sql = match open {
                 Some(true) => "ROLLBACK",
                 Some(false) if participant.wrote => &format!("ROLLBACK PREPARED '{gid}'"),

@@ -2,6 +2,7 @@
 
 mod commands;
 mod copy;
+mod deadlock;
 mod faults;
 mod harness;
 mod pipelines;
