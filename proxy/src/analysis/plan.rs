@@ -174,16 +174,16 @@ pub enum Target {
     Any,
     /// Every touched row has one of these keys.
     Keys(Vec<Key>, Spread),
-    /// Rows of all groups; the rows of the groups can be concatenated.
+    /// Rows of all groups: each can do with its own what the statement says, and the answers can be concatenated.
     All,
 }
 
 /// What happens when keys lie in several groups.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spread {
-    /// Run it on each of them and concatenate the rows.
+    /// Run it on each of them and concatenate the rows; what it writes, each group writes on its own rows.
     Concatenate,
-    /// Refuse with these words: concatenation would be wrong, or it writes.
+    /// Refuse with these words: concatenation would be wrong.
     Refuse(Refusal),
 }
 
@@ -263,9 +263,9 @@ pub enum Route {
     Any,
     /// Exactly this group.
     One(GroupId),
-    /// Each of these (two or more, ascending), rows concatenated. Reads only.
+    /// Each of these (two or more, ascending), rows concatenated.
     Several(Vec<GroupId>),
-    /// All groups, rows concatenated. Reads only.
+    /// All groups, rows concatenated.
     All,
     /// Only PostgreSQL can tell the slots of these keys: run the queries on any group, in the client's session
     /// state, and call [`Query::route`] again with their answers. If one fails, its error is the statement's.

@@ -79,14 +79,26 @@ fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Resu
 }
 
 /// What stands in the way of running a statement on several groups and concatenating their rows: anything that
-/// is not a plain SELECT of one table, row by row.
+/// is not a plain SELECT, UPDATE or DELETE of one table, row by row.
+///
+/// A row of such an UPDATE or DELETE is found, changed and returned by what is in the row, the constants and the
+/// parameters. So each group, which sees its own rows alone, does with each what a server with all rows would do.
 fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
-    let Statement::Query(query) = statement else {
-        return Some(match statement {
-            Statement::Insert(_) => "INSERT".to_owned(),
-            Statement::Update(_) => "UPDATE".to_owned(),
-            _ => "DELETE".to_owned(),
-        });
+    let query = match statement {
+        Statement::Query(query) => query,
+        Statement::Update(update) => {
+            let more = update.from.is_some().then_some("UPDATE ... FROM");
+            return more
+                .map(str::to_owned)
+                .or_else(|| beyond_rows(0, proof, findings));
+        }
+        Statement::Delete(delete) => {
+            let more = delete.using.is_some().then_some("DELETE ... USING");
+            return more
+                .map(str::to_owned)
+                .or_else(|| beyond_rows(0, proof, findings));
+        }
+        _ => return Some("INSERT".to_owned()),
     };
     if proof.writes {
         return Some(
@@ -101,18 +113,19 @@ fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Op
     if query.with.is_some() {
         return Some("WITH".to_owned());
     }
-    obstacle_in_query(query).or_else(|| {
-        let wide = findings.relations > 1 || proof.instances.len() > 1;
-        let nested = findings.queries > 1;
-        if wide {
-            Some("a join".to_owned())
-        } else if nested {
-            Some("a subquery".to_owned())
-        } else {
-            let found = findings.aggregate.as_ref().or(findings.local.as_ref());
-            found.map(|name| format!("\"{name}\""))
-        }
-    })
+    obstacle_in_query(query).or_else(|| beyond_rows(1, proof, findings))
+}
+
+/// What takes more than one row of one table to compute. `queries`: how many the statement's plain form has.
+fn beyond_rows(queries: usize, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
+    if findings.queries > queries {
+        Some("a subquery".to_owned())
+    } else if findings.relations > 1 || proof.instances.len() > 1 {
+        Some("a join".to_owned())
+    } else {
+        let found = findings.aggregate.as_ref().or(findings.local.as_ref());
+        found.map(|name| format!("\"{name}\""))
+    }
 }
 
 fn obstacle_in_query(query: &Tree) -> Option<String> {

@@ -249,7 +249,7 @@ impl Session {
             }
             return self.settle().await;
         }
-        self.scatter_query(&places, text, &prepared.query).await
+        self.query_on_several(&places, text, &prepared.query).await
     }
 
     fn deallocate(&mut self, name: Option<&str>) -> Result<(), Halt> {

@@ -162,7 +162,7 @@ impl Session {
     /// A pipeline goes on to write on a second group: its implicit transaction becomes one of ours, which ends with its
     /// Sync. BEGIN in the middle of a pipeline makes what came before a part of the block (`BeginTransactionBlock` in
     /// xact.c, TBLOCK_STARTED).
-    async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
+    pub(super) async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
         let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
         transaction.implicit = true;
         let writer = self.pipeline.writer.take();

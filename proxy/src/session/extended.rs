@@ -321,7 +321,7 @@ impl Session {
     }
 
     /// Binds a portal of several groups on one of them.
-    fn bind_one(&mut self, place: usize, name: &[u8]) {
+    pub(super) fn bind_one(&mut self, place: usize, name: &[u8]) {
         let Some(Portal::Many {
             bind,
             statement,
@@ -370,6 +370,9 @@ impl Session {
                     Ok(Plan::Query(query)) => query.clone(),
                     _ => return Err(Refusal::unsupported("this portal cannot be executed").into()),
                 };
+                if query.access == Access::Write {
+                    return self.write_portal(&places, &query, execute.portal, message).await;
+                }
                 for place in &places {
                     self.enter(*place, Access::Read, Style::Extended).await?;
                     self.bind_one(*place, execute.portal);
@@ -496,6 +499,7 @@ impl Session {
         }
         if let [place] = self.pipeline.touched[..]
             && self.current == Some(place)
+            && !self.transaction.as_ref().is_some_and(|t| t.implicit)
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {
             let writes = self.pipeline.writer == Some(place) && !self.told.skip;

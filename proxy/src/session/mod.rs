@@ -24,6 +24,7 @@ mod rows;
 mod scatter;
 mod settings;
 mod simple;
+mod split;
 mod startup;
 mod statements;
 mod transaction;

@@ -1,4 +1,4 @@
-//! One statement on several groups: each works at the same time, and their rows follow one another.
+//! One read of several groups: each works at the same time, and their rows follow one another.
 //!
 //! Memory stays bounded: only one backend is read at a time, the kernel's buffers hold the others back.
 

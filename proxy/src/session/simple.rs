@@ -58,7 +58,7 @@ impl Session {
     async fn simple_query(&mut self, message: &[u8]) -> Result<Ready, Halt> {
         let text = frontend::query_text(Self::body(message))?;
         let text = self.readable(text)?;
-        if !self.pipeline.touched.is_empty() {
+        if !self.pipeline.touched.is_empty() || self.transaction.as_ref().is_some_and(|t| t.implicit) {
             self.end_pipeline().await?;
         }
         let planned = self.plan(text).await?;
@@ -68,7 +68,7 @@ impl Session {
                 encode::empty(self.out(), b'I');
                 Ok(Ready::Now)
             }
-            [one] => self.run(&one.plan, text, &planned, Some(message)).await,
+            [one] => self.run(&one.plan, &one.text, &planned, Some(message)).await,
             _ => self.several(&planned, message).await,
         }
     }
@@ -88,7 +88,7 @@ impl Session {
             Plan::Query(query) => match self.route(query, &[], planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) => {
-                    self.scatter_query(&places, text, query).await?;
+                    self.query_on_several(&places, text, query).await?;
                     Ok(Ready::Now)
                 }
             },

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 pub(crate) struct Transaction {
     /// The statement that begins it on a group.
     pub(crate) begin: String,
-    /// Made for a Query of several statements, and ends with it.
+    /// Made for a Query, or for a pipeline, and ends with it.
     pub(crate) implicit: bool,
     /// Its isolation level, as far as a statement has said.
     pub(crate) isolation: Option<Isolation>,

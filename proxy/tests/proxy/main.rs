@@ -7,5 +7,6 @@ mod harness;
 mod pipelines;
 mod prepared;
 mod scatter;
+mod split;
 mod transactions;
 mod two_phase;

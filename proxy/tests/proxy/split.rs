@@ -1,0 +1,220 @@
+//! One statement that writes on two groups.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::harness::raw::Raw;
+use crate::harness::{Cluster, code};
+
+/// A table with ten rows in each group, `v` being the key.
+async fn table(cluster: &Cluster) -> (Client, Vec<i64>, Vec<i64>) {
+    let client = cluster.connect().await;
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, v bigint CHECK (v < 1000000))";
+    client.batch_execute(sql).await.expect("a table");
+    let (one, two) = (cluster.keys_of(0, 10), cluster.keys_of(1, 10));
+    for key in one.iter().chain(&two) {
+        client
+            .execute("INSERT INTO t VALUES ($1, $2)", &[key, key])
+            .await
+            .expect("a row");
+    }
+    (client, one, two)
+}
+
+async fn values(client: &Client) -> Vec<(i64, i64)> {
+    let rows = client.query("SELECT id, v FROM t", &[]).await.expect("an answer");
+    let mut values: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    values.sort_unstable();
+    values
+}
+
+/// The rows of a Query and what its tag counts.
+async fn simple(client: &Client, sql: &str) -> (usize, u64) {
+    let (mut rows, mut counted) = (0, 0);
+    for message in client.simple_query(sql).await.expect("it runs") {
+        match message {
+            SimpleQueryMessage::Row(_) => rows += 1,
+            SimpleQueryMessage::CommandComplete(count) => counted += count,
+            _ => {}
+        }
+    }
+    (rows, counted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn update_and_delete_change_the_rows_of_both_groups() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = table(&cluster).await;
+    assert_eq!(simple(&client, "UPDATE t SET v = v + 1").await, (0, 20));
+    assert!(values(&client).await.iter().all(|(id, v)| *v == id + 1));
+    let sql = format!(
+        "UPDATE t SET v = 0 WHERE id IN ({}, {}) RETURNING id",
+        one[0], two[0]
+    );
+    assert_eq!(simple(&client, &sql).await, (2, 2));
+    // Prepared, with a key of each group; then with two of one.
+    let update = client
+        .prepare("UPDATE t SET v = $1 WHERE id IN ($2, $3) RETURNING id, v")
+        .await
+        .unwrap();
+    for (a, b) in [(one[1], two[1]), (two[2], two[3]), (one[2], two[4])] {
+        let rows = client.query(&update, &[&7_i64, &a, &b]).await.unwrap();
+        let mut changed: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        changed.sort_unstable();
+        let mut expected = vec![(a, 7), (b, 7)];
+        expected.sort_unstable();
+        assert_eq!(changed, expected);
+        assert_eq!(client.execute(&update, &[&8_i64, &a, &b]).await.unwrap(), 2);
+    }
+    assert_eq!(
+        client
+            .execute("DELETE FROM t WHERE v = $1", &[&8_i64])
+            .await
+            .unwrap(),
+        6
+    );
+    client
+        .batch_execute("PREPARE d (bigint) AS DELETE FROM t WHERE v = $1")
+        .await
+        .unwrap();
+    assert_eq!(simple(&client, "EXECUTE d (0)").await, (0, 2));
+    assert_eq!(values(&client).await.len(), 12);
+    let copied = cluster
+        .psql("COPY (DELETE FROM t RETURNING id) TO STDOUT")
+        .await
+        .unwrap();
+    assert_eq!(copied.lines().count(), 12);
+    assert!(values(&client).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_in_the_second_group_keeps_nothing_of_the_first() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = table(&cluster).await;
+    let before = values(&client).await;
+    let divide = format!("UPDATE t SET v = 1 / (id - {})", two[9]);
+    assert_eq!(code(&client.batch_execute(&divide).await.unwrap_err()), "22012");
+    assert_eq!(code(&client.execute(&divide, &[]).await.unwrap_err()), "22012");
+    assert_eq!(values(&client).await, before);
+    // A block fails as a whole, and its savepoint leads back.
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .execute("UPDATE t SET v = 1 WHERE id = $1", &[&one[0]])
+        .await
+        .unwrap();
+    client.batch_execute("SAVEPOINT s").await.unwrap();
+    assert_eq!(code(&client.execute(&divide, &[]).await.unwrap_err()), "22012");
+    assert_eq!(
+        code(&client.batch_execute("SELECT 1").await.unwrap_err()),
+        "25P02"
+    );
+    client.batch_execute("ROLLBACK TO s").await.unwrap();
+    assert_eq!(
+        client.execute("DELETE FROM t WHERE v > 1", &[]).await.unwrap(),
+        u64::try_from(before.iter().filter(|(id, v)| *v > 1 && *id != one[0]).count()).unwrap()
+    );
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(values(&client).await.contains(&(one[0], 1)));
+    // A rule that is looked at when it commits.
+    let deferred = "CREATE TABLE d (id bigint, v bigint, UNIQUE (id, v) DEFERRABLE INITIALLY DEFERRED)";
+    client.batch_execute(deferred).await.unwrap();
+    for key in [one[0], one[0], two[0], two[0]] {
+        let v = i64::try_from(simple(&client, "SELECT * FROM d").await.0).unwrap();
+        client
+            .execute("INSERT INTO d VALUES ($1, $2)", &[&key, &v])
+            .await
+            .unwrap();
+    }
+    for _ in 0..2 {
+        let error = client.batch_execute("UPDATE d SET v = 0").await.unwrap_err();
+        assert_eq!(code(&error), "23505");
+        let error = client.execute("UPDATE d SET v = 0", &[]).await.unwrap_err();
+        assert_eq!(code(&error), "23505");
+    }
+    assert_eq!(simple(&client, "SELECT * FROM d WHERE v = 0").await.0, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_one_transaction_with_what_is_around_it() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = table(&cluster).await;
+    let other = cluster.connect().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(client.execute("UPDATE t SET v = 5", &[]).await.unwrap(), 20);
+    assert!(values(&other).await.iter().all(|(id, v)| id == v));
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert!(values(&client).await.iter().all(|(id, v)| id == v));
+    // Several statements in one Query.
+    let sql = format!("UPDATE t SET v = 6; UPDATE t SET v = 1 / 0 WHERE id = {}", one[0]);
+    assert_eq!(code(&client.batch_execute(&sql).await.unwrap_err()), "22012");
+    assert!(values(&client).await.iter().all(|(id, v)| id == v));
+    let sql = format!("UPDATE t SET v = 6; DELETE FROM t WHERE id = {}", two[0]);
+    assert_eq!(simple(&client, &sql).await, (0, 21));
+    assert_eq!(values(&client).await.len(), 19);
+    // A pipeline.
+    let mut raw = Raw::start(&cluster).await;
+    let last = |v: &str| format!("UPDATE t SET v = {v} WHERE id = {}", one[0]);
+    for (end, errors_expected) in [("8", &[][..]), ("1 / 0", &["22012"][..])] {
+        for sql in ["UPDATE t SET v = v + 1 RETURNING id", &last(end)] {
+            raw.parse("", sql);
+            raw.bind("", "");
+            raw.describe('P', "");
+            raw.execute("", 0);
+        }
+        raw.sync();
+        let (seen, errors) = raw.until_ready().await;
+        assert_eq!(errors, errors_expected, "{seen}");
+        assert!(seen.starts_with(&format!("12T{}C1", "D".repeat(19))), "{seen}");
+    }
+    let left = values(&client).await;
+    assert!(
+        left.iter().all(|(id, v)| *v == if *id == one[0] { 8 } else { 7 }),
+        "{left:?}"
+    );
+    raw.parse("", "SELECT 1");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.sync();
+    let (_, errors) = raw.until_ready().await;
+    assert!(errors.is_empty(), "the session goes on: {errors:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_level_than_read_committed_is_refused() {
+    let cluster = Cluster::start().await;
+    let (client, ..) = table(&cluster).await;
+    client
+        .batch_execute("SET default_transaction_isolation = 'repeatable read'")
+        .await
+        .unwrap();
+    let error = client.batch_execute("UPDATE t SET v = 0").await.unwrap_err();
+    assert_eq!(code(&error), "0A000");
+    let error = client.execute("UPDATE t SET v = 0", &[]).await.unwrap_err();
+    assert_eq!(code(&error), "0A000");
+    assert!(values(&client).await.iter().all(|(id, v)| id == v));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_all_rows_do_not_wait_for_each_other_in_a_circle() {
+    let cluster = Cluster::start().await;
+    let (client, ..) = table(&cluster).await;
+    let writers = (0..4).map(|_| async {
+        let client = cluster.connect().await;
+        for _ in 0..10 {
+            client.batch_execute("UPDATE t SET v = v + 1").await.unwrap();
+        }
+    });
+    let all = futures::future::join_all(writers);
+    tokio::time::timeout(std::time::Duration::from_secs(60), all)
+        .await
+        .expect("they end");
+    assert!(values(&client).await.iter().all(|(id, v)| *v == id + 40));
+    let kinds = client
+        .prepare_typed("DELETE FROM t WHERE id = $1", &[Type::FLOAT8])
+        .await
+        .unwrap();
+    let first = values(&client).await[0].0;
+    #[allow(clippy::cast_precision_loss, reason = "a small key")]
+    let deleted = client.execute(&kinds, &[&(first as f64)]).await.unwrap();
+    assert_eq!(deleted, 1);
+}
