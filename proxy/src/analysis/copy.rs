@@ -86,7 +86,11 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
                     Ok(()) => Target::Keys(keys, super::Spread::Concatenate),
                     Err(refusal) => Target::Keys(keys, super::Spread::Refuse(refusal)),
                 },
-                other => other,
+                other if query.access == Access::Read => other,
+                other => other.on_one_group(|| {
+                    Refusal::unsupported("COPY of an INSERT of rows of several groups is not supported")
+                        .hint("Use INSERT ... RETURNING alone.")
+                })?,
             };
             Ok(Plan::Query(Query {
                 target,

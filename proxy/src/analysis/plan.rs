@@ -3,7 +3,7 @@
 use coordinator::hash::{HashSlot, KeyColumn, KeyUse};
 use shard::id::GroupId;
 
-use super::Refusal;
+use super::{Refusal, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,8 +183,26 @@ pub enum Target {
 pub enum Spread {
     /// Run it on each of them and concatenate the rows; what it writes, each group writes on its own rows.
     Concatenate,
+    /// Run it on each of them with its own rows of VALUES only. Each row has one key, in this order.
+    Rows(ValuesRows),
     /// Refuse with these words: concatenation would be wrong.
     Refuse(Refusal),
+}
+
+impl Target {
+    /// As it is, but refused with these words where it would be several groups.
+    ///
+    /// # Errors
+    /// When it is all groups.
+    pub fn on_one_group(self, refusal: impl FnOnce() -> Refusal) -> Result<Target, Refusal> {
+        match self {
+            Target::All => Err(refusal()),
+            Target::Keys(keys, Spread::Concatenate | Spread::Rows(_)) => {
+                Ok(Target::Keys(keys, Spread::Refuse(refusal())))
+            }
+            other => Ok(other),
+        }
+    }
 }
 
 /// How the answers of several groups are counted.
@@ -265,6 +283,8 @@ pub enum Route {
     One(GroupId),
     /// Each of these (two or more, ascending), rows concatenated.
     Several(Vec<GroupId>),
+    /// Each of these (two or more, ascending) with these rows of VALUES, of a [`Spread::Rows`].
+    Rows(Vec<(GroupId, Vec<usize>)>),
     /// All groups, rows concatenated.
     All,
     /// Only PostgreSQL can tell the slots of these keys: run the queries on any group, in the client's session

@@ -12,7 +12,7 @@ use super::plan::{Access, Form, Plan, Query, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{fallback, writes};
+use super::{ValuesRows, fallback, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -45,7 +45,7 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         return Err(not_understood("the statement"));
     }
     let access = if proof.writes { Access::Write } else { Access::Read };
-    let target = target(&statement, &proof, &findings)?;
+    let target = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
     } else {
@@ -59,7 +59,12 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
     }))
 }
 
-fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Result<Target, Refusal> {
+fn target(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Result<Target, Refusal> {
     if proof.instances.is_empty() {
         return Ok(Target::Any);
     }
@@ -72,6 +77,12 @@ fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Resu
     };
     check::mark_open_parameters(&mut keys, findings);
     let spread = match obstacle {
+        None if matches!(statement, Statement::Insert(_)) => {
+            match ValuesRows::find(tokens).filter(|rows| rows.len() == keys.len()) {
+                Some(rows) => Spread::Rows(rows),
+                None => Spread::Refuse(several("INSERT", proof.instances.first())),
+            }
+        }
         None => Spread::Concatenate,
         Some(what) => Spread::Refuse(several(&what, proof.instances.first())),
     };
@@ -79,7 +90,7 @@ fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Resu
 }
 
 /// What stands in the way of running a statement on several groups and concatenating their rows: anything that
-/// is not a plain SELECT, UPDATE or DELETE of one table, row by row.
+/// is not a plain SELECT, UPDATE or DELETE of one table, row by row, or INSERT of VALUES.
 ///
 /// A row of such an UPDATE or DELETE is found, changed and returned by what is in the row, the constants and the
 /// parameters. So each group, which sees its own rows alone, does with each what a server with all rows would do.
@@ -98,7 +109,8 @@ fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Op
                 .map(str::to_owned)
                 .or_else(|| beyond_rows(0, proof, findings));
         }
-        _ => return Some("INSERT".to_owned()),
+        Statement::Insert(_) => return beyond_rows(1, proof, findings),
+        _ => return Some("this statement".to_owned()),
     };
     if proof.writes {
         return Some(

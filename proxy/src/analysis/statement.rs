@@ -205,17 +205,11 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         Plan::Query(inner) => {
             let target = match inner.target {
                 Target::All if !analyze => Target::Any,
-                Target::All => {
-                    return Err(
-                        Refusal::unsupported("EXPLAIN ANALYZE on several groups is not supported")
-                            .hint("Leave ANALYZE out, or add WHERE on the shard key."),
-                    );
-                }
-                Target::Keys(keys, super::Spread::Concatenate) => Target::Keys(
-                    keys,
-                    super::Spread::Refuse(Refusal::unsupported("EXPLAIN on several groups is not supported")),
-                ),
-                other => other,
+                target => target.on_one_group(|| {
+                    let what = if analyze { "EXPLAIN ANALYZE" } else { "EXPLAIN" };
+                    Refusal::unsupported(format!("{what} on several groups is not supported"))
+                        .hint("Leave ANALYZE out, or add WHERE on the shard key.")
+                })?,
             };
             let access = if analyze { inner.access } else { Access::Read };
             Ok(Plan::Query(Query {

@@ -214,6 +214,7 @@ fn show_query(query: &Query) -> String {
             let keys: Vec<String> = keys.iter().map(show_key).collect();
             let spread = match spread {
                 Spread::Concatenate => "several groups concatenated",
+                Spread::Rows(_) => "each row to its group",
                 Spread::Refuse(_) => "one group",
             };
             let _ = write!(text, " by key {}; {spread}", keys.join(", "));
@@ -411,10 +412,17 @@ fn keys_of_two_groups_are_concatenated_or_refused() {
         ),
         Ok(group_of(here))
     );
+    let sql = format!("INSERT INTO t VALUES ({here}, 'a'), ({there}, 'b'), ({here}, 'c')");
+    let (first, other) = (vec![0, 2], vec![1]);
+    let rows = match group_of(here) {
+        Route::One(GroupId(1)) => vec![(GroupId(1), first), (GroupId(2), other)],
+        _ => vec![(GroupId(1), other), (GroupId(2), first)],
+    };
+    assert_eq!(route_of(&sql, &[], &none), Ok(Route::Rows(rows)));
     for sql in [
         format!("SELECT count(*) FROM t WHERE id IN ({here}, {there})"),
         format!("UPDATE t SET n = (SELECT 1) WHERE id IN ({here}, {there})"),
-        format!("INSERT INTO t VALUES ({here}, 'a'), ({there}, 'b')"),
+        format!("INSERT INTO t VALUES ({here}, 'a'), ({there}, (SELECT 'b'))"),
         format!("SELECT * FROM t, u WHERE t.id = {here} AND u.id = {there}"),
     ] {
         assert_eq!(route_of(&sql, &[], &none).unwrap_err().sqlstate, "0A000", "{sql}");

@@ -178,18 +178,38 @@ pub(crate) fn own_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound<'
     close(out, b'S', OWN);
 }
 
-/// Parse without declared types, for a backend.
-pub(crate) fn parse(out: &mut BytesMut, name: &[u8], sql: &[u8]) {
+/// Parse of a statement with these declared types, for a backend.
+pub(crate) fn parse(out: &mut BytesMut, name: &[u8], sql: &[u8], types: &[u32]) {
     message(out, b'P', |out| {
         cstr(out, name);
         cstr(out, sql);
-        out.put_u16(0);
+        out.put_u16(u16::try_from(types.len()).unwrap_or(u16::MAX));
+        for oid in types {
+            out.put_u32(*oid);
+        }
+    });
+}
+
+/// Bind of the unnamed statement, for a backend; `rest` is [`Bind::rest`](super::frontend::Bind::rest).
+pub(crate) fn bind_unnamed(out: &mut BytesMut, portal: &[u8], rest: &[u8]) {
+    message(out, b'B', |out| {
+        cstr(out, portal);
+        cstr(out, b"");
+        out.put_slice(rest);
+    });
+}
+
+/// Describe of a prepared statement, for a backend.
+pub(crate) fn describe_statement(out: &mut BytesMut, name: &[u8]) {
+    message(out, b'D', |out| {
+        out.put_u8(b'S');
+        cstr(out, name);
     });
 }
 
 /// Parse and Close of a statement only to have PostgreSQL's opinion on it.
 pub(crate) fn judge(out: &mut BytesMut, sql: &[u8]) {
-    parse(out, OWN, sql);
+    parse(out, OWN, sql, &[]);
     close_statement(out, OWN);
 }
 

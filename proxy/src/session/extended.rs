@@ -3,7 +3,7 @@
 //! A Parse is held back until its Bind says where it belongs; if something else comes first, any group
 //! gets it, so that PostgreSQL's errors and descriptions appear where the client expects them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -13,6 +13,7 @@ use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
 use super::simple::Placed;
+use super::split::Parts;
 use super::statements::{Portal, Statement};
 use crate::analysis::{Access, Form, Format, Parameter, Plan, Query, Refusal, SessionCommand};
 use crate::failure::{Ended, Failure, Halt};
@@ -68,6 +69,7 @@ impl Session {
             message: Bytes::copy_from_slice(message),
             text: text.to_owned(),
             types: parse.types,
+            inferred: OnceLock::new(),
         });
         let relayed = relayed(plan).is_some();
         if let Ok(Plan::Judge(refusal)) = plan {
@@ -208,20 +210,70 @@ impl Session {
             }
             Placed::Many(places) => {
                 self.release_held().await?;
-                self.settle().await?;
-                encode::empty(self.out(), b'2');
-                let bind_message = Bytes::copy_from_slice(message);
-                let portal = Portal::Many {
-                    places,
-                    bind: bind_message,
-                    statement,
-                    planned,
-                    bound: Vec::new(),
+                self.bind_many(places, message, statement, planned, None).await?;
+            }
+            Placed::Rows(rows) => {
+                self.release_held().await?;
+                let parts = match (query, planned.statements.as_slice()) {
+                    (Some(query), [one]) => Parts::of(query, &one.text, rows),
+                    _ => return Err(Refusal::unsupported("this portal cannot be bound").into()),
                 };
-                self.statements.put_portal(bind.portal, portal);
+                let count = bind.each().count();
+                let types = self.parameter_types(&statement, count).await?;
+                let places = parts.places();
+                let parts = Some(Arc::new(parts.with(types, bind.rest)));
+                self.bind_many(places, message, statement, planned, parts).await?;
             }
         }
         Ok(())
+    }
+
+    async fn bind_many(
+        &mut self,
+        places: Vec<usize>,
+        message: &[u8],
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+        parts: Option<Arc<Parts>>,
+    ) -> Result<(), Halt> {
+        self.settle().await?;
+        encode::empty(self.out(), b'2');
+        let bind = Bind::read(Self::body(message))?;
+        let portal = Portal::Many {
+            places,
+            bind: Bytes::copy_from_slice(message),
+            statement,
+            planned,
+            bound: Vec::new(),
+            parts,
+        };
+        self.statements.put_portal(bind.portal, portal);
+        Ok(())
+    }
+
+    /// The types of all parameters of a statement, as PostgreSQL infers them where none is declared.
+    async fn parameter_types(&mut self, statement: &Arc<Statement>, count: usize) -> Result<Vec<u32>, Halt> {
+        if statement.types.len() >= count && !statement.types.contains(&0) {
+            return Ok(statement.types.clone());
+        }
+        if let Some(known) = statement.inferred.get() {
+            return Ok(known.clone());
+        }
+        let place = self.any_place().await?;
+        self.enter_bare(place).await?;
+        self.join(place);
+        self.mark_pipeline(place);
+        self.supply(place, statement);
+        self.settle().await?;
+        let group = self.group(place);
+        if let Some(conn) = &mut self.slots[place] {
+            conn.captured = Captured::default();
+            encode::describe_statement(&mut conn.output, &statement.name);
+            conn.owes(Kind::Describe, Audience::Quiet, Stake::Nothing);
+        }
+        self.settle().await?;
+        let types = self.take_captured(place, group, Stake::Nothing)?.types;
+        Ok(statement.inferred.get_or_init(|| types).clone())
     }
 
     async fn bind_own(
@@ -322,10 +374,12 @@ impl Session {
 
     /// Binds a portal of several groups on one of them.
     pub(super) fn bind_one(&mut self, place: usize, name: &[u8]) {
+        let number = self.statements.number();
         let Some(Portal::Many {
             bind,
             statement,
             bound,
+            parts,
             ..
         }) = self.statements.portal_mut(name)
         else {
@@ -335,10 +389,14 @@ impl Session {
             return;
         }
         bound.push(place);
-        let (bind, statement) = (bind.clone(), Arc::clone(statement));
+        let (bind, statement, parts) = (bind.clone(), Arc::clone(statement), parts.clone());
         let Some(conn) = &mut self.slots[place] else {
             return;
         };
+        if let Some(parts) = parts {
+            parts.bind(conn, number, name, place);
+            return;
+        }
         conn.close_stale();
         if !conn.holds(&statement.name, statement.number) {
             conn.parse(
@@ -361,7 +419,12 @@ impl Session {
                 self.send_on(place, Kind::Execute, message);
                 Ok(())
             }
-            Some(Portal::Many { places, planned, .. }) => {
+            Some(Portal::Many {
+                places,
+                planned,
+                parts,
+                ..
+            }) => {
                 if execute.limit != 0 {
                     let words = "a limit of rows on a result of several groups is not supported";
                     return Err(Refusal::unsupported(words).hint("Fetch all rows at once.").into());
@@ -371,7 +434,10 @@ impl Session {
                     _ => return Err(Refusal::unsupported("this portal cannot be executed").into()),
                 };
                 if query.access == Access::Write {
-                    return self.write_portal(&places, &query, execute.portal, message).await;
+                    let parts = parts.as_deref();
+                    return self
+                        .write_portal(&places, parts, &query, execute.portal, message)
+                        .await;
                 }
                 for place in &places {
                     self.enter(*place, Access::Read, Style::Extended).await?;

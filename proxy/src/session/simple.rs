@@ -31,6 +31,8 @@ pub(super) enum Ready {
 pub(super) enum Placed {
     One(usize),
     Many(Vec<usize>),
+    /// An INSERT: the rows of VALUES that each place gets.
+    Rows(Vec<(usize, Vec<usize>)>),
 }
 
 impl Session {
@@ -89,6 +91,10 @@ impl Session {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) => {
                     self.query_on_several(&places, text, query).await?;
+                    Ok(Ready::Now)
+                }
+                Placed::Rows(rows) => {
+                    self.insert_query(text, query, rows).await?;
                     Ok(Ready::Now)
                 }
             },
@@ -294,6 +300,12 @@ impl Session {
                 Route::Several(groups) => {
                     let places = groups.into_iter().map(|group| self.known_place(group));
                     return Ok(Placed::Many(places.collect::<Result<_, _>>()?));
+                }
+                Route::Rows(rows) => {
+                    let rows = rows
+                        .into_iter()
+                        .map(|(group, rows)| Ok((self.known_place(group)?, rows)));
+                    return Ok(Placed::Rows(rows.collect::<Result<_, Failure>>()?));
                 }
                 Route::All => {
                     let all = self.shared.groups.groups().len();

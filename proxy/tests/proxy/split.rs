@@ -218,3 +218,136 @@ async fn writers_of_all_rows_do_not_wait_for_each_other_in_a_circle() {
     let deleted = client.execute(&kinds, &[&(first as f64)]).await.unwrap();
     assert_eq!(deleted, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inserted_rows_go_to_their_groups_and_come_back_in_order() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client
+        .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v text DEFAULT 'none', n smallint)")
+        .await
+        .unwrap();
+    let (one, two) = (cluster.keys_of(0, 50), cluster.keys_of(1, 50));
+    let keys: Vec<i64> = (0..50)
+        .flat_map(|i| [two[i], one[49 - i], one[i]])
+        .take(60)
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    let keys: Vec<i64> = keys.into_iter().filter(|key| seen.insert(*key)).collect();
+    let count = u64::try_from(keys.len()).unwrap();
+    let ids = |rows: &[tokio_postgres::Row]| -> Vec<i64> { rows.iter().map(|row| row.get(0)).collect() };
+
+    // As literals.
+    let values: Vec<String> = keys
+        .iter()
+        .map(|key| format!("({key}, 'a;,)(', {key} % 7)"))
+        .collect();
+    let sql = format!("INSERT INTO t VALUES {} RETURNING id, v", values.join(",\n"));
+    let mut returned = Vec::new();
+    for message in client.simple_query(&sql).await.unwrap() {
+        match message {
+            SimpleQueryMessage::Row(row) => returned.push(row.get(0).unwrap().parse::<i64>().unwrap()),
+            SimpleQueryMessage::CommandComplete(counted) => assert_eq!(counted, count),
+            _ => {}
+        }
+    }
+    assert_eq!(returned, keys);
+    // All or none: the last row is there already.
+    client
+        .execute("DELETE FROM t WHERE id <> $1", &[keys.last().unwrap()])
+        .await
+        .unwrap();
+    assert_eq!(code(&client.batch_execute(&sql).await.unwrap_err()), "23505");
+    assert_eq!(simple(&client, "SELECT id FROM t").await.0, 1);
+
+    // As parameters of several types, prepared, twice.
+    let places: Vec<String> = (0..keys.len())
+        .map(|i| format!("(${}, ${}, DEFAULT)", 2 * i + 1, 2 * i + 2))
+        .collect();
+    let upsert = format!(
+        "INSERT INTO t (id, v, n) VALUES {} ON CONFLICT (id) DO UPDATE SET v = excluded.v || ${}::int RETURNING id, v",
+        places.join(", "),
+        2 * keys.len() + 1
+    );
+    let statement = client.prepare(&upsert).await.unwrap();
+    for round in [1_i32, 2] {
+        let texts: Vec<String> = keys.iter().map(|key| format!("v{key}")).collect();
+        let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = Vec::new();
+        for (key, text) in keys.iter().zip(&texts) {
+            parameters.push(key);
+            parameters.push(text);
+        }
+        parameters.push(&round);
+        let rows = client.query(&statement, &parameters).await.unwrap();
+        assert_eq!(ids(&rows), keys);
+        let last: String = rows.last().unwrap().get(1);
+        assert_eq!(last, format!("v{}{round}", keys.last().unwrap()));
+        assert_eq!(client.execute(&statement, &parameters).await.unwrap(), count);
+    }
+    let stored = client.query("SELECT id, v FROM t", &[]).await.unwrap();
+    assert_eq!(stored.len(), keys.len());
+    assert!(
+        stored
+            .iter()
+            .all(|row| row.get::<_, String>(1) == format!("v{}2", row.get::<_, i64>(0)))
+    );
+
+    // Where a row returns none, in any order.
+    let sql = format!(
+        "INSERT INTO t (id) VALUES ({}), ({}), ({}) ON CONFLICT DO NOTHING RETURNING id",
+        two[49], keys[0], one[25]
+    );
+    let sorted = |mut keys: Vec<i64>| {
+        keys.sort_unstable();
+        keys
+    };
+    let rows = client.query(&sql, &[]).await.unwrap();
+    assert_eq!(sorted(ids(&rows)), sorted(vec![two[49], one[25]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgresql_finds_wrong_with_the_whole_insert_is_said() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = table(&cluster).await;
+    let (a, b) = (one[0], two[0]);
+    client.batch_execute("DELETE FROM t").await.unwrap();
+    for (values, state) in [
+        // One group would take its row alone.
+        (format!("({a}, 1), ({b})"), "42601"),
+        (format!("({a}, generate_series(1, 2)), ({b}, 1)"), "0A000"),
+        (format!("({a}, 1), ({b}, 'x')"), "22P02"),
+        (format!("({a}, 1), ({b}, 1000000)"), "23514"),
+        (format!("({a}, 1000000), ({b}, 1)"), "23514"),
+        (format!("({a}, 1), ({b}, none)"), "42703"),
+    ] {
+        let sql = format!("INSERT INTO t VALUES {values}");
+        assert_eq!(
+            code(&client.batch_execute(&sql).await.unwrap_err()),
+            state,
+            "{sql}"
+        );
+        assert_eq!(
+            code(&client.execute(&sql, &[]).await.unwrap_err()),
+            state,
+            "{sql}"
+        );
+        client.batch_execute("BEGIN").await.unwrap();
+        assert_eq!(
+            code(&client.batch_execute(&sql).await.unwrap_err()),
+            state,
+            "{sql}"
+        );
+        assert_eq!(
+            code(&client.batch_execute("SELECT 1").await.unwrap_err()),
+            "25P02"
+        );
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    assert!(values(&client).await.is_empty());
+    client.batch_execute("BEGIN").await.unwrap();
+    let sql = format!("INSERT INTO t VALUES ({b}, 1), ({a}, 2)");
+    assert_eq!(client.execute(&sql, &[]).await.unwrap(), 2);
+    assert_eq!(simple(&client, "UPDATE t SET v = v + 1").await, (0, 2));
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(values(&client).await.len(), 2);
+}
