@@ -210,6 +210,7 @@ fn options(mut words: Words<'_>) -> Result<Options, Refusal> {
             match name.as_str() {
                 "csv" | "binary" => given.format = Some(name),
                 "header" => given.header = true,
+                "freeze" => {}
                 "delimiter" | "delimiters" | "null" | "quote" | "escape" | "encoding" => {
                     given.set(&name, words)?;
                     words.next();
@@ -264,7 +265,8 @@ impl Given {
             ("null", Some(_)) => self.null = value,
             ("header", None | Some("true" | "on" | "1" | "match")) => self.header = true,
             ("header", Some("false" | "off" | "0")) => self.header = false,
-            ("freeze", Some("false" | "off" | "0")) => {}
+            // PostgreSQL itself says in each group whether it may be frozen.
+            ("freeze", None | Some("true" | "on" | "1" | "false" | "off" | "0")) => {}
             ("encoding", Some(encoding))
                 if ["utf8", "utf-8"].contains(&encoding.to_ascii_lowercase().as_str()) => {}
             _ => return Err(unreadable()),

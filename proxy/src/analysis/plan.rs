@@ -24,7 +24,7 @@ pub enum Plan {
     /// `SELECT create_distributed_table('table', 'column')`, alone: answered by Howdah with one row,
     /// one column of type `void` named `create_distributed_table`, holding an empty string.
     Distribute(Distribute),
-    /// `COPY table FROM STDIN`: rows come from the client and must all belong to one group.
+    /// `COPY table FROM STDIN`: rows come from the client, and each goes to its group.
     CopyIn(CopyIn),
     /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
     Prepared(PreparedCommand),

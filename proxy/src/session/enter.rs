@@ -124,7 +124,7 @@ impl Session {
     }
 
     /// Gives a backend the settings that it has not seen.
-    async fn replay_settings(&mut self, place: usize) -> Result<(), Halt> {
+    pub(super) async fn replay_settings(&mut self, place: usize) -> Result<(), Halt> {
         let seen = self.slots[place].as_ref().map_or(0, |conn| conn.settings_seen);
         for sql in self.settings.since(seen) {
             self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
@@ -183,7 +183,7 @@ impl Session {
     }
 
     /// The level of a transaction that was begun without naming one.
-    async fn ask_isolation(&mut self, participant: usize) -> Result<Isolation, Halt> {
+    pub(super) async fn ask_isolation(&mut self, participant: usize) -> Result<Isolation, Halt> {
         self.enter_bare(participant).await?;
         let value = self.ask(participant, "SHOW transaction_isolation", None).await?;
         let isolation = match value.as_deref() {

@@ -487,7 +487,7 @@ impl Session {
                 text: statement.text.clone(),
                 plan: copy.clone(),
             };
-            return self.begin_copy(copying, planned, false);
+            return self.begin_copy(copying, planned, false).await;
         }
         self.command(plan, &statement.text, planned, Rows::Alone).await
     }

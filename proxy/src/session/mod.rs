@@ -156,6 +156,10 @@ impl Session {
 
     async fn handle(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
         match tag {
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' if self.copy.is_some() => {
+                let words = "unexpected message during COPY from stdin";
+                Err(Ended::Fatal(crate::analysis::Refusal::new("08P01", words).into()))
+            }
             b'Q' => Box::pin(self.simple(message)).await,
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => Box::pin(self.extended(tag, message)).await,
             b'S' => self.sync().await,

@@ -108,7 +108,7 @@ impl Session {
                     text: text.to_owned(),
                     plan: copy.clone(),
                 };
-                self.begin_copy(copying, planned, message.is_some())?;
+                self.begin_copy(copying, planned, message.is_some()).await?;
                 Ok(Ready::AfterCopy)
             }
             other => {
@@ -345,11 +345,14 @@ impl Session {
         self.enter(place, Access::Read, Style::Simple).await?;
         let bound = parameter.map(|p| (p.type_oid.unwrap_or(0), p.format == Format::Binary, p.value));
         let value = self.ask(place, sql, bound).await?;
-        let slot = value
-            .as_deref()
-            .and_then(|v| std::str::from_utf8(v).ok())
-            .and_then(|v| v.parse().ok());
-        slot.and_then(coordinator::hash::HashSlot::new)
-            .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a key's slot".to_owned()).into())
+        read_slot(value.as_deref())
     }
+}
+
+/// A slot's number as PostgreSQL has answered it.
+pub(super) fn read_slot(value: Option<&[u8]>) -> Result<coordinator::hash::HashSlot, Halt> {
+    let number = value.and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+    number
+        .and_then(coordinator::hash::HashSlot::new)
+        .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a key's slot".to_owned()).into())
 }

@@ -151,15 +151,6 @@ impl Transaction {
     }
 }
 
-/// A write on a second group, in an explicit transaction or in one pipeline.
-pub(crate) fn second_writer(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
-    Refusal::unsupported("a transaction that writes on several groups is not supported yet")
-        .detail(format!(
-            "It has written on group {first}, and this statement writes on group {second}."
-        ))
-        .hint("Write the rows of one group in one transaction, and of another group in another.")
-}
-
 /// A second group in a transaction that needs one snapshot.
 pub(crate) fn second_snapshot(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     Refusal::unsupported("a transaction of this isolation level on several groups is not supported yet")
