@@ -351,3 +351,45 @@ async fn what_postgresql_finds_wrong_with_the_whole_insert_is_said() {
     client.batch_execute("COMMIT").await.unwrap();
     assert_eq!(values(&client).await.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncate_empties_tables_in_both_groups() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = table(&cluster).await;
+    client.batch_execute("CREATE TABLE u (id bigint)").await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("TRUNCATE t, u").await.unwrap();
+    let sql = format!("INSERT INTO t VALUES ({}, 1), ({}, 2)", one[0], two[0]);
+    client.batch_execute(&sql).await.unwrap();
+    assert_eq!(values(&client).await.len(), 2);
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(values(&client).await.len(), 20);
+    // Frozen rows, as pgbench loads them.
+    client.batch_execute("BEGIN; TRUNCATE t").await.unwrap();
+    let sink = client
+        .copy_in::<_, bytes::Bytes>("copy t from stdin with (freeze on)")
+        .await
+        .unwrap();
+    futures::pin_mut!(sink);
+    let lines: String = one.iter().chain(&two).map(|key| format!("{key}\t5\n")).collect();
+    futures::SinkExt::send(&mut sink, lines.into()).await.unwrap();
+    assert_eq!(sink.finish().await.unwrap(), 20);
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(values(&client).await.iter().all(|(_, v)| *v == 5));
+    assert_eq!(values(&client).await.len(), 20);
+    client.execute("TRUNCATE TABLE t", &[]).await.unwrap();
+    assert!(values(&client).await.is_empty());
+    let mut raw = Raw::start(&cluster).await;
+    raw.parse("", "TRUNCATE t");
+    raw.bind("", "");
+    raw.describe('P', "");
+    raw.execute("", 0);
+    raw.sync();
+    let (seen, errors) = raw.until_ready().await;
+    assert_eq!((seen.as_str(), errors.len()), ("12nCZ", 0));
+    let shown = cluster
+        .program("psql", &["-X", "-c", "TRUNCATE t"])
+        .await
+        .unwrap();
+    assert_eq!(shown.trim(), "TRUNCATE TABLE");
+}
