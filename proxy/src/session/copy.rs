@@ -143,11 +143,15 @@ impl Session {
                 return Ok(());
             }
             Err(Halt::End(ended)) => return Err(ended),
-            Err(Halt::Skip) => Failure::TransactionAborted,
-            Err(Halt::Fail(failure)) => failure,
+            // The client has been told.
+            Err(Halt::Skip) => None,
+            Err(Halt::Fail(failure)) => Some(failure),
         };
-        self.report(&failure);
+        if let Some(failure) = failure {
+            self.report(&failure);
+        }
         if copy.by_query {
+            self.told.skip = false;
             self.ready();
         } else {
             self.told.skip = true;

@@ -41,7 +41,13 @@ impl Session {
             return Ok(());
         }
         match self.simple_query(message).await {
-            Ok(Ready::Backend | Ready::AfterCopy) | Err(Halt::Skip) => Ok(()),
+            Ok(Ready::Backend | Ready::AfterCopy) => Ok(()),
+            // The client has been told of an error, and no Sync comes after a Query.
+            Err(Halt::Skip) => {
+                self.told.skip = false;
+                self.ready();
+                Ok(())
+            }
             Ok(Ready::Now) => {
                 self.ready();
                 Ok(())
@@ -62,6 +68,10 @@ impl Session {
         let text = self.readable(text)?;
         if !self.pipeline.touched.is_empty() || self.transaction.as_ref().is_some_and(|t| t.implicit) {
             self.end_pipeline().await?;
+            if self.told.skip {
+                // It failed, and its Sync is still to come.
+                return Ok(Ready::Backend);
+            }
         }
         let planned = self.plan(text).await?;
         match planned.statements.as_slice() {

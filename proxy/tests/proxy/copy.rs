@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::SinkExt;
 use tokio_postgres::Client;
 
+use crate::harness::raw::Raw;
 use crate::harness::{Cluster, code};
 
 /// Copies lines in parts of a thousand bytes.
@@ -199,4 +200,61 @@ async fn psql_copies_both_ways() {
         .await
         .unwrap();
     assert_eq!(cluster.psql("COPY t TO STDOUT CSV").await.unwrap(), lines);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_waits_for_the_slowest_group() {
+    let cluster = Cluster::start().await;
+    let client = table(&cluster).await;
+    let first = cluster.keys_of(0, 1)[0];
+    let blocker = cluster.connect().await;
+    blocker
+        .batch_execute(&format!("BEGIN; INSERT INTO t VALUES ({first}, 'b')"))
+        .await
+        .unwrap();
+    let sink = client.copy_in::<_, Bytes>("COPY t FROM STDIN").await.unwrap();
+    futures::pin_mut!(sink);
+    // Half of the rows are for the group that waits for the blocker. 64 MB are more than all buffers on the way.
+    let filler = "x".repeat(1000);
+    let (parts, rows) = (64, 1000);
+    let part = |number: i64| -> Bytes {
+        let ids = (0..rows).map(|row| first + number * rows + row);
+        ids.map(|id| format!("{id}\t{filler}\n"))
+            .collect::<String>()
+            .into()
+    };
+    let patience = std::time::Duration::from_secs(3);
+    {
+        let sending = async {
+            for number in 0..parts {
+                sink.send(part(number)).await.unwrap();
+            }
+        };
+        futures::pin_mut!(sending);
+        let waited = tokio::time::timeout(patience, &mut sending).await;
+        assert!(waited.is_err(), "it is held back");
+        blocker.batch_execute("ROLLBACK").await.unwrap();
+        sending.await;
+    }
+    assert_eq!(sink.finish().await.unwrap(), u64::try_from(parts * rows).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_in_the_middle_ends_the_session_and_keeps_nothing() {
+    let cluster = Cluster::start().await;
+    let client = table(&cluster).await;
+    let mut raw = Raw::start(&cluster).await;
+    let query = |sql: &str| {
+        let mut message = vec![b'Q'];
+        message.extend(u32::try_from(sql.len() + 5).unwrap().to_be_bytes());
+        message.extend(sql.as_bytes());
+        message.push(0);
+        message
+    };
+    raw.bytes(&query("COPY t FROM STDIN"));
+    raw.bytes(b"d\0\0\0\x081\ta\n");
+    raw.bytes(&query("SELECT 1"));
+    let rest = raw.rest().await;
+    assert!(rest.contains("08P01"), "{rest}");
+    assert_eq!(count(&client).await, 0);
 }

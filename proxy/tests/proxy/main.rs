@@ -4,6 +4,7 @@ mod commands;
 mod copy;
 mod faults;
 mod harness;
+mod pgbench;
 mod pipelines;
 mod prepared;
 mod scatter;

@@ -393,3 +393,70 @@ async fn truncate_empties_tables_in_both_groups() {
         .unwrap();
     assert_eq!(shown.trim(), "TRUNCATE TABLE");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_lost_on_the_way_fails_all_of_it() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = table(&cluster).await;
+    let signal = |signal: &str, process: i32| {
+        let sent = std::process::Command::new("kill")
+            .args([signal, &process.to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    };
+    let copied: String = [3, 4, 5, 6]
+        .iter()
+        .flat_map(|by| {
+            one.iter()
+                .chain(&two)
+                .map(move |key| format!("{}\t1\n", key + by * 1_000_000))
+        })
+        .collect();
+    let (a, b) = (cluster.keys_of(0, 11)[10], cluster.keys_of(1, 11)[10]);
+    let row = format!("INSERT INTO t VALUES ({a}, 1), ({b}, 1)");
+    for sql in ["UPDATE t SET v = 0", "TRUNCATE t", &row, "COPY t FROM STDIN"] {
+        // The session's backend of the second group does not answer any more, and then is gone.
+        let session = cluster.connect().await;
+        let pid = format!("SELECT pg_backend_pid() FROM t WHERE id = {}", two[0]);
+        let pid: i32 = session.query_one(&pid, &[]).await.unwrap().get(0);
+        signal("-STOP", pid);
+        let work = async {
+            if sql.starts_with("COPY") {
+                let sink = session.copy_in(sql).await?;
+                futures::pin_mut!(sink);
+                futures::SinkExt::send(&mut sink, bytes::Bytes::from(copied.clone())).await?;
+                sink.finish().await.map(drop)
+            } else {
+                session.batch_execute(sql).await
+            }
+        };
+        let kill = async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            signal("-KILL", pid);
+        };
+        let both = futures::future::join(work, kill);
+        let (done, ()) = tokio::time::timeout(std::time::Duration::from_secs(30), both)
+            .await
+            .expect("an answer");
+        assert!(done.is_err(), "{sql}");
+        let next = session.batch_execute("SELECT 1");
+        tokio::time::timeout(std::time::Duration::from_secs(30), next)
+            .await
+            .expect("the session goes on")
+            .unwrap();
+        let mut left = Vec::new();
+        for _ in 0..200 {
+            // PostgreSQL starts again after such a loss.
+            if let Ok(rows) = client.query("SELECT id, v FROM t", &[]).await {
+                left = rows
+                    .iter()
+                    .map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1)))
+                    .collect();
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(left.len(), 20, "{sql}");
+        assert!(left.iter().all(|(id, v)| id == v), "{sql}");
+    }
+}
