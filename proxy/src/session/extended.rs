@@ -13,7 +13,6 @@ use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
 use super::simple::Placed;
-use super::split::Parts;
 use super::statements::{Portal, Statement};
 use crate::analysis::{Access, Form, Format, Parameter, Plan, Query, Refusal, SessionCommand};
 use crate::failure::{Ended, Failure, Halt};
@@ -115,7 +114,7 @@ impl Session {
     }
 
     /// Sends a statement to the backend at `place`, if it does not hold it.
-    fn supply(&mut self, place: usize, statement: &Arc<Statement>) {
+    pub(super) fn supply(&mut self, place: usize, statement: &Arc<Statement>) {
         let held = self
             .statements
             .held
@@ -144,7 +143,7 @@ impl Session {
         }
     }
 
-    fn mark_pipeline(&mut self, place: usize) {
+    pub(super) fn mark_pipeline(&mut self, place: usize) {
         if let Some(conn) = self.slots[place].as_mut().filter(|conn| !conn.unsynced) {
             conn.unsynced = true;
             if !self.pipeline.touched.contains(&place) {
@@ -214,66 +213,10 @@ impl Session {
             }
             Placed::Rows(rows) => {
                 self.release_held().await?;
-                let parts = match (query, planned.statements.as_slice()) {
-                    (Some(query), [one]) => Parts::of(query, &one.text, rows),
-                    _ => return Err(Refusal::unsupported("this portal cannot be bound").into()),
-                };
-                let count = bind.each().count();
-                let types = self.parameter_types(&statement, count).await?;
-                let places = parts.places();
-                let parts = Some(Arc::new(parts.with(types, bind.rest)));
-                self.bind_many(places, message, statement, planned, parts).await?;
+                self.bind_rows(rows, message, statement, planned).await?;
             }
         }
         Ok(())
-    }
-
-    async fn bind_many(
-        &mut self,
-        places: Vec<usize>,
-        message: &[u8],
-        statement: Arc<Statement>,
-        planned: Arc<Planned>,
-        parts: Option<Arc<Parts>>,
-    ) -> Result<(), Halt> {
-        self.settle().await?;
-        encode::empty(self.out(), b'2');
-        let bind = Bind::read(Self::body(message))?;
-        let portal = Portal::Many {
-            places,
-            bind: Bytes::copy_from_slice(message),
-            statement,
-            planned,
-            bound: Vec::new(),
-            parts,
-        };
-        self.statements.put_portal(bind.portal, portal);
-        Ok(())
-    }
-
-    /// The types of all parameters of a statement, as PostgreSQL infers them where none is declared.
-    async fn parameter_types(&mut self, statement: &Arc<Statement>, count: usize) -> Result<Vec<u32>, Halt> {
-        if statement.types.len() >= count && !statement.types.contains(&0) {
-            return Ok(statement.types.clone());
-        }
-        if let Some(known) = statement.inferred.get() {
-            return Ok(known.clone());
-        }
-        let place = self.any_place().await?;
-        self.enter_bare(place).await?;
-        self.join(place);
-        self.mark_pipeline(place);
-        self.supply(place, statement);
-        self.settle().await?;
-        let group = self.group(place);
-        if let Some(conn) = &mut self.slots[place] {
-            conn.captured = Captured::default();
-            encode::describe_statement(&mut conn.output, &statement.name);
-            conn.owes(Kind::Describe, Audience::Quiet, Stake::Nothing);
-        }
-        self.settle().await?;
-        let types = self.take_captured(place, group, Stake::Nothing)?.types;
-        Ok(statement.inferred.get_or_init(|| types).clone())
     }
 
     async fn bind_own(
@@ -372,44 +315,6 @@ impl Session {
         }
     }
 
-    /// Binds a portal of several groups on one of them.
-    pub(super) fn bind_one(&mut self, place: usize, name: &[u8]) {
-        let number = self.statements.number();
-        let Some(Portal::Many {
-            bind,
-            statement,
-            bound,
-            parts,
-            ..
-        }) = self.statements.portal_mut(name)
-        else {
-            return;
-        };
-        if bound.contains(&place) {
-            return;
-        }
-        bound.push(place);
-        let (bind, statement, parts) = (bind.clone(), Arc::clone(statement), parts.clone());
-        let Some(conn) = &mut self.slots[place] else {
-            return;
-        };
-        if let Some(parts) = parts {
-            parts.bind(conn, number, name, place);
-            return;
-        }
-        conn.close_stale();
-        if !conn.holds(&statement.name, statement.number) {
-            conn.parse(
-                &statement.name,
-                statement.number,
-                &statement.message,
-                Audience::Silent,
-            );
-        }
-        conn.output.extend_from_slice(&bind);
-        conn.owes(Kind::Bind, Audience::Silent, Stake::Nothing);
-    }
-
     async fn execute(&mut self, message: &[u8]) -> Result<(), Halt> {
         self.release_held().await?;
         let execute = Execute::read(Self::body(message))?;
@@ -425,39 +330,12 @@ impl Session {
                 parts,
                 ..
             }) => {
-                if execute.limit != 0 {
-                    let words = "a limit of rows on a result of several groups is not supported";
-                    return Err(Refusal::unsupported(words).hint("Fetch all rows at once.").into());
-                }
                 let query = match planned.only()? {
-                    Ok(Plan::Query(query)) => query.clone(),
+                    Ok(Plan::Query(query)) => query,
                     _ => return Err(Refusal::unsupported("this portal cannot be executed").into()),
                 };
-                if query.access == Access::Write {
-                    let parts = parts.as_deref();
-                    return self
-                        .write_portal(&places, parts, &query, execute.portal, message)
-                        .await;
-                }
-                for place in &places {
-                    self.enter(*place, Access::Read, Style::Extended).await?;
-                    self.bind_one(*place, execute.portal);
-                    self.settle().await?;
-                }
-                for (index, place) in places.iter().enumerate() {
-                    if let Some(conn) = &mut self.slots[*place] {
-                        let audience = if index == 0 {
-                            Audience::MergeFirst
-                        } else {
-                            Audience::MergeNext
-                        };
-                        conn.captured = Captured::default();
-                        conn.output.extend_from_slice(message);
-                        conn.owes(Kind::Execute, audience, Stake::Nothing);
-                        encode::empty(&mut conn.output, b'H');
-                    }
-                }
-                self.gather(&places, &query).await
+                self.execute_many(&places, parts.as_deref(), query, &execute, message)
+                    .await
             }
             Some(Portal::Own { statement, planned }) => {
                 self.settle().await?;

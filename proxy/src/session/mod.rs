@@ -19,6 +19,7 @@ mod enter;
 mod extended;
 mod io;
 mod plans;
+mod portals;
 mod relay;
 mod rows;
 mod scatter;
