@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::config::{NodeConfig, Overrides};
-use crate::{demo, logging, node, signals, status, switchover};
+use crate::{demo, in_doubt, logging, node, signals, status, switchover};
 
 /// Howdah makes many PostgreSQL servers one database.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Status(status::Args),
     /// Hand the leadership of a group to another node, while all is well.
     Switchover(switchover::Args),
+    /// List transactions across groups that are prepared and not settled: none while all is well.
+    InDoubt(in_doubt::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +67,7 @@ where
         Command::Demo(args) => report(with_runtime(demo::run(args))),
         Command::Status(args) => report(with_runtime(status::run(args))),
         Command::Switchover(args) => report(with_runtime(switchover::run(args))),
+        Command::InDoubt(args) => report(with_runtime(in_doubt::run(args))),
     }
 }
 

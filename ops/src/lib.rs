@@ -9,6 +9,7 @@ pub mod demo;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod in_doubt;
 mod logging;
 pub mod node;
 mod signals;

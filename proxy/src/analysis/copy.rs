@@ -78,6 +78,10 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
     match query::plan(query, names)? {
         Plan::Query(query) => {
             let target = match query.target {
+                other if query.form == Form::Count => other.on_one_group(|| {
+                    Refusal::unsupported("COPY of count(*) of rows of several groups is not supported")
+                        .hint("Use SELECT alone.")
+                })?,
                 Target::All => {
                     concatenable(options)?;
                     Target::All
@@ -86,7 +90,11 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
                     Ok(()) => Target::Keys(keys, super::Spread::Concatenate),
                     Err(refusal) => Target::Keys(keys, super::Spread::Refuse(refusal)),
                 },
-                other => other,
+                other if query.access == Access::Read => other,
+                other => other.on_one_group(|| {
+                    Refusal::unsupported("COPY of an INSERT of rows of several groups is not supported")
+                        .hint("Use INSERT ... RETURNING alone.")
+                })?,
             };
             Ok(Plan::Query(Query {
                 target,
@@ -206,6 +214,7 @@ fn options(mut words: Words<'_>) -> Result<Options, Refusal> {
             match name.as_str() {
                 "csv" | "binary" => given.format = Some(name),
                 "header" => given.header = true,
+                "freeze" => {}
                 "delimiter" | "delimiters" | "null" | "quote" | "escape" | "encoding" => {
                     given.set(&name, words)?;
                     words.next();
@@ -260,7 +269,8 @@ impl Given {
             ("null", Some(_)) => self.null = value,
             ("header", None | Some("true" | "on" | "1" | "match")) => self.header = true,
             ("header", Some("false" | "off" | "0")) => self.header = false,
-            ("freeze", Some("false" | "off" | "0")) => {}
+            // PostgreSQL itself says in each group whether it may be frozen.
+            ("freeze", None | Some("true" | "on" | "1" | "false" | "off" | "0")) => {}
             ("encoding", Some(encoding))
                 if ["utf8", "utf-8"].contains(&encoding.to_ascii_lowercase().as_str()) => {}
             _ => return Err(unreadable()),

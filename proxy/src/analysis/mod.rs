@@ -31,6 +31,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod values;
 mod words;
 mod writes;
 
@@ -39,3 +40,4 @@ pub use refusal::Refusal;
 pub use relations::Facts;
 pub use settings::check as check_setting;
 pub use statement::{analyse, split};
+pub use values::ValuesRows;

@@ -3,7 +3,7 @@
 use coordinator::hash::{HashSlot, KeyColumn, KeyUse};
 use shard::id::GroupId;
 
-use super::Refusal;
+use super::{Refusal, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub enum Plan {
     /// `SELECT create_distributed_table('table', 'column')`, alone: answered by Howdah with one row,
     /// one column of type `void` named `create_distributed_table`, holding an empty string.
     Distribute(Distribute),
-    /// `COPY table FROM STDIN`: rows come from the client and must all belong to one group.
+    /// `COPY table FROM STDIN`: rows come from the client, and each goes to its group.
     CopyIn(CopyIn),
     /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
     Prepared(PreparedCommand),
@@ -151,6 +151,8 @@ pub struct Query {
 pub enum Form {
     /// An ordinary statement.
     Plain,
+    /// `SELECT count(*)` and nothing else: of several groups, one row with the sum.
+    Count,
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the CopyData are concatenated.
     CopyOut,
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
@@ -174,17 +176,35 @@ pub enum Target {
     Any,
     /// Every touched row has one of these keys.
     Keys(Vec<Key>, Spread),
-    /// Rows of all groups; the rows of the groups can be concatenated.
+    /// Rows of all groups: each can do with its own what the statement says, and the answers can be concatenated.
     All,
 }
 
 /// What happens when keys lie in several groups.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spread {
-    /// Run it on each of them and concatenate the rows.
+    /// Run it on each of them and concatenate the rows; what it writes, each group writes on its own rows.
     Concatenate,
-    /// Refuse with these words: concatenation would be wrong, or it writes.
+    /// Run it on each of them with its own rows of VALUES only. Each row has one key, in this order.
+    Rows(ValuesRows),
+    /// Refuse with these words: concatenation would be wrong.
     Refuse(Refusal),
+}
+
+impl Target {
+    /// As it is, but refused with these words where it would be several groups.
+    ///
+    /// # Errors
+    /// When it is all groups.
+    pub fn on_one_group(self, refusal: impl FnOnce() -> Refusal) -> Result<Target, Refusal> {
+        match self {
+            Target::All => Err(refusal()),
+            Target::Keys(keys, Spread::Concatenate | Spread::Rows(_)) => {
+                Ok(Target::Keys(keys, Spread::Refuse(refusal())))
+            }
+            other => Ok(other),
+        }
+    }
 }
 
 /// How the answers of several groups are counted.
@@ -263,9 +283,11 @@ pub enum Route {
     Any,
     /// Exactly this group.
     One(GroupId),
-    /// Each of these (two or more, ascending), rows concatenated. Reads only.
+    /// Each of these (two or more, ascending), rows concatenated.
     Several(Vec<GroupId>),
-    /// All groups, rows concatenated. Reads only.
+    /// Each of these (two or more, ascending) with these rows of VALUES, of a [`Spread::Rows`].
+    Rows(Vec<(GroupId, Vec<usize>)>),
+    /// All groups, rows concatenated.
     All,
     /// Only PostgreSQL can tell the slots of these keys: run the queries on any group, in the client's session
     /// state, and call [`Query::route`] again with their answers. If one fails, its error is the statement's.

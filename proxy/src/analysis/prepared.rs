@@ -29,11 +29,17 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         return Ok(syntax_for_postgres());
     }
     match query::plan(words.rest(), names)? {
-        Plan::Query(query) => Ok(Plan::Prepared(PreparedCommand::Prepare {
-            name,
-            query: Box::new(query),
-            types,
-        })),
+        Plan::Query(mut query) => {
+            if let Target::Keys(_, spread @ Spread::Rows(_)) = &mut query.target {
+                // EXECUTE has the text of no rows to cut.
+                *spread = Spread::Refuse(
+                    Refusal::unsupported("PREPARE of an INSERT of rows of several groups is not supported")
+                        .hint("Prepare it by the protocol, as drivers do, or insert one row per statement."),
+                );
+            }
+            let query = Box::new(query);
+            Ok(Plan::Prepared(PreparedCommand::Prepare { name, query, types }))
+        }
         other => Ok(other),
     }
 }
@@ -145,11 +151,7 @@ fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     };
     match query::plan(words.rest(), names)? {
         Plan::Query(query) => {
-            let target = match query.target {
-                Target::All => return Err(several()),
-                Target::Keys(keys, Spread::Concatenate) => Target::Keys(keys, Spread::Refuse(several())),
-                other => other,
-            };
+            let target = query.target.on_one_group(several)?;
             Ok(Plan::Query(Query {
                 target,
                 tag: Tag::AsIs,

@@ -12,7 +12,7 @@ use super::plan::{Access, Form, Plan, Query, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{fallback, writes};
+use super::{ValuesRows, fallback, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -45,21 +45,51 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         return Err(not_understood("the statement"));
     }
     let access = if proof.writes { Access::Write } else { Access::Read };
-    let target = target(&statement, &proof, &findings)?;
+    let target = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
     } else {
         Tag::AsIs
     };
+    let form = if counts_rows(&statement) {
+        Form::Count
+    } else {
+        Form::Plain
+    };
     Ok(Plan::Query(Query {
         access,
         target,
         tag,
-        form: Form::Plain,
+        form,
     }))
 }
 
-fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Result<Target, Refusal> {
+/// Whether `count(*)` is all that is selected.
+fn counts_rows(statement: &Statement) -> bool {
+    let Statement::Query(query) = statement else {
+        return false;
+    };
+    match &*query.body {
+        SetExpr::Select(select) => match select.projection.as_slice() {
+            [
+                SelectItem::UnnamedExpr(Expr::Function(function))
+                | SelectItem::ExprWithAlias {
+                    expr: Expr::Function(function),
+                    ..
+                },
+            ] => function.to_string() == "count(*)",
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn target(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Result<Target, Refusal> {
     if proof.instances.is_empty() {
         return Ok(Target::Any);
     }
@@ -72,6 +102,12 @@ fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Resu
     };
     check::mark_open_parameters(&mut keys, findings);
     let spread = match obstacle {
+        None if matches!(statement, Statement::Insert(_)) => {
+            match ValuesRows::find(tokens).filter(|rows| rows.len() == keys.len()) {
+                Some(rows) => Spread::Rows(rows),
+                None => Spread::Refuse(several("INSERT", proof.instances.first())),
+            }
+        }
         None => Spread::Concatenate,
         Some(what) => Spread::Refuse(several(&what, proof.instances.first())),
     };
@@ -79,14 +115,27 @@ fn target(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Resu
 }
 
 /// What stands in the way of running a statement on several groups and concatenating their rows: anything that
-/// is not a plain SELECT of one table, row by row.
+/// is not a plain SELECT, UPDATE or DELETE of one table, row by row, or INSERT of VALUES.
+///
+/// A row of such an UPDATE or DELETE is found, changed and returned by what is in the row, the constants and the
+/// parameters. So each group, which sees its own rows alone, does with each what a server with all rows would do.
 fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
-    let Statement::Query(query) = statement else {
-        return Some(match statement {
-            Statement::Insert(_) => "INSERT".to_owned(),
-            Statement::Update(_) => "UPDATE".to_owned(),
-            _ => "DELETE".to_owned(),
-        });
+    let query = match statement {
+        Statement::Query(query) => query,
+        Statement::Update(update) => {
+            let more = update.from.is_some().then_some("UPDATE ... FROM");
+            return more
+                .map(str::to_owned)
+                .or_else(|| beyond_rows(0, proof, findings));
+        }
+        Statement::Delete(delete) => {
+            let more = delete.using.is_some().then_some("DELETE ... USING");
+            return more
+                .map(str::to_owned)
+                .or_else(|| beyond_rows(0, proof, findings));
+        }
+        Statement::Insert(_) => return beyond_rows(1, proof, findings),
+        _ => return Some("this statement".to_owned()),
     };
     if proof.writes {
         return Some(
@@ -102,17 +151,22 @@ fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Op
         return Some("WITH".to_owned());
     }
     obstacle_in_query(query).or_else(|| {
-        let wide = findings.relations > 1 || proof.instances.len() > 1;
-        let nested = findings.queries > 1;
-        if wide {
-            Some("a join".to_owned())
-        } else if nested {
-            Some("a subquery".to_owned())
-        } else {
-            let found = findings.aggregate.as_ref().or(findings.local.as_ref());
-            found.map(|name| format!("\"{name}\""))
-        }
+        // No other aggregate can stand anywhere: not in WHERE, and HAVING and ORDER BY are obstacles.
+        let counts = counts_rows(statement) && findings.local.is_none();
+        beyond_rows(1, proof, findings).filter(|what| !counts || what != "\"count()\"")
     })
+}
+
+/// What takes more than one row of one table to compute. `queries`: how many the statement's plain form has.
+fn beyond_rows(queries: usize, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
+    if findings.queries > queries {
+        Some("a subquery".to_owned())
+    } else if findings.relations > 1 || proof.instances.len() > 1 {
+        Some("a join".to_owned())
+    } else {
+        let found = findings.aggregate.as_ref().or(findings.local.as_ref());
+        found.map(|name| format!("\"{name}\""))
+    }
 }
 
 fn obstacle_in_query(query: &Tree) -> Option<String> {

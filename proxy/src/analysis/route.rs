@@ -1,6 +1,6 @@
 //! From a plan's keys to groups, once the parameters are known.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use coordinator::hash::{HashSlot, KeyError, KeySource, KeyType, KeyUse};
 use coordinator::slots::SlotMap;
@@ -38,19 +38,19 @@ impl Query {
             Target::All => return Ok(Route::All),
             Target::Keys(keys, spread) => (keys, spread),
         };
-        let mut groups = BTreeSet::new();
+        let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         let mut questions = Vec::new();
         for (number, key) in keys.iter().enumerate() {
             match place(key, number, parameters, answers)? {
                 Place::Nowhere => {}
                 Place::Slot(slot) => {
-                    groups.insert(slots.group(slot));
+                    groups.entry(slots.group(slot)).or_default().push(number);
                 }
                 Place::Ask(question) => questions.push(question),
                 Place::Anywhere => {
                     return match spread {
                         Spread::Concatenate => Ok(Route::All),
-                        Spread::Refuse(_) => Err(unroutable(key)),
+                        Spread::Rows(_) | Spread::Refuse(_) => Err(unroutable(key)),
                     };
                 }
             }
@@ -58,12 +58,14 @@ impl Query {
         if !questions.is_empty() {
             return Ok(Route::Ask(questions));
         }
-        let groups: Vec<_> = groups.into_iter().collect();
+        let rows: Vec<_> = groups.into_iter().collect();
+        let groups: Vec<_> = rows.iter().map(|(group, _)| *group).collect();
         match (groups.as_slice(), spread) {
             // Every comparison is with NULL: no row anywhere, which any group can say.
             ([], _) => Ok(Route::Any),
             ([group], _) => Ok(Route::One(*group)),
             (_, Spread::Concatenate) => Ok(Route::Several(groups)),
+            (_, Spread::Rows(_)) => Ok(Route::Rows(rows)),
             (_, Spread::Refuse(refusal)) => Err(refusal.clone()),
         }
     }

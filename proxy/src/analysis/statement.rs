@@ -101,6 +101,7 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         }
         "explain" => explain(tokens, sql, names),
         "copy" => copy::plan(tokens, sql, names),
+        "truncate" => truncate(tokens, names),
         "prepare" | "execute" | "deallocate" => prepared::plan(tokens, names),
         "declare" | "fetch" | "move" | "close" => prepared::cursor(tokens, names),
         "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "reassign" => ddl::plan(tokens, names),
@@ -127,11 +128,6 @@ fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
 
 fn unsupported(first: &str) -> Result<Plan, Refusal> {
     let (message, detail, hint) = match first {
-        "truncate" => (
-            "TRUNCATE is not supported yet",
-            "It would write in every group.",
-            "Delete rows by their shard key, or drop and create the table.",
-        ),
         "lock" => (
             "LOCK TABLE is not supported",
             "A table's rows are in several groups.",
@@ -160,6 +156,49 @@ fn unsupported(first: &str) -> Result<Plan, Refusal> {
         _ => return Ok(syntax_for_postgres()),
     };
     Err(Refusal::unsupported(message).detail(detail).hint(hint))
+}
+
+/// TRUNCATE empties the tables in every group.
+fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    let mut words = Words::new(tokens);
+    words.take(&["truncate"]);
+    words.take(&["table"]);
+    loop {
+        words.take(&["only"]);
+        let Some(table) = words.dotted_name() else {
+            return Ok(syntax_for_postgres());
+        };
+        match names.find(&table)? {
+            Named::Table(_) => {}
+            Named::System => {
+                let table = table.join(".");
+                return Err(Refusal::unsupported(format!("\"{table}\" cannot be written to")));
+            }
+            // Parse does not look at TRUNCATE's tables, so that PostgreSQL's words are said here.
+            Named::Unknown => {
+                let table = table.join(".");
+                return Err(Refusal::new(
+                    "42P01",
+                    format!("relation \"{table}\" does not exist"),
+                ));
+            }
+        }
+        words.take_operator("*");
+        if !words.take_mark(',') {
+            break;
+        }
+    }
+    let _ = words.take(&["restart", "identity"]) || words.take(&["continue", "identity"]);
+    let _ = words.take_any(&["cascade", "restrict"]);
+    if !words.is_empty() {
+        return Ok(syntax_for_postgres());
+    }
+    Ok(Plan::Query(Query {
+        access: Access::Write,
+        target: Target::All,
+        tag: Tag::AsIs,
+        form: Form::Plain,
+    }))
 }
 
 fn maintenance(first: &str, tokens: &[Token]) -> Plan {
@@ -205,17 +244,11 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         Plan::Query(inner) => {
             let target = match inner.target {
                 Target::All if !analyze => Target::Any,
-                Target::All => {
-                    return Err(
-                        Refusal::unsupported("EXPLAIN ANALYZE on several groups is not supported")
-                            .hint("Leave ANALYZE out, or add WHERE on the shard key."),
-                    );
-                }
-                Target::Keys(keys, super::Spread::Concatenate) => Target::Keys(
-                    keys,
-                    super::Spread::Refuse(Refusal::unsupported("EXPLAIN on several groups is not supported")),
-                ),
-                other => other,
+                target => target.on_one_group(|| {
+                    let what = if analyze { "EXPLAIN ANALYZE" } else { "EXPLAIN" };
+                    Refusal::unsupported(format!("{what} on several groups is not supported"))
+                        .hint("Leave ANALYZE out, or add WHERE on the shard key.")
+                })?,
             };
             let access = if analyze { inner.access } else { Access::Read };
             Ok(Plan::Query(Query {

@@ -64,12 +64,15 @@ fn show_query(query: &Query) -> String {
             let keys: Vec<String> = keys.iter().map(show_key).collect();
             let spread = match spread {
                 Spread::Concatenate => "several groups concatenated",
+                Spread::Rows(_) => "each row to its group",
                 Spread::Refuse(_) => "one group",
             };
             let _ = write!(text, " by key {}; {spread}", keys.join(", "));
         }
     }
-    if query.form != Form::Plain {
+    if query.form == Form::Count {
+        text.push_str("; counted");
+    } else if query.form != Form::Plain {
         let _ = write!(text, "; {:?}", query.form);
     }
     text
@@ -243,6 +246,14 @@ fn keys_of_two_groups_are_concatenated_or_refused() {
             &[],
             &none
         ),
+        Ok(both.clone())
+    );
+    assert_eq!(
+        route_of(
+            &format!("UPDATE t SET n = 1 WHERE id IN ({here}, {there})"),
+            &[],
+            &none
+        ),
         Ok(both)
     );
     assert_eq!(
@@ -253,10 +264,17 @@ fn keys_of_two_groups_are_concatenated_or_refused() {
         ),
         Ok(group_of(here))
     );
+    let sql = format!("INSERT INTO t VALUES ({here}, 'a'), ({there}, 'b'), ({here}, 'c')");
+    let (first, other) = (vec![0, 2], vec![1]);
+    let rows = match group_of(here) {
+        Route::One(GroupId(1)) => vec![(GroupId(1), first), (GroupId(2), other)],
+        _ => vec![(GroupId(1), other), (GroupId(2), first)],
+    };
+    assert_eq!(route_of(&sql, &[], &none), Ok(Route::Rows(rows)));
     for sql in [
-        format!("SELECT count(*) FROM t WHERE id IN ({here}, {there})"),
-        format!("UPDATE t SET n = 1 WHERE id IN ({here}, {there})"),
-        format!("INSERT INTO t VALUES ({here}, 'a'), ({there}, 'b')"),
+        format!("SELECT count(*) + 1 FROM t WHERE id IN ({here}, {there})"),
+        format!("UPDATE t SET n = (SELECT 1) WHERE id IN ({here}, {there})"),
+        format!("INSERT INTO t VALUES ({here}, 'a'), ({there}, (SELECT 'b'))"),
         format!("SELECT * FROM t, u WHERE t.id = {here} AND u.id = {there}"),
     ] {
         assert_eq!(route_of(&sql, &[], &none).unwrap_err().sqlstate, "0A000", "{sql}");
@@ -297,9 +315,16 @@ fn a_parameter_of_another_type_does_not_lead_anywhere() {
         route_of("SELECT * FROM t WHERE id = $1", &[float], &none),
         Ok(Route::All)
     );
-    assert!(route_of("UPDATE t SET n = 2 WHERE id = $1", &[float], &none).is_err());
+    assert_eq!(
+        route_of("UPDATE t SET n = 2 WHERE id = $1", &[float], &none),
+        Ok(Route::All)
+    );
     // The first use decides the type, and it is not the key's.
-    assert!(route_of("UPDATE t SET n = $1 WHERE id = $1", &[text("1")], &none).is_err());
+    assert_eq!(
+        route_of("UPDATE t SET n = $1 WHERE id = $1", &[text("1")], &none),
+        Ok(Route::All)
+    );
+    assert!(route_of("INSERT INTO t VALUES ($1, 'a', $1)", &[text("1")], &none).is_err());
     assert!(route_of("SELECT * FROM t WHERE id = $1", &[], &none).is_err());
 }
 

@@ -1,6 +1,9 @@
 //! Writing messages, for the client (as a server) and for a backend (as a client).
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::frame::HEADER;
+use super::{Body, Malformed};
 
 /// The state byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,36 @@ pub(crate) fn one_value(out: &mut BytesMut, value: &[u8]) {
     });
 }
 
+/// One DataRow with the sum of these DataRows of one `int8` each, in their format.
+///
+/// A count in text begins with a digit; in binary it is of 8 bytes, of which the first is zero.
+///
+/// # Errors
+/// When one is no such row.
+pub(crate) fn sum_of_counts(out: &mut BytesMut, rows: &[Bytes]) -> Result<(), Malformed> {
+    let (mut sum, mut binary) = (0i64, false);
+    for row in rows {
+        let no_count = Malformed("a count is no number");
+        let mut body = Body::new(row.get(HEADER..).ok_or(no_count)?);
+        body.i16()?;
+        let len = usize::try_from(body.i32()?).map_err(|_| no_count)?;
+        let value = body.bytes(len)?;
+        binary = value.first() == Some(&0);
+        let count = if binary {
+            value.try_into().ok().map(i64::from_be_bytes)
+        } else {
+            std::str::from_utf8(value).ok().and_then(|text| text.parse().ok())
+        };
+        sum = count.and_then(|count| sum.checked_add(count)).ok_or(no_count)?;
+    }
+    if binary {
+        one_value(out, &sum.to_be_bytes());
+    } else {
+        one_value(out, sum.to_string().as_bytes());
+    }
+    Ok(())
+}
+
 /// CopyInResponse for text data of `columns` columns.
 pub(crate) fn copy_in_response(out: &mut BytesMut, columns: u16) {
     message(out, b'G', |out| {
@@ -178,18 +211,38 @@ pub(crate) fn own_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound<'
     close(out, b'S', OWN);
 }
 
-/// Parse without declared types, for a backend.
-pub(crate) fn parse(out: &mut BytesMut, name: &[u8], sql: &[u8]) {
+/// Parse of a statement with these declared types, for a backend.
+pub(crate) fn parse(out: &mut BytesMut, name: &[u8], sql: &[u8], types: &[u32]) {
     message(out, b'P', |out| {
         cstr(out, name);
         cstr(out, sql);
-        out.put_u16(0);
+        out.put_u16(u16::try_from(types.len()).unwrap_or(u16::MAX));
+        for oid in types {
+            out.put_u32(*oid);
+        }
+    });
+}
+
+/// Bind of the unnamed statement, for a backend; `rest` is [`Bind::rest`](super::frontend::Bind::rest).
+pub(crate) fn bind_unnamed(out: &mut BytesMut, portal: &[u8], rest: &[u8]) {
+    message(out, b'B', |out| {
+        cstr(out, portal);
+        cstr(out, b"");
+        out.put_slice(rest);
+    });
+}
+
+/// Describe of a prepared statement, for a backend.
+pub(crate) fn describe_statement(out: &mut BytesMut, name: &[u8]) {
+    message(out, b'D', |out| {
+        out.put_u8(b'S');
+        cstr(out, name);
     });
 }
 
 /// Parse and Close of a statement only to have PostgreSQL's opinion on it.
 pub(crate) fn judge(out: &mut BytesMut, sql: &[u8]) {
-    parse(out, OWN, sql);
+    parse(out, OWN, sql, &[]);
     close_statement(out, OWN);
 }
 

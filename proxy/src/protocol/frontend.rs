@@ -35,6 +35,8 @@ pub(crate) struct Bind<'a> {
     pub(crate) portal: &'a [u8],
     /// The prepared statement's name.
     pub(crate) statement: &'a [u8],
+    /// What follows the names: formats, values, and the formats of the result.
+    pub(crate) rest: &'a [u8],
     formats: Body<'a>,
     format_count: usize,
     values: Body<'a>,
@@ -47,6 +49,7 @@ impl<'a> Bind<'a> {
         let mut body = Body::new(body);
         let portal = body.cstr()?;
         let statement = body.cstr()?;
+        let rest = body.rest();
         let format_count = count(body.i16()?);
         let formats = Body::new(body.bytes(format_count * 2)?);
         let value_count = count(body.i16()?);
@@ -62,6 +65,7 @@ impl<'a> Bind<'a> {
         Ok(Bind {
             portal,
             statement,
+            rest,
             formats,
             format_count,
             values,

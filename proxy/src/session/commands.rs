@@ -229,6 +229,7 @@ impl Session {
         let places = match self.route(&prepared.query, &parameters, planned).await? {
             Placed::One(place) => vec![place],
             Placed::Many(places) => places,
+            Placed::Rows(_) => return Err(Refusal::unsupported("EXECUTE of such an INSERT").into()),
         };
         for place in &places {
             self.enter(*place, prepared.query.access, Style::Simple).await?;
@@ -249,7 +250,7 @@ impl Session {
             }
             return self.settle().await;
         }
-        self.scatter_alone(&places, text, &prepared.query).await
+        self.query_on_several(&places, text, &prepared.query).await
     }
 
     fn deallocate(&mut self, name: Option<&str>) -> Result<(), Halt> {
@@ -288,6 +289,12 @@ impl Session {
 
     /// Has PostgreSQL parse a statement that is not understood: its error is the better one.
     pub(super) async fn judge(&mut self, text: &[u8], refusal: &Refusal) -> Result<(), Halt> {
+        self.parse_only(text).await?;
+        Err(refusal.clone().into())
+    }
+
+    /// Whether PostgreSQL takes a statement: only parsed, it does nothing.
+    pub(super) async fn parse_only(&mut self, text: &[u8]) -> Result<(), Halt> {
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         self.settle().await?;
@@ -303,8 +310,7 @@ impl Session {
             }
         }
         self.drain(place).await?;
-        self.take_captured(place, group, Stake::Nothing)?;
-        Err(refusal.clone().into())
+        self.take_captured(place, group, Stake::Nothing).map(drop)
     }
 
     /// Remembers where a cursor is, or forgets it.

@@ -11,6 +11,7 @@ use shard::id::GroupId;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
+use crate::analysis::{Form, Refusal};
 use crate::cancel::Target;
 use crate::failure::Failure;
 use crate::protocol::encode::{self, TransactionStatus};
@@ -82,6 +83,63 @@ pub(crate) struct Captured {
     pub(crate) value: Option<Bytes>,
     /// Rows that merged statements counted.
     pub(crate) counted: u64,
+    /// The types of a described statement's parameters.
+    pub(crate) types: Vec<u32>,
+    /// Where rows of merged statements are kept instead of passed on.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// More than the DataRow of a count has.
+const LONGEST_COUNT: usize = 64;
+
+/// DataRow messages that are kept for a while.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) rows: Vec<Bytes>,
+    /// How many more bytes may be kept.
+    pub(crate) room: usize,
+}
+
+impl Kept {
+    pub(crate) fn new(room: usize) -> Self {
+        Kept {
+            rows: Vec::new(),
+            room,
+        }
+    }
+
+    fn keep(&mut self, message: &[u8]) -> Result<(), Failure> {
+        let Some(room) = self.room.checked_sub(message.len()) else {
+            let words = "the rows that this INSERT returns are too large to be put in order";
+            return Err(Refusal::new("54000", words)
+                .hint("Insert fewer rows at a time.")
+                .into());
+        };
+        self.room = room;
+        self.rows.push(Bytes::copy_from_slice(message));
+        Ok(())
+    }
+}
+
+impl Captured {
+    /// For an answer that is merged with others of a statement of this form.
+    pub(crate) fn merging(form: &Form) -> Self {
+        Captured {
+            kept: (*form == Form::Count).then(|| Kept::new(LONGEST_COUNT)),
+            ..Captured::default()
+        }
+    }
+
+    /// Keeps a row, if rows are kept.
+    pub(crate) fn keep(&mut self, message: &[u8]) -> bool {
+        let Some(kept) = &mut self.kept else {
+            return false;
+        };
+        if let Err(failure) = kept.keep(message) {
+            self.error.get_or_insert(failure);
+        }
+        true
+    }
 }
 
 /// A connected backend.

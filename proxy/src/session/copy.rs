@@ -1,19 +1,24 @@
-//! COPY ... FROM STDIN: the first row says which group; a row of another group fails all of it.
+//! COPY ... FROM STDIN: each group runs the statement, and gets the lines of its rows.
+//!
+//! A group's COPY starts when its first row has come. All of them are one transaction, as in [`super::split`].
+//! Memory stays bounded: what is on its way to a group is a chunk and what the socket does not take yet, and while a
+//! group is behind the client is not read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyUse};
 use coordinator::slots::SlotMap;
 
 use super::Session;
-use super::conn::{Audience, Captured, Stake};
+use super::conn::{Audience, Captured, Conn, Stake};
 use super::enter::Style;
 use super::plans::Planned;
-use super::rows::{self, Row};
+use super::rows::{self, Ending, Row};
 use super::statements::Copying;
-use super::transaction::second_writer;
-use crate::analysis::{Access, Format, Parameter, Refusal};
+use super::transaction::Step;
+use crate::analysis::{Access, Refusal};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::{Body, encode};
 
@@ -25,23 +30,41 @@ pub(super) struct CopyState {
     slots: Arc<SlotMap>,
     /// Came as a Query, so that the session says when it is ready.
     by_query: bool,
-    /// The group that gets the rows, once one has come.
-    place: Option<usize>,
-    /// Rows that were not sent on yet; the last may not be whole.
+    /// Whether its transaction is its own.
+    own: bool,
+    /// The end of what has come: a line that is not whole.
     waiting: BytesMut,
-    /// How much of `waiting` is rows of the group.
-    checked: usize,
+    /// The places that run it, and their rows that were not sent on yet.
+    parts: BTreeMap<usize, BytesMut>,
     /// The first line is still to come and is no row.
-    header: bool,
-    stake: Stake,
+    header_due: bool,
+    /// That line: every place gets it.
+    header: Bytes,
+    /// How the first line ended. PostgreSQL takes no others, and a group that got only others would not notice.
+    ending: Option<Ending>,
+    /// The end-of-data mark has come.
+    ended: bool,
+    /// A backend that is asked about keys, as those of the COPY take nothing but rows.
+    asked: Option<Conn>,
 }
 
 /// Rows that are sent on together.
 const CHUNK: usize = 64 << 10;
 
+/// Encodings in which a byte of another character can look like a delimiter, a backslash or a quote.
+const AMBIGUOUS: &[&[u8]] = &[
+    b"SJIS",
+    b"SHIFT_JIS_2004",
+    b"BIG5",
+    b"GBK",
+    b"UHC",
+    b"GB18030",
+    b"JOHAB",
+];
+
 impl Session {
     /// Asks the client for the rows. Nothing is owed when this is called.
-    pub(super) fn begin_copy(
+    pub(super) async fn begin_copy(
         &mut self,
         copying: Copying,
         planned: &Planned,
@@ -55,18 +78,23 @@ impl Session {
         let Some(key) = key.map(|key| key.column) else {
             return Err(Failure::Catalogue(format!("table \"{}\" is not there", table.name)).into());
         };
-        let header = copying.plan.layout.header;
+        let style = if by_query { Style::Simple } else { Style::Extended };
+        let own = self.open_transaction(style).await?;
+        let header_due = copying.plan.layout.header;
         encode::copy_in_response(self.out(), 0);
         self.copy = Some(CopyState {
             copying,
             key,
             slots: Arc::clone(planned.catalogue.slots()),
             by_query,
-            place: None,
+            own,
             waiting: BytesMut::new(),
-            checked: 0,
-            header,
-            stake: Stake::Nothing,
+            parts: BTreeMap::new(),
+            header_due,
+            header: Bytes::new(),
+            ending: None,
+            ended: false,
+            asked: None,
         });
         Ok(())
     }
@@ -87,16 +115,14 @@ impl Session {
         };
         let body = Self::body(message);
         let result = match tag {
-            b'd' => self.take_rows(&mut copy, body).await,
-            b'c' => match self.finish_copy(&mut copy).await {
+            b'd' => match self.take_rows(&mut copy, body).await {
                 Ok(()) => {
-                    if copy.by_query {
-                        self.ready();
-                    }
+                    self.copy = Some(copy);
                     return Ok(());
                 }
                 Err(halt) => Err(halt),
             },
+            b'c' => self.finish_copy(&mut copy).await,
             _ => {
                 let why = Body::new(body)
                     .cstr()
@@ -105,18 +131,27 @@ impl Session {
                 Err(Refusal::new("57014", format!("COPY from stdin failed: {why}")).into())
             }
         };
-        let failure = match result {
-            Ok(()) => {
-                self.copy = Some(copy);
+        if result.is_err() {
+            self.abandon_copy(&mut copy).await?;
+        }
+        let failure = match self.close_transaction(copy.own, result).await {
+            Ok(counted) => {
+                encode::command_complete(self.out(), &format!("COPY {counted}"));
+                if copy.by_query {
+                    self.ready();
+                }
                 return Ok(());
             }
             Err(Halt::End(ended)) => return Err(ended),
-            Err(Halt::Skip) => Failure::TransactionAborted,
-            Err(Halt::Fail(failure)) => failure,
+            // The client has been told.
+            Err(Halt::Skip) => None,
+            Err(Halt::Fail(failure)) => Some(failure),
         };
-        self.abandon_copy(&copy).await?;
-        self.report(&failure);
+        if let Some(failure) = failure {
+            self.report(&failure);
+        }
         if copy.by_query {
+            self.told.skip = false;
             self.ready();
         } else {
             self.told.skip = true;
@@ -125,94 +160,129 @@ impl Session {
     }
 
     async fn take_rows(&mut self, copy: &mut CopyState, data: &[u8]) -> Result<(), Halt> {
+        let encoding = self.told.parameters.get(&b"client_encoding"[..]);
+        if encoding.is_some_and(|encoding| AMBIGUOUS.contains(&encoding.as_slice())) {
+            self.readable_value(Some(data))?;
+        }
         copy.waiting.extend_from_slice(data);
+        self.spread_rows(copy, rows::End::MoreComes).await?;
         if copy.waiting.len() > self.shared.limits.max_message {
             return Err(Refusal::new("54000", "a row of the COPY is too long").into());
-        }
-        self.check_rows(copy, rows::End::MoreComes).await?;
-        if copy.checked >= CHUNK {
-            self.send_rows(copy).await?;
         }
         Ok(())
     }
 
-    /// Looks at the rows that are whole.
-    async fn check_rows(&mut self, copy: &mut CopyState, end: rows::End) -> Result<(), Halt> {
-        loop {
-            let layout = &copy.copying.plan.layout;
-            let rest = &copy.waiting[copy.checked..];
-            let Some(Row { len, key }) = rows::next(rest, layout, copy.copying.plan.key_field, end) else {
-                return Ok(());
-            };
-            if std::mem::take(&mut copy.header) {
-                copy.checked += len;
+    /// Sorts the lines that are whole by their places.
+    async fn spread_rows(&mut self, copy: &mut CopyState, end: rows::End) -> Result<(), Halt> {
+        let mut waiting = std::mem::take(&mut copy.waiting);
+        let mut at = 0;
+        let field = copy.copying.plan.key_field;
+        while let Some(row) = rows::next(&waiting[at..], &copy.copying.plan.layout, field, end) {
+            let line = at..at + row.len;
+            at = line.end;
+            if copy.ended {
                 continue;
             }
-            // PostgreSQL has its own words for a line without the field; where it goes does not matter.
-            let group = match key {
-                rows::Key::Value(value) => {
-                    self.readable_value(Some(&value))?;
-                    let source = KeySource::Text {
-                        type_oid: 0,
-                        text: &value,
-                    };
-                    let slot = match copy.key.slot(KeyUse::Assignment, source) {
-                        Ok(slot) => slot,
-                        Err(KeyError::AskPostgres | KeyError::Unroutable) => {
-                            self.ask_copy_slot(copy, &value).await?
-                        }
-                    };
-                    Some(copy.slots.group(slot))
-                }
-                rows::Key::Null => Some(copy.slots.group(HashSlot::NULL)),
-                rows::Key::Missing => None,
-            };
-            let place = group.and_then(|group| self.place(group));
-            match (copy.place, place) {
-                (None, Some(place)) => self.start_copy(copy, place).await?,
-                (Some(at), Some(place)) if at != place => {
-                    return Err(second_writer(self.group(at), self.group(place)).into());
-                }
-                _ => {}
+            check_ending(&mut copy.ending, row.ending)?;
+            if row.key == rows::Key::EndOfData {
+                copy.ended = true;
+            } else if std::mem::take(&mut copy.header_due) {
+                copy.header = Bytes::copy_from_slice(&waiting[line]);
+            } else {
+                let place = self.place_of_row(copy, row).await?;
+                self.send_row(copy, place, &waiting[line]).await?;
             }
-            copy.checked += len;
         }
+        waiting.advance(at);
+        copy.waiting = waiting;
+        Ok(())
     }
 
-    async fn ask_copy_slot(&mut self, copy: &CopyState, value: &[u8]) -> Result<HashSlot, Halt> {
-        let started = copy.place;
-        let parameter = Parameter {
-            value: Some(value),
-            format: Format::Text,
-            type_oid: None,
+    async fn place_of_row(&mut self, copy: &mut CopyState, row: Row<'_>) -> Result<usize, Halt> {
+        let slot = match row.key {
+            rows::Key::Value(value) => {
+                self.readable_value(Some(&value))?;
+                let source = KeySource::Text {
+                    type_oid: 0,
+                    text: &value,
+                };
+                match copy.key.slot(KeyUse::Assignment, source) {
+                    Ok(slot) => slot,
+                    Err(KeyError::AskPostgres | KeyError::Unroutable) => {
+                        self.ask_copy_slot(copy, &value).await?
+                    }
+                }
+            }
+            rows::Key::Null => HashSlot::NULL,
+            // PostgreSQL has its own words for a line without the field; where it goes does not matter.
+            rows::Key::Missing | rows::Key::EndOfData => {
+                return match copy.parts.keys().next() {
+                    Some(place) => Ok(*place),
+                    None => self.any_place().await,
+                };
+            }
         };
-        let sql = copy.key.slot_query(KeyUse::Assignment);
-        // The backend of a running COPY takes nothing but rows: another one is asked.
-        let other = (0..self.slots.len()).find(|place| Some(*place) != started);
-        let Some(other) = other.filter(|_| self.transaction.is_none()) else {
-            return Err(
-                Refusal::unsupported("a key that only PostgreSQL can read, in COPY")
-                    .hint("Write the key in its plain ISO form.")
-                    .into(),
-            );
-        };
-        let home = std::mem::replace(&mut self.home, other);
-        self.current = None;
-        let slot = self.ask_slot(&sql, Some(&parameter)).await;
-        self.home = home;
-        self.current = started;
+        let group = copy.slots.group(slot);
+        self.place(group)
+            .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)).into())
+    }
+
+    async fn send_row(&mut self, copy: &mut CopyState, place: usize, line: &[u8]) -> Result<(), Halt> {
+        if !copy.parts.contains_key(&place) {
+            self.start_copy(copy, place).await?;
+        }
+        let rows = copy.parts.entry(place).or_default();
+        rows.extend_from_slice(line);
+        if rows.len() >= CHUNK {
+            self.send_rows(copy, place).await?;
+        }
+        Ok(())
+    }
+
+    /// Has PostgreSQL compute a key's slot, on a connection of its own with the session's settings.
+    async fn ask_copy_slot(&mut self, copy: &mut CopyState, value: &[u8]) -> Result<HashSlot, Halt> {
+        let sets = |step: &Step| matches!(step, Step::Set { .. });
+        if self
+            .transaction
+            .as_ref()
+            .is_some_and(|t| t.script.iter().any(sets))
+        {
+            // A SET of this transaction may decide what the text means, and is not to be seen from outside.
+            return Err(Refusal::unsupported(
+                "a key that only PostgreSQL can read, in COPY after SET in a transaction",
+            )
+            .hint("Write the key in its plain ISO form.")
+            .into());
+        }
+        let place = self.home;
+        let before = self.current.take();
+        let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
+        let slot = self.ask_aside(place, &copy.key, value).await;
+        copy.asked = std::mem::replace(&mut self.slots[place], busy);
+        self.current = before;
         self.aim();
         slot
     }
 
+    async fn ask_aside(&mut self, place: usize, key: &KeyColumn, value: &[u8]) -> Result<HashSlot, Halt> {
+        if self.slots[place].is_none() {
+            self.open(place, self.shared.limits.leader_wait).await?;
+            self.replay_settings(place).await?;
+        }
+        let sql = key.slot_query(KeyUse::Assignment);
+        let answer = self.ask(place, &sql, Some((0, false, Some(value)))).await?;
+        super::simple::read_slot(answer.as_deref())
+    }
+
+    /// Starts the COPY of a place.
     async fn start_copy(&mut self, copy: &mut CopyState, place: usize) -> Result<(), Halt> {
+        // What runs already answers when its rows have ended, and cannot be waited for.
+        self.current = None;
         self.enter(place, Access::Write, Style::Simple).await?;
         self.settle().await?;
-        copy.stake = self.stake(Access::Write);
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place] {
             conn.captured = Captured::default();
-            // Until CopyDone nothing can be committed.
             conn.query(&copy.copying.text, Audience::Session, Stake::Nothing);
         }
         let starting = |session: &Self| {
@@ -231,18 +301,18 @@ impl Session {
             self.take_captured(place, group, Stake::Nothing)?;
             return Err(Failure::Catalogue("COPY did not start".to_owned()).into());
         }
-        copy.place = Some(place);
+        copy.parts.insert(place, BytesMut::from(&copy.header[..]));
         Ok(())
     }
 
-    /// Sends on what was checked.
-    async fn send_rows(&mut self, copy: &mut CopyState) -> Result<(), Halt> {
-        let Some(place) = copy.place else { return Ok(()) };
+    /// Sends on the rows of a place, and waits while it is behind.
+    async fn send_rows(&mut self, copy: &mut CopyState, place: usize) -> Result<(), Halt> {
+        let rows = copy.parts.entry(place).or_default().split();
         let group = self.group(place);
-        let rows = &copy.waiting[..copy.checked];
+        self.current = Some(place);
         match &mut self.slots[place] {
             Some(conn) if conn.captured.error.is_none() => {
-                encode::message(&mut conn.output, b'd', |out| out.extend_from_slice(rows));
+                encode::message(&mut conn.output, b'd', |out| out.extend_from_slice(&rows));
             }
             _ => {
                 self.drain(place).await?;
@@ -250,8 +320,6 @@ impl Session {
                 return Ok(());
             }
         }
-        copy.waiting.advance(copy.checked);
-        copy.checked = 0;
         while self.slots[place]
             .as_ref()
             .is_some_and(|conn| conn.output.len() > super::io::HIGH_WATER)
@@ -261,41 +329,61 @@ impl Session {
         Ok(())
     }
 
-    async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<(), Halt> {
-        self.check_rows(copy, rows::End::Here).await?;
-        if copy.place.is_none() {
+    /// Ends the COPY everywhere. Gives the number of rows.
+    async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<u64, Halt> {
+        self.spread_rows(copy, rows::End::Here).await?;
+        if copy.parts.is_empty() {
             // No row that belongs anywhere: any group gives the right answer.
             let place = self.any_place().await?;
             self.start_copy(copy, place).await?;
         }
-        copy.checked = copy.waiting.len();
-        self.send_rows(copy).await?;
-        let Some(place) = copy.place else { return Ok(()) };
-        let group = self.group(place);
-        if let Some(conn) = &mut self.slots[place] {
-            // A crash before PostgreSQL's COMMIT record is replicated leaves no row; after it the new
-            // leader has them all. The client that gets 08007 has to look.
-            for due in &mut conn.expect {
-                due.stake = copy.stake;
+        let places: Vec<usize> = copy.parts.keys().copied().collect();
+        for place in &places {
+            self.send_rows(copy, *place).await?;
+            if let Some(conn) = &mut self.slots[*place] {
+                encode::empty(&mut conn.output, b'c');
             }
-            conn.captured.tag = None;
-            encode::empty(&mut conn.output, b'c');
         }
-        self.drain(place).await?;
-        let captured = self.take_captured(place, group, copy.stake)?;
-        encode::command_complete(self.out(), captured.tag.as_deref().unwrap_or("COPY 0"));
-        Ok(())
+        let mut counted = 0;
+        for place in places {
+            let group = self.group(place);
+            self.current = Some(place);
+            self.aim();
+            self.drain(place).await?;
+            counted += self.take_captured(place, group, Stake::Nothing)?.counted;
+        }
+        Ok(counted)
     }
 
     /// The copy has failed: nothing of it is kept.
-    async fn abandon_copy(&mut self, copy: &CopyState) -> Result<(), Ended> {
-        let Some(place) = copy.place else { return Ok(()) };
-        if let Some(conn) = self.slots[place].as_mut().filter(|conn| !conn.expect.is_empty()) {
-            encode::copy_fail(&mut conn.output, "refused by Howdah");
-            for due in &mut conn.expect {
-                due.audience = Audience::Quiet;
+    async fn abandon_copy(&mut self, copy: &mut CopyState) -> Result<(), Ended> {
+        for place in copy.parts.keys() {
+            if let Some(conn) = self.slots[*place].as_mut().filter(|conn| !conn.expect.is_empty()) {
+                // PostgreSQL ignores it where the rows have ended already.
+                encode::copy_fail(&mut conn.output, "refused by Howdah");
+                for due in &mut conn.expect {
+                    due.audience = Audience::Quiet;
+                }
             }
         }
-        self.drain(place).await
+        for place in copy.parts.keys() {
+            self.current = Some(*place).filter(|place| self.slots[*place].is_some());
+            self.drain(*place).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Lines must end alike (`CopyReadLineText` in `copyfromparse.c`).
+fn check_ending(first: &mut Option<Ending>, ending: Ending) -> Result<(), Refusal> {
+    let wrong = |what: &str| {
+        Refusal::new("22P04", format!("{what} in the data of COPY"))
+            .hint("End every line with a newline, or every line with a carriage return and a newline.")
+    };
+    match (*first.get_or_insert(ending), ending) {
+        (_, Ending::Return) => Err(wrong("a carriage return that is neither quoted nor escaped")),
+        (_, Ending::Data) => Ok(()),
+        (first, ending) if first == ending => Ok(()),
+        _ => Err(wrong("lines that end in different ways")),
     }
 }

@@ -124,7 +124,7 @@ impl Session {
     }
 
     /// Gives a backend the settings that it has not seen.
-    async fn replay_settings(&mut self, place: usize) -> Result<(), Halt> {
+    pub(super) async fn replay_settings(&mut self, place: usize) -> Result<(), Halt> {
         let seen = self.slots[place].as_ref().map_or(0, |conn| conn.settings_seen);
         for sql in self.settings.since(seen) {
             self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
@@ -137,16 +137,20 @@ impl Session {
 
     /// Whether the transaction, or the pipeline, may use this group so.
     async fn admit(&mut self, place: usize, access: Access, style: Style) -> Result<(), Halt> {
-        let Some(transaction) = &self.transaction else {
-            if style == Style::Extended && access == Access::Write {
-                if self.pipeline.writer.is_some_and(|writer| writer != place) {
-                    return self.open_pipeline_transaction().await;
-                }
+        if self.transaction.is_none() && style == Style::Extended && access == Access::Write {
+            if self.pipeline.writer.is_none_or(|writer| writer == place) {
                 self.pipeline.writer = Some(place);
+            } else {
+                self.open_pipeline_transaction().await?;
             }
-            return Ok(());
-        };
-        if let Some(View::OneGroup(why)) = &transaction.view
+        }
+        self.see_other_groups(place)
+    }
+
+    /// Whether the transaction may look at another group than those that it has used.
+    fn see_other_groups(&self, place: usize) -> Result<(), Halt> {
+        if let Some(transaction) = &self.transaction
+            && let Some(View::OneGroup(why)) = &transaction.view
             && let Some(other) = transaction.other_touched(place)
         {
             return Err(second_snapshot(why, self.group(other), self.group(place)).into());
@@ -157,16 +161,17 @@ impl Session {
     /// A pipeline goes on to write on a second group: its implicit transaction becomes one of ours, which ends with its
     /// Sync. BEGIN in the middle of a pipeline makes what came before a part of the block (`BeginTransactionBlock` in
     /// xact.c, TBLOCK_STARTED).
-    async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
+    pub(super) async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
         let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
         transaction.implicit = true;
-        let (here, writer) = (self.current, self.pipeline.writer.take());
-        if let (Some(here), Some(writer)) = (here, writer) {
-            // The snapshot of what came before is one of the first group alone.
-            match self.default_isolation(here).await? {
-                Isolation::ReadCommitted => transaction.view = Some(View::Statements),
-                _ => return Err(second_snapshot(&Why::Late, self.group(writer), self.group(here)).into()),
-            }
+        let writer = self.pipeline.writer.take();
+        if let Some(first) = self.pipeline.touched.first().copied() {
+            // The snapshot of what came before is one of its group alone.
+            self.enter_bare(first).await?;
+            transaction.view = Some(match self.default_isolation(first).await? {
+                Isolation::ReadCommitted => View::Statements,
+                _ => View::OneGroup(Why::Late),
+            });
         }
         for place in self.pipeline.touched.clone() {
             self.enter_bare(place).await?;

@@ -3,7 +3,7 @@
 //! A Parse is held back until its Bind says where it belongs; if something else comes first, any group
 //! gets it, so that PostgreSQL's errors and descriptions appear where the client expects them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -68,6 +68,7 @@ impl Session {
             message: Bytes::copy_from_slice(message),
             text: text.to_owned(),
             types: parse.types,
+            inferred: OnceLock::new(),
         });
         let relayed = relayed(plan).is_some();
         if let Ok(Plan::Judge(refusal)) = plan {
@@ -113,7 +114,7 @@ impl Session {
     }
 
     /// Sends a statement to the backend at `place`, if it does not hold it.
-    fn supply(&mut self, place: usize, statement: &Arc<Statement>) {
+    pub(super) fn supply(&mut self, place: usize, statement: &Arc<Statement>) {
         let held = self
             .statements
             .held
@@ -142,7 +143,7 @@ impl Session {
         }
     }
 
-    fn mark_pipeline(&mut self, place: usize) {
+    pub(super) fn mark_pipeline(&mut self, place: usize) {
         if let Some(conn) = self.slots[place].as_mut().filter(|conn| !conn.unsynced) {
             conn.unsynced = true;
             if !self.pipeline.touched.contains(&place) {
@@ -207,20 +208,16 @@ impl Session {
                     .put_portal(bind.portal, Portal::At { place, access });
             }
             Placed::Many(places) => {
-                // Before anything of it reaches a backend: a snapshot is imported into a fresh transaction only.
-                self.begin_read_of_several().await?;
+                if access == Access::Read {
+                    // Before anything of it reaches a backend: a snapshot is imported into a fresh transaction only.
+                    self.begin_read_of_several().await?;
+                }
                 self.release_held().await?;
-                self.settle().await?;
-                encode::empty(self.out(), b'2');
-                let bind_message = Bytes::copy_from_slice(message);
-                let portal = Portal::Many {
-                    places,
-                    bind: bind_message,
-                    statement,
-                    planned,
-                    bound: Vec::new(),
-                };
-                self.statements.put_portal(bind.portal, portal);
+                self.bind_many(places, message, statement, planned, None).await?;
+            }
+            Placed::Rows(rows) => {
+                self.release_held().await?;
+                self.bind_rows(rows, message, statement, planned).await?;
             }
         }
         Ok(())
@@ -322,38 +319,6 @@ impl Session {
         }
     }
 
-    /// Binds a portal of several groups on one of them.
-    fn bind_one(&mut self, place: usize, name: &[u8]) {
-        let Some(Portal::Many {
-            bind,
-            statement,
-            bound,
-            ..
-        }) = self.statements.portal_mut(name)
-        else {
-            return;
-        };
-        if bound.contains(&place) {
-            return;
-        }
-        bound.push(place);
-        let (bind, statement) = (bind.clone(), Arc::clone(statement));
-        let Some(conn) = &mut self.slots[place] else {
-            return;
-        };
-        conn.close_stale();
-        if !conn.holds(&statement.name, statement.number) {
-            conn.parse(
-                &statement.name,
-                statement.number,
-                &statement.message,
-                Audience::Silent,
-            );
-        }
-        conn.output.extend_from_slice(&bind);
-        conn.owes(Kind::Bind, Audience::Silent, Stake::Nothing);
-    }
-
     async fn execute(&mut self, message: &[u8]) -> Result<(), Halt> {
         self.release_held().await?;
         let execute = Execute::read(Self::body(message))?;
@@ -363,34 +328,18 @@ impl Session {
                 self.send_on(place, Kind::Execute, message);
                 Ok(())
             }
-            Some(Portal::Many { places, planned, .. }) => {
-                if execute.limit != 0 {
-                    let words = "a limit of rows on a result of several groups is not supported";
-                    return Err(Refusal::unsupported(words).hint("Fetch all rows at once.").into());
-                }
+            Some(Portal::Many {
+                places,
+                planned,
+                parts,
+                ..
+            }) => {
                 let query = match planned.only()? {
-                    Ok(Plan::Query(query)) => query.clone(),
+                    Ok(Plan::Query(query)) => query,
                     _ => return Err(Refusal::unsupported("this portal cannot be executed").into()),
                 };
-                for place in &places {
-                    self.enter(*place, Access::Read, Style::Extended).await?;
-                    self.bind_one(*place, execute.portal);
-                    self.settle().await?;
-                }
-                for (index, place) in places.iter().enumerate() {
-                    if let Some(conn) = &mut self.slots[*place] {
-                        let audience = if index == 0 {
-                            Audience::MergeFirst
-                        } else {
-                            Audience::MergeNext
-                        };
-                        conn.captured = Captured::default();
-                        conn.output.extend_from_slice(message);
-                        conn.owes(Kind::Execute, audience, Stake::Nothing);
-                        encode::empty(&mut conn.output, b'H');
-                    }
-                }
-                self.gather(&places, &query).await
+                self.execute_many(&places, parts.as_deref(), query, &execute, message)
+                    .await
             }
             Some(Portal::Own { statement, planned }) => {
                 self.settle().await?;
@@ -420,7 +369,7 @@ impl Session {
                 text: statement.text.clone(),
                 plan: copy.clone(),
             };
-            return self.begin_copy(copying, planned, false);
+            return self.begin_copy(copying, planned, false).await;
         }
         self.command(plan, &statement.text, planned, Rows::Alone).await
     }
@@ -500,6 +449,7 @@ impl Session {
         if let [place] = self.pipeline.touched[..]
             && !implicit
             && self.current == Some(place)
+            && !self.transaction.as_ref().is_some_and(|t| t.implicit)
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {
             let writes = self.pipeline.writer == Some(place) && !self.told.skip;

@@ -97,7 +97,7 @@ fn owned(key: &Key<'_>) -> Option<Option<Vec<u8>>> {
     match key {
         Key::Value(value) => Some(Some(value.to_vec())),
         Key::Null => Some(None),
-        Key::Missing => None,
+        Key::Missing | Key::EndOfData => None,
     }
 }
 

@@ -21,11 +21,13 @@ mod extended;
 pub(crate) mod fuzz;
 mod io;
 mod plans;
+mod portals;
 mod relay;
 mod rows;
 mod scatter;
 mod settings;
 mod simple;
+mod split;
 mod startup;
 mod statements;
 mod transaction;
@@ -162,6 +164,10 @@ impl Session {
 
     async fn handle(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
         match tag {
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' if self.copy.is_some() => {
+                let words = "unexpected message during COPY from stdin";
+                Err(Ended::Fatal(crate::analysis::Refusal::new("08P01", words).into()))
+            }
             b'Q' => Box::pin(self.simple(message)).await,
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => Box::pin(self.extended(tag, message)).await,
             b'S' => self.sync().await,

@@ -108,9 +108,10 @@ fn relay_all(
 impl Conn {
     /// Whether a row may pass before all of it has arrived.
     fn streams(&self) -> bool {
-        self.expect
-            .front()
-            .is_some_and(|e| !matches!(e.audience, Audience::Session | Audience::Quiet | Audience::Silent))
+        self.captured.kept.is_none()
+            && self.expect.front().is_some_and(|e| {
+                !matches!(e.audience, Audience::Session | Audience::Quiet | Audience::Silent)
+            })
     }
 
     fn judge(&mut self, tag: u8, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
@@ -124,6 +125,10 @@ impl Conn {
             b'2' => self.pop(Kind::Bind),
             b'3' => self.pop(Kind::Close),
             b'T' | b'n' if head.is_some_and(|e| e.kind == Kind::Describe) => self.pop(Kind::Describe),
+            b't' if head.is_some_and(|e| e.audience == Audience::Quiet) => {
+                self.captured.types = parameter_types(message)?;
+                Ok(Verdict::Drop)
+            }
             b'T' | b'n' | b't' | b'H' => Ok(described(head)),
             b'c' => Ok(pass_to(head, &[Audience::Client, Audience::Statement])),
             b'C' | b'I' | b's' => self.complete(head, tag, message),
@@ -147,6 +152,7 @@ impl Conn {
 
     fn row(&mut self, head: Option<Expect>, message: &[u8]) -> Verdict {
         match head.map(|e| e.audience) {
+            Some(Audience::MergeFirst | Audience::MergeNext) if self.captured.keep(message) => Verdict::Drop,
             Some(Audience::Client | Audience::Statement | Audience::MergeFirst | Audience::MergeNext) => {
                 Verdict::Pass
             }
@@ -336,6 +342,15 @@ fn parameter(head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Ve
     }
     told.parameters.insert(name.to_vec(), value.to_vec());
     Ok(Verdict::Pass)
+}
+
+/// What a ParameterDescription says.
+fn parameter_types(message: &[u8]) -> Result<Vec<u32>, Malformed> {
+    let mut body = Body::new(&message[HEADER..]);
+    let count = u16::from_be_bytes(body.i16()?.to_be_bytes());
+    (0..count)
+        .map(|_| Ok(u32::from_be_bytes(body.i32()?.to_be_bytes())))
+        .collect()
 }
 
 fn first_value(message: &[u8]) -> Option<Bytes> {

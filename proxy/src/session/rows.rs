@@ -13,6 +13,18 @@ pub(super) struct Row<'a> {
     pub(super) len: usize,
     /// The field that was asked for.
     pub(super) key: Key<'a>,
+    pub(super) ending: Ending,
+}
+
+/// How a line ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Newline,
+    ReturnNewline,
+    /// A carriage return alone.
+    Return,
+    /// Where the data end.
+    Data,
 }
 
 /// A field.
@@ -20,8 +32,10 @@ pub(super) struct Row<'a> {
 pub(super) enum Key<'a> {
     Value(Cow<'a, [u8]>),
     Null,
-    /// The line has no such field, or is the end-of-data mark.
+    /// The line has no such field.
     Missing,
+    /// The line is the end-of-data mark: PostgreSQL ignores what follows.
+    EndOfData,
 }
 
 /// What follows the bytes at hand.
@@ -36,45 +50,52 @@ pub(super) fn next<'a>(data: &'a [u8], layout: &CopyLayout, field: usize, end: E
     if data.is_empty() {
         return None;
     }
-    let (line, len) = if layout.csv {
+    let (line, ending) = if layout.csv {
         csv_line(data, layout, end)?
     } else {
         text_line(data, end)?
     };
-    if line == b"\\." {
-        return Some(Row {
-            len,
-            key: Key::Missing,
-        });
-    }
-    let key = if layout.csv {
+    let len = line.len()
+        + match ending {
+            Ending::Newline | Ending::Return => 1,
+            Ending::ReturnNewline => 2,
+            Ending::Data => 0,
+        };
+    let key = if line == b"\\." && ending != Ending::Data {
+        Key::EndOfData
+    } else if layout.csv {
         csv_field(line, layout, field)
     } else {
         text_field(line, layout, field)
     };
-    Some(Row { len, key })
+    Some(Row { len, key, ending })
 }
 
-/// A line that ends at `at`, without a carriage return before it.
-fn ended(data: &[u8], at: usize) -> (&[u8], usize) {
-    let line = &data[..at];
-    (line.strip_suffix(b"\r").unwrap_or(line), at + 1)
+/// A line that ends at the newline or carriage return at `at`; `None` if what follows must be known first.
+fn ended(data: &[u8], at: usize, end: End) -> Option<(&[u8], Ending)> {
+    let ending = match (data[at], data.get(at + 1)) {
+        (b'\n', _) => Ending::Newline,
+        (_, Some(b'\n')) => Ending::ReturnNewline,
+        (_, None) if end == End::MoreComes => return None,
+        _ => Ending::Return,
+    };
+    Some((&data[..at], ending))
 }
 
-fn text_line(data: &[u8], end: End) -> Option<(&[u8], usize)> {
+fn text_line(data: &[u8], end: End) -> Option<(&[u8], Ending)> {
     let mut at = 0;
     while let Some(byte) = data.get(at) {
         match byte {
-            b'\n' => return Some(ended(data, at)),
+            b'\n' | b'\r' => return ended(data, at, end),
             // A backslash takes the newline after it into the data.
             b'\\' => at += 2,
             _ => at += 1,
         }
     }
-    (end == End::Here).then_some((data, data.len()))
+    (end == End::Here).then_some((data, Ending::Data))
 }
 
-fn csv_line<'a>(data: &'a [u8], layout: &CopyLayout, end: End) -> Option<(&'a [u8], usize)> {
+fn csv_line<'a>(data: &'a [u8], layout: &CopyLayout, end: End) -> Option<(&'a [u8], Ending)> {
     let mut quoted = false;
     let mut at = 0;
     while let Some(byte) = data.get(at) {
@@ -92,12 +113,12 @@ fn csv_line<'a>(data: &'a [u8], layout: &CopyLayout, end: End) -> Option<(&'a [u
         }
         if *byte == layout.quote {
             quoted = !quoted;
-        } else if *byte == b'\n' && !quoted {
-            return Some(ended(data, at));
+        } else if matches!(byte, b'\n' | b'\r') && !quoted {
+            return ended(data, at, end);
         }
         at += 1;
     }
-    (end == End::Here).then_some((data, data.len()))
+    (end == End::Here).then_some((data, Ending::Data))
 }
 
 fn text_field<'a>(line: &'a [u8], layout: &CopyLayout, field: usize) -> Key<'a> {
@@ -270,6 +291,30 @@ mod tests {
                 .key,
             value(b"ABq")
         );
+    }
+
+    #[test]
+    fn lines_end_in_one_of_three_ways_and_data_with_a_mark() {
+        let ending = |data: &'static [u8], end| next(data, &text(), 0, end).map(|row| (row.ending, row.len));
+        assert_eq!(ending(b"a\nb", End::MoreComes), Some((Ending::Newline, 2)));
+        assert_eq!(
+            ending(b"a\r\nb", End::MoreComes),
+            Some((Ending::ReturnNewline, 3))
+        );
+        assert_eq!(ending(b"a\rb", End::MoreComes), Some((Ending::Return, 2)));
+        assert_eq!(ending(b"a\r", End::MoreComes), None);
+        assert_eq!(ending(b"a\r", End::Here), Some((Ending::Return, 2)));
+        assert_eq!(ending(b"a", End::Here), Some((Ending::Data, 1)));
+        // The return is escaped: it is data.
+        let escaped = next(b"a\\\r\n", &text(), 0, End::MoreComes).expect("whole");
+        assert_eq!((escaped.key, escaped.ending), (value(b"a\r"), Ending::Newline));
+        let key =
+            |data: &'static [u8], layout: &CopyLayout| next(data, layout, 0, End::Here).map(|row| row.key);
+        assert_eq!(key(b"\\.\n1", &text()), Some(Key::EndOfData));
+        assert_eq!(key(b"\\.\n1", &csv()), Some(Key::EndOfData));
+        assert_eq!(key(b"\\.", &csv()), Some(value(b"\\.")));
+        assert_eq!(key(b"\\.x\n", &text()), Some(value(b".x")));
+        assert_eq!(key(b"\"a\rb\n\"\r\n", &csv()), Some(value(b"a\rb\n")));
     }
 
     #[test]

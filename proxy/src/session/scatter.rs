@@ -1,4 +1,4 @@
-//! One statement on several groups: each works at the same time, and their rows follow one another.
+//! One read of several groups: each works at the same time, and their rows follow one another.
 //!
 //! Memory stays bounded: only one backend is read at a time, the kernel's buffers hold the others back.
 
@@ -7,7 +7,7 @@ use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
 use super::transaction::Transaction;
-use crate::analysis::{Access, Isolation, Query, Tag, TransactionModes};
+use crate::analysis::{Access, Form, Isolation, Query, Tag, TransactionModes};
 use crate::failure::Halt;
 use crate::protocol::encode;
 
@@ -70,7 +70,7 @@ impl Session {
                 } else {
                     Audience::MergeNext
                 };
-                conn.captured = Captured::default();
+                conn.captured = Captured::merging(&query.form);
                 conn.query(text, audience, Stake::Nothing);
             }
         }
@@ -86,12 +86,16 @@ impl Session {
             .collect();
         self.entered.session.aim(targets);
         let mut counted = 0;
+        let mut kept = Vec::new();
         for (index, place) in places.iter().enumerate() {
             let group = self.group(*place);
             self.current = Some(*place);
             self.drain(*place).await?;
             match self.take_captured(*place, group, Stake::Nothing) {
-                Ok(captured) => counted += captured.counted,
+                Ok(captured) => {
+                    counted += captured.counted;
+                    kept.extend(captured.kept.into_iter().flat_map(|kept| kept.rows));
+                }
                 Err(halt) => {
                     self.abandon(&places[index + 1..]).await?;
                     self.aim();
@@ -100,6 +104,10 @@ impl Session {
             }
         }
         self.aim();
+        if query.form == Form::Count {
+            encode::sum_of_counts(self.out(), &kept)?;
+            counted = 1;
+        }
         if copies_out(&query.form) {
             encode::empty(self.out(), b'c');
         }

@@ -9,7 +9,7 @@ use super::plans::Planned;
 use super::transaction::Transaction;
 use super::{Session, statements::Copying};
 use crate::analysis::{
-    Access, Format, Parameter, Plan, Query, Refusal, Route, SessionCommand, TransactionControl,
+    Access, Form, Format, Parameter, Plan, Query, Refusal, Route, SessionCommand, TransactionControl,
     TransactionModes,
 };
 use crate::failure::{Ended, Failure, Halt};
@@ -31,6 +31,8 @@ pub(super) enum Ready {
 pub(super) enum Placed {
     One(usize),
     Many(Vec<usize>),
+    /// An INSERT: the rows of VALUES that each place gets.
+    Rows(Vec<(usize, Vec<usize>)>),
 }
 
 impl Session {
@@ -39,7 +41,13 @@ impl Session {
             return Ok(());
         }
         match self.simple_query(message).await {
-            Ok(Ready::Backend | Ready::AfterCopy) | Err(Halt::Skip) => Ok(()),
+            Ok(Ready::Backend | Ready::AfterCopy) => Ok(()),
+            // The client has been told of an error, and no Sync comes after a Query.
+            Err(Halt::Skip) => {
+                self.told.skip = false;
+                self.ready();
+                Ok(())
+            }
             Ok(Ready::Now) => {
                 self.ready();
                 Ok(())
@@ -58,8 +66,12 @@ impl Session {
     async fn simple_query(&mut self, message: &[u8]) -> Result<Ready, Halt> {
         let text = frontend::query_text(Self::body(message))?;
         let text = self.readable(text)?;
-        if !self.pipeline.touched.is_empty() {
+        if !self.pipeline.touched.is_empty() || self.transaction.as_ref().is_some_and(|t| t.implicit) {
             self.end_pipeline().await?;
+            if self.told.skip {
+                // It failed, and its Sync is still to come.
+                return Ok(Ready::Backend);
+            }
         }
         let planned = self.plan(text).await?;
         match planned.statements.as_slice() {
@@ -68,7 +80,7 @@ impl Session {
                 encode::empty(self.out(), b'I');
                 Ok(Ready::Now)
             }
-            [one] => self.run(&one.plan, text, &planned, Some(message)).await,
+            [one] => self.run(&one.plan, &one.text, &planned, Some(message)).await,
             _ => self.several(&planned, message).await,
         }
     }
@@ -88,7 +100,11 @@ impl Session {
             Plan::Query(query) => match self.route(query, &[], planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) => {
-                    self.scatter_alone(&places, text, query).await?;
+                    self.query_on_several(&places, text, query).await?;
+                    Ok(Ready::Now)
+                }
+                Placed::Rows(rows) => {
+                    self.insert_query(text, query, rows).await?;
                     Ok(Ready::Now)
                 }
             },
@@ -102,7 +118,7 @@ impl Session {
                     text: text.to_owned(),
                     plan: copy.clone(),
                 };
-                self.begin_copy(copying, planned, message.is_some())?;
+                self.begin_copy(copying, planned, message.is_some()).await?;
                 Ok(Ready::AfterCopy)
             }
             other => {
@@ -250,7 +266,7 @@ impl Session {
             let Ok(Plan::Query(query)) = &statement.plan else {
                 return Ok(None);
             };
-            if query.form != crate::analysis::Form::Plain {
+            if !matches!(query.form, Form::Plain | Form::Count) {
                 return Ok(None);
             }
             if query.access == Access::Write {
@@ -295,6 +311,12 @@ impl Session {
                     let places = groups.into_iter().map(|group| self.known_place(group));
                     return Ok(Placed::Many(places.collect::<Result<_, _>>()?));
                 }
+                Route::Rows(rows) => {
+                    let rows = rows
+                        .into_iter()
+                        .map(|(group, rows)| Ok((self.known_place(group)?, rows)));
+                    return Ok(Placed::Rows(rows.collect::<Result<_, Failure>>()?));
+                }
                 Route::All => {
                     let all = self.shared.groups.groups().len();
                     return Ok(if all == 1 {
@@ -333,11 +355,14 @@ impl Session {
         self.enter(place, Access::Read, Style::Simple).await?;
         let bound = parameter.map(|p| (p.type_oid.unwrap_or(0), p.format == Format::Binary, p.value));
         let value = self.ask(place, sql, bound).await?;
-        let slot = value
-            .as_deref()
-            .and_then(|v| std::str::from_utf8(v).ok())
-            .and_then(|v| v.parse().ok());
-        slot.and_then(coordinator::hash::HashSlot::new)
-            .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a key's slot".to_owned()).into())
+        read_slot(value.as_deref())
     }
+}
+
+/// A slot's number as PostgreSQL has answered it.
+pub(super) fn read_slot(value: Option<&[u8]>) -> Result<coordinator::hash::HashSlot, Halt> {
+    let number = value.and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+    number
+        .and_then(coordinator::hash::HashSlot::new)
+        .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a key's slot".to_owned()).into())
 }

@@ -1,11 +1,12 @@
 //! The session's prepared statements and portals.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::plans::Planned;
+use super::split::Parts;
 use crate::analysis::{Access, CopyIn};
 
 /// A prepared statement. It is sent to a backend when it is first needed there.
@@ -19,6 +20,8 @@ pub(super) struct Statement {
     pub(super) text: String,
     /// Declared parameter types; 0 for none.
     pub(super) types: Vec<u32>,
+    /// All of its parameters' types, once PostgreSQL was asked. As PostgreSQL does, it keeps them while tables change.
+    pub(super) inferred: OnceLock<Vec<u32>>,
 }
 
 /// One prepared by SQL's PREPARE.
@@ -42,6 +45,8 @@ pub(super) enum Portal {
         statement: Arc<Statement>,
         planned: Arc<Planned>,
         bound: Vec<usize>,
+        /// For an INSERT, what each of the places runs instead.
+        parts: Option<Arc<Parts>>,
     },
     /// Answered by Howdah when it is executed.
     Own {

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 pub(crate) struct Transaction {
     /// The statement that begins it on a group.
     pub(crate) begin: String,
-    /// Made for a Query of several statements, and ends with it.
+    /// Made for a Query, or for a pipeline, and ends with it.
     pub(crate) implicit: bool,
     /// Its isolation level, as far as a statement has said.
     pub(crate) isolation: Option<Isolation>,
@@ -194,15 +194,6 @@ impl Transaction {
         all.sort_by_key(|p| (p.wrote, p.touched));
         all
     }
-}
-
-/// A write on a second group, where that cannot be done.
-pub(crate) fn second_writer(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
-    Refusal::unsupported("a COPY that writes on several groups is not supported yet")
-        .detail(format!(
-            "It has written on group {first}, and this row belongs to group {second}."
-        ))
-        .hint("Write the rows of one group in one COPY, and of another group in another.")
 }
 
 /// A second group in a transaction that has no snapshot of it.

@@ -1,0 +1,147 @@
+//! `howdah in-doubt`: the parts of transactions across groups that are prepared and not settled.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+use shard::call::{Answer, Question};
+use shard::transport::call_as_client;
+use tabled::builder::Builder;
+use tabled::settings::Style;
+
+use crate::config::{ClusterConfig, ConfigError, Overrides};
+use crate::demo;
+use crate::node::{Ask, InDoubtAnswer};
+
+/// How long one node may take: longer than it waits for the groups.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Arguments of `howdah in-doubt`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A configuration file of the cluster; any node's will do.
+    #[arg(long, env = "HOWDAH_CONFIG", conflicts_with = "data")]
+    config: Option<PathBuf>,
+    /// The data folder of a demo; the default demo's where neither is given.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why it is not known what is in doubt.
+#[derive(Debug, thiserror::Error)]
+pub enum InDoubtError {
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No node answers.
+    #[error("no node of the cluster answers; `howdah status` shows how it is")]
+    NoNode,
+    /// It cannot be written as JSON.
+    #[error("the answer cannot be printed")]
+    Print(#[from] serde_json::Error),
+}
+
+/// One part, as it is printed.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Part {
+    gid: String,
+    group: u32,
+    database: String,
+    age_seconds: u64,
+    /// The group that has the decision, or will.
+    anchor: u32,
+    /// The node whose session it is.
+    node: u64,
+}
+
+/// What is in doubt in the whole cluster, by the first node that answers.
+///
+/// # Errors
+/// Where none does.
+pub async fn gather(cluster: &ClusterConfig) -> Result<InDoubtAnswer, InDoubtError> {
+    let ask = postcard::to_stdvec(&Ask::InDoubt).expect("plain values can be encoded");
+    for addresses in cluster.nodes.values() {
+        let question = Question::Above(ask.clone().into()).encode();
+        let answer = call_as_client(
+            addresses.peer,
+            &cluster.cluster,
+            &cluster.secret,
+            question,
+            PATIENCE,
+        )
+        .await;
+        let answer = answer.ok().and_then(|answer| Answer::decode(&answer).ok());
+        if let Some(Answer::Above(body)) = answer
+            && let Ok(answer) = postcard::from_bytes(&body)
+        {
+            return Ok(answer);
+        }
+    }
+    Err(InDoubtError::NoNode)
+}
+
+/// Prints it. The exit code is 1 where a group could not be asked.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command line's answer"
+)]
+pub(crate) async fn run(args: Args) -> Result<ExitCode, InDoubtError> {
+    let path = match (args.config, args.data) {
+        (Some(config), _) => config,
+        (None, data) => demo::any_node_config(&data.unwrap_or_else(demo::default_data_dir)),
+    };
+    let cluster = ClusterConfig::load(&path, &Overrides::default())?;
+    let (mut parts, mut exit) = (Vec::new(), ExitCode::SUCCESS);
+    for (group, answer) in gather(&cluster).await? {
+        match answer {
+            Ok(found) => parts.extend(found.into_iter().map(|part| Part {
+                gid: part.gid.to_string(),
+                group: group.0,
+                database: part.database,
+                age_seconds: part.age.as_secs(),
+                anchor: part.gid.anchor.0,
+                node: part.gid.node.0,
+            })),
+            Err(why) => {
+                eprintln!("group {group} cannot be asked: {why}");
+                exit = ExitCode::FAILURE;
+            }
+        }
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&parts)?);
+    } else if parts.is_empty() {
+        println!("no transaction is in doubt");
+    } else {
+        println!("{}", table(&parts));
+    }
+    Ok(exit)
+}
+
+fn table(parts: &[Part]) -> String {
+    let mut table = Builder::default();
+    table.push_record([
+        "transaction",
+        "prepared on group",
+        "database",
+        "for",
+        "decided by group",
+        "begun on node",
+    ]);
+    for part in parts {
+        table.push_record([
+            part.gid.clone(),
+            part.group.to_string(),
+            part.database.clone(),
+            format!("{} s", part.age_seconds),
+            part.anchor.to_string(),
+            part.node.to_string(),
+        ]);
+    }
+    table.build().with(Style::psql()).to_string()
+}

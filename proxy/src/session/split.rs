@@ -1,0 +1,261 @@
+//! One statement that writes on several groups: each does its own rows, all of them or none.
+//!
+//! The groups work one after the other, in ascending order. Two such statements therefore never wait for each other
+//! in a circle: who waits in a group holds locks in lower ones alone, so whoever he waits for, there or in a higher
+//! group, does not wait in a lower one. (A circle inside one group is found by its PostgreSQL.)
+//!
+//! What they write is one transaction: the client's block, the pipeline's, or one for this statement alone. A
+//! failure anywhere fails all of it, and `two_phase` commits it.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Session;
+use super::conn::{Audience, Captured, Conn, Kept, Kind, Stake};
+use super::enter::Style;
+use super::extended::copies_out;
+use crate::analysis::{Access, Query, Spread, Target};
+use crate::failure::{Failure, Halt};
+use crate::protocol::encode;
+
+/// What the groups have counted, in the words of the last.
+#[derive(Debug, Default)]
+struct Tally {
+    tag: String,
+    counted: u64,
+    /// The rows that each returned, if they were kept.
+    kept: Vec<Vec<Bytes>>,
+}
+
+impl Tally {
+    fn add(&mut self, captured: Captured) -> Result<(), Failure> {
+        self.kept.extend(captured.kept.map(|kept| kept.rows));
+        // Without a tag it was skipped: its transaction could not begin, and the client has been told why.
+        self.tag = captured.tag.ok_or(Failure::TransactionAborted)?;
+        self.counted += captured.counted;
+        Ok(())
+    }
+
+    /// `UPDATE 3`, or what has no count as it is.
+    fn tag(&self) -> String {
+        match self.tag.rsplit_once(' ') {
+            Some((words, count)) if count.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("{words} {}", self.counted)
+            }
+            _ => self.tag.clone(),
+        }
+    }
+}
+
+/// An INSERT of several rows, cut.
+#[derive(Debug)]
+pub(super) struct Parts {
+    parts: Vec<Part>,
+    /// The types of its parameters. Each part has all of them, whether it uses them or not: their numbers, types and
+    /// values are those of the whole statement.
+    types: Vec<u32>,
+    /// The client's Bind after its names.
+    bind: Bytes,
+}
+
+/// What one group runs of it.
+#[derive(Debug)]
+struct Part {
+    place: usize,
+    text: String,
+    /// Which rows of the whole statement's.
+    rows: Vec<usize>,
+}
+
+impl Parts {
+    /// Cuts a statement's text; these rows of VALUES go to each place.
+    pub(super) fn of(query: &Query, text: &str, placed: Vec<(usize, Vec<usize>)>) -> Parts {
+        let cut = |rows: &[usize]| match &query.target {
+            Target::Keys(_, Spread::Rows(values)) => values.only(text, rows),
+            _ => text.to_owned(),
+        };
+        let part = |(place, rows): (usize, Vec<usize>)| Part {
+            place,
+            text: cut(&rows),
+            rows,
+        };
+        Parts {
+            parts: placed.into_iter().map(part).collect(),
+            types: Vec::new(),
+            bind: Bytes::new(),
+        }
+    }
+
+    /// The same with parameters.
+    pub(super) fn with(self, types: Vec<u32>, bind: &[u8]) -> Parts {
+        let bind = Bytes::copy_from_slice(bind);
+        Parts { types, bind, ..self }
+    }
+
+    pub(super) fn places(&self) -> Vec<usize> {
+        self.parts.iter().map(|part| part.place).collect()
+    }
+
+    /// Parses and binds a place's part there; `number` is a new one for its unnamed statement.
+    pub(super) fn bind(&self, conn: &mut Conn, number: u64, portal: &[u8], place: usize) {
+        let Some(part) = self.parts.iter().find(|part| part.place == place) else {
+            return;
+        };
+        let mut message = BytesMut::new();
+        encode::parse(&mut message, b"", part.text.as_bytes(), &self.types);
+        conn.parse(b"", number, &message, Audience::Silent);
+        encode::bind_unnamed(&mut conn.output, portal, &self.bind);
+        conn.owes(Kind::Bind, Audience::Silent, Stake::Nothing);
+    }
+
+    /// Rows that the groups returned, in the order of VALUES if each row has returned one.
+    ///
+    /// A row returns one row or, by ON CONFLICT, none, and a group returns them in the order of its VALUES.
+    fn in_order(&self, kept: Vec<Vec<Bytes>>) -> Vec<Bytes> {
+        let whole = |(part, rows): (&Part, &Vec<Bytes>)| part.rows.len() == rows.len();
+        if !self.parts.iter().zip(&kept).all(whole) {
+            return kept.into_iter().flatten().collect();
+        }
+        let numbers = self.parts.iter().flat_map(|part| part.rows.iter().copied());
+        let mut numbered: Vec<_> = numbers.zip(kept.into_iter().flatten()).collect();
+        numbered.sort_by_key(|(number, _)| *number);
+        numbered.into_iter().map(|(_, row)| row).collect()
+    }
+}
+
+impl Session {
+    /// Runs a Query on all these groups and answers all but ReadyForQuery.
+    pub(super) async fn query_on_several(
+        &mut self,
+        places: &[usize],
+        text: &str,
+        query: &Query,
+    ) -> Result<(), Halt> {
+        if query.access == Access::Read {
+            return self.scatter_alone(places, text, query).await;
+        }
+        let own = self.open_transaction(Style::Simple).await?;
+        let texts: Vec<_> = places.iter().map(|place| (*place, text)).collect();
+        let written = self.write_query(&texts, None).await;
+        let tally = self.close_transaction(own, written).await?;
+        self.answer(query, None, tally);
+        Ok(())
+    }
+
+    /// Runs a Query that inserts these rows of VALUES at each place, and answers all but ReadyForQuery.
+    pub(super) async fn insert_query(
+        &mut self,
+        text: &str,
+        query: &Query,
+        rows: Vec<(usize, Vec<usize>)>,
+    ) -> Result<(), Halt> {
+        // What is wrong with the whole may not show in the parts: rows of unequal length, for one.
+        self.parse_only(text.as_bytes()).await?;
+        let parts = Parts::of(query, text, rows);
+        let own = self.open_transaction(Style::Simple).await?;
+        let texts: Vec<_> = parts.parts.iter().map(|p| (p.place, p.text.as_str())).collect();
+        let written = self.write_query(&texts, Some(&parts)).await;
+        let tally = self.close_transaction(own, written).await?;
+        self.answer(query, Some(&parts), tally);
+        Ok(())
+    }
+
+    async fn write_query(&mut self, texts: &[(usize, &str)], parts: Option<&Parts>) -> Result<Tally, Halt> {
+        let mut tally = Tally::default();
+        for (index, (place, text)) in texts.iter().enumerate() {
+            self.enter(*place, Access::Write, Style::Simple).await?;
+            let send = |conn: &mut Conn, audience| conn.query(text, audience, Stake::Nothing);
+            tally.add(self.write_one(*place, index, parts, send).await?)?;
+        }
+        Ok(tally)
+    }
+
+    /// Executes a portal of several groups, and answers. Its commit comes with the block's end or the pipeline's.
+    pub(super) async fn write_portal(
+        &mut self,
+        places: &[usize],
+        parts: Option<&Parts>,
+        query: &Query,
+        portal: &[u8],
+        execute: &[u8],
+    ) -> Result<(), Halt> {
+        self.open_transaction(Style::Extended).await?;
+        let mut tally = Tally::default();
+        for (index, place) in places.iter().enumerate() {
+            self.enter(*place, Access::Write, Style::Extended).await?;
+            self.bind_one(*place, portal);
+            let send = |conn: &mut Conn, audience| {
+                conn.output.extend_from_slice(execute);
+                conn.owes(Kind::Execute, audience, Stake::Nothing);
+            };
+            tally.add(self.write_one(*place, index, parts, send).await?)?;
+        }
+        self.answer(query, parts, tally);
+        Ok(())
+    }
+
+    /// Has one group, which was entered, do its part; rows that it returns go to the client, those of an INSERT
+    /// are kept.
+    async fn write_one(
+        &mut self,
+        place: usize,
+        index: usize,
+        parts: Option<&Parts>,
+        send: impl FnOnce(&mut Conn, Audience),
+    ) -> Result<Captured, Halt> {
+        self.settle().await?;
+        let group = self.group(place);
+        if let Some(conn) = &mut self.slots[place] {
+            let room = self.shared.limits.max_message;
+            conn.captured = Captured {
+                kept: parts.map(|_| Kept::new(room)),
+                ..Captured::default()
+            };
+            let audience = if index == 0 {
+                Audience::MergeFirst
+            } else {
+                Audience::MergeNext
+            };
+            send(conn, audience);
+        }
+        self.drain(place).await?;
+        self.take_captured(place, group, Stake::Nothing)
+    }
+
+    fn answer(&mut self, query: &Query, parts: Option<&Parts>, mut tally: Tally) {
+        if let Some(parts) = parts {
+            for row in parts.in_order(std::mem::take(&mut tally.kept)) {
+                self.out().extend_from_slice(&row);
+            }
+        }
+        if copies_out(&query.form) {
+            encode::empty(self.out(), b'c');
+        }
+        encode::command_complete(self.out(), &tally.tag());
+    }
+
+    /// Makes sure that a transaction is open; whether it is this statement's own.
+    pub(super) async fn open_transaction(&mut self, style: Style) -> Result<bool, Halt> {
+        if self.transaction.is_some() {
+            return Ok(false);
+        }
+        let own = style == Style::Simple && self.pipeline.touched.is_empty();
+        self.open_pipeline_transaction().await?;
+        Ok(own)
+    }
+
+    /// Ends the transaction that [`Session::open_transaction`] has opened for a statement alone.
+    pub(super) async fn close_transaction<T>(
+        &mut self,
+        own: bool,
+        result: Result<T, Halt>,
+    ) -> Result<T, Halt> {
+        match result {
+            Ok(done) if own => self.commit(Audience::Session).await.map(|()| done),
+            Err(halt @ (Halt::Fail(_) | Halt::Skip)) if own => {
+                self.roll_back().await?;
+                Err(halt)
+            }
+            result => result,
+        }
+    }
+}
