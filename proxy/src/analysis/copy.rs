@@ -78,6 +78,10 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
     match query::plan(query, names)? {
         Plan::Query(query) => {
             let target = match query.target {
+                other if query.form == Form::Count => other.on_one_group(|| {
+                    Refusal::unsupported("COPY of count(*) of rows of several groups is not supported")
+                        .hint("Use SELECT alone.")
+                })?,
                 Target::All => {
                     concatenable(options)?;
                     Target::All

@@ -151,6 +151,8 @@ pub struct Query {
 pub enum Form {
     /// An ordinary statement.
     Plain,
+    /// `SELECT count(*)` and nothing else: of several groups, one row with the sum.
+    Count,
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the CopyData are concatenated.
     CopyOut,
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).

@@ -220,7 +220,9 @@ fn show_query(query: &Query) -> String {
             let _ = write!(text, " by key {}; {spread}", keys.join(", "));
         }
     }
-    if query.form != Form::Plain {
+    if query.form == Form::Count {
+        text.push_str("; counted");
+    } else if query.form != Form::Plain {
         let _ = write!(text, "; {:?}", query.form);
     }
     text
@@ -420,7 +422,7 @@ fn keys_of_two_groups_are_concatenated_or_refused() {
     };
     assert_eq!(route_of(&sql, &[], &none), Ok(Route::Rows(rows)));
     for sql in [
-        format!("SELECT count(*) FROM t WHERE id IN ({here}, {there})"),
+        format!("SELECT count(*) + 1 FROM t WHERE id IN ({here}, {there})"),
         format!("UPDATE t SET n = (SELECT 1) WHERE id IN ({here}, {there})"),
         format!("INSERT INTO t VALUES ({here}, 'a'), ({there}, (SELECT 'b'))"),
         format!("SELECT * FROM t, u WHERE t.id = {here} AND u.id = {there}"),

@@ -1,6 +1,9 @@
 //! Writing messages, for the client (as a server) and for a backend (as a client).
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::frame::HEADER;
+use super::{Body, Malformed};
 
 /// The state byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +99,36 @@ pub(crate) fn one_value(out: &mut BytesMut, value: &[u8]) {
         out.put_u32(u32::try_from(value.len()).unwrap_or(0));
         out.put_slice(value);
     });
+}
+
+/// One DataRow with the sum of these DataRows of one `int8` each, in their format.
+///
+/// A count in text begins with a digit; in binary it is of 8 bytes, of which the first is zero.
+///
+/// # Errors
+/// When one is no such row.
+pub(crate) fn sum_of_counts(out: &mut BytesMut, rows: &[Bytes]) -> Result<(), Malformed> {
+    let (mut sum, mut binary) = (0i64, false);
+    for row in rows {
+        let no_count = Malformed("a count is no number");
+        let mut body = Body::new(row.get(HEADER..).ok_or(no_count)?);
+        body.i16()?;
+        let len = usize::try_from(body.i32()?).map_err(|_| no_count)?;
+        let value = body.bytes(len)?;
+        binary = value.first() == Some(&0);
+        let count = if binary {
+            value.try_into().ok().map(i64::from_be_bytes)
+        } else {
+            std::str::from_utf8(value).ok().and_then(|text| text.parse().ok())
+        };
+        sum = count.and_then(|count| sum.checked_add(count)).ok_or(no_count)?;
+    }
+    if binary {
+        one_value(out, &sum.to_be_bytes());
+    } else {
+        one_value(out, sum.to_string().as_bytes());
+    }
+    Ok(())
 }
 
 /// CopyInResponse for text data of `columns` columns.

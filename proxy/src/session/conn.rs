@@ -9,7 +9,7 @@ use shard::id::GroupId;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
-use crate::analysis::Refusal;
+use crate::analysis::{Form, Refusal};
 use crate::cancel::Target;
 use crate::failure::Failure;
 use crate::protocol::encode::{self, TransactionStatus};
@@ -87,6 +87,9 @@ pub(crate) struct Captured {
     pub(crate) kept: Option<Kept>,
 }
 
+/// More than the DataRow of a count has.
+const LONGEST_COUNT: usize = 64;
+
 /// DataRow messages that are kept for a while.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -117,6 +120,14 @@ impl Kept {
 }
 
 impl Captured {
+    /// For an answer that is merged with others of a statement of this form.
+    pub(crate) fn merging(form: &Form) -> Self {
+        Captured {
+            kept: (*form == Form::Count).then(|| Kept::new(LONGEST_COUNT)),
+            ..Captured::default()
+        }
+    }
+
     /// Keeps a row, if rows are kept.
     pub(crate) fn keep(&mut self, message: &[u8]) -> bool {
         let Some(kept) = &mut self.kept else {

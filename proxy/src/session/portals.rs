@@ -155,7 +155,7 @@ impl Session {
                 } else {
                     Audience::MergeNext
                 };
-                conn.captured = Captured::default();
+                conn.captured = Captured::merging(&query.form);
                 conn.output.extend_from_slice(message);
                 conn.owes(Kind::Execute, audience, Stake::Nothing);
                 encode::empty(&mut conn.output, b'H');

@@ -6,7 +6,7 @@ use super::Session;
 use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
-use crate::analysis::{Access, Query, Tag};
+use crate::analysis::{Access, Form, Query, Tag};
 use crate::failure::Halt;
 use crate::protocol::encode;
 
@@ -29,7 +29,7 @@ impl Session {
                 } else {
                     Audience::MergeNext
                 };
-                conn.captured = Captured::default();
+                conn.captured = Captured::merging(&query.form);
                 conn.query(text, audience, Stake::Nothing);
             }
         }
@@ -45,12 +45,16 @@ impl Session {
             .collect();
         self.entered.session.aim(targets);
         let mut counted = 0;
+        let mut kept = Vec::new();
         for (index, place) in places.iter().enumerate() {
             let group = self.group(*place);
             self.current = Some(*place);
             self.drain(*place).await?;
             match self.take_captured(*place, group, Stake::Nothing) {
-                Ok(captured) => counted += captured.counted,
+                Ok(captured) => {
+                    counted += captured.counted;
+                    kept.extend(captured.kept.into_iter().flat_map(|kept| kept.rows));
+                }
                 Err(halt) => {
                     self.abandon(&places[index + 1..]).await?;
                     self.aim();
@@ -59,6 +63,10 @@ impl Session {
             }
         }
         self.aim();
+        if query.form == Form::Count {
+            encode::sum_of_counts(self.out(), &kept)?;
+            counted = 1;
+        }
         if copies_out(&query.form) {
             encode::empty(self.out(), b'c');
         }

@@ -9,7 +9,7 @@ use super::plans::Planned;
 use super::transaction::Transaction;
 use super::{Session, statements::Copying};
 use crate::analysis::{
-    Access, Format, Parameter, Plan, Query, Refusal, Route, SessionCommand, TransactionControl,
+    Access, Form, Format, Parameter, Plan, Query, Refusal, Route, SessionCommand, TransactionControl,
     TransactionModes,
 };
 use crate::failure::{Ended, Failure, Halt};
@@ -266,7 +266,7 @@ impl Session {
             let Ok(Plan::Query(query)) = &statement.plan else {
                 return Ok(None);
             };
-            if query.form != crate::analysis::Form::Plain {
+            if !matches!(query.form, Form::Plain | Form::Count) {
                 return Ok(None);
             }
             if query.access == Access::Write {

@@ -44,3 +44,41 @@ async fn rows_of_all_groups_follow_each_other() {
     let (_, errors) = raw.until_ready().await;
     assert_eq!(errors, ["0A000"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_all_groups_are_counted() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client
+        .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)")
+        .await
+        .unwrap();
+    let sql = "SELECT count(*) AS n FROM t WHERE id > $1";
+    let text = || async { cluster.psql("SELECT count(*) FROM t").await.unwrap() };
+    assert_eq!(text().await.trim(), "0");
+    let values: Vec<String> = (1..=1000).map(|id| format!("({id})")).collect();
+    client
+        .batch_execute(&format!("INSERT INTO t VALUES {}", values.join(",")))
+        .await
+        .unwrap();
+    assert_eq!(text().await.trim(), "1000");
+    // In binary.
+    for (above, expected) in [(0_i64, 1000_i64), (400, 600), (1000, 0)] {
+        let rows = client.query(sql, &[&above]).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].get::<_, i64>("n"), expected);
+    }
+    client
+        .batch_execute("PREPARE c AS SELECT count(*) FROM t")
+        .await
+        .unwrap();
+    let rows = client.simple_query("EXECUTE c").await.unwrap();
+    let counts: Vec<_> = rows
+        .iter()
+        .filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(counts, ["1000"]);
+}
