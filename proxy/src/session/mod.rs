@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - Answers reach the client in the order of its messages: at most one backend owes answers to the
-//!   client at a time, except within `scatter`, which reads them one after the other.
+//!   client at a time, except within `scatter`, which reads them one after the other, and in a `copy`.
 //! - A statement is never sent twice to a backend.
 //! - What is written on several groups is committed by `two_phase` alone.
 
