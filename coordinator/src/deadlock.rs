@@ -70,8 +70,8 @@ pub async fn waits(groups: &dyn Groups, patience: Duration) -> Vec<Wait> {
     all.into_iter().flatten().flatten().collect()
 }
 
-/// The transactions to be broken off: the youngest of each circle of waiting transactions in which there is one that works
-/// on several groups. Everyone who sees the same picture names the same.
+/// The transactions to be broken off: of circles of waiting transactions the youngest that works on several groups, until no
+/// circle with such a one is left. Everyone who sees the same picture names the same.
 #[must_use]
 pub fn victims(transactions: &[Across], waits: &[Wait]) -> Vec<u64> {
     let mut graph = Graph::default();
@@ -88,11 +88,14 @@ pub fn victims(transactions: &[Across], waits: &[Wait]) -> Vec<u64> {
             graph.edges[from].push(to);
         }
     }
-    let mut victims: Vec<u64> = (0..graph.edges.len())
-        .filter_map(|vertex| graph.youngest_in_a_circle_with(vertex))
-        .collect();
-    victims.sort_unstable();
-    victims.dedup();
+    let mut victims = Vec::new();
+    // Circles can be entangled: without the victim there may be others left.
+    for vertex in 0..graph.edges.len() {
+        while let Some((victim, id)) = graph.youngest_in_a_circle_with(vertex) {
+            graph.edges[victim].clear();
+            victims.push(id);
+        }
+    }
     victims
 }
 
@@ -123,16 +126,16 @@ impl<'a> Graph<'a> {
     }
 
     /// The victim of the circles through this vertex: among all that it reaches and that reach it.
-    fn youngest_in_a_circle_with(&self, vertex: usize) -> Option<u64> {
+    fn youngest_in_a_circle_with(&self, vertex: usize) -> Option<(usize, u64)> {
         let forth = self.reached_from(vertex);
         if !forth[vertex] {
             return None;
         }
         let circle = (0..self.edges.len()).filter(|other| forth[*other] && self.reached_from(*other)[vertex]);
         let youngest = circle
-            .filter_map(|other| self.transactions[other])
-            .max_by_key(|transaction| (transaction.began, transaction.id));
-        youngest.map(|transaction| transaction.id)
+            .filter_map(|other| Some((other, self.transactions[other]?)))
+            .max_by_key(|(_, transaction)| (transaction.began, transaction.id));
+        youngest.map(|(vertex, transaction)| (vertex, transaction.id))
     }
 
     /// The vertices that a way of at least one edge leads to.
@@ -207,6 +210,23 @@ mod tests {
         waits.push(wait((A, 4), (A, 0)));
         waits.push(wait((A, 5), (A, 4)));
         assert_eq!(victims(&transactions, &waits), [1, 3]);
+    }
+
+    #[test]
+    fn entangled_circles_are_broken_all_at_once() {
+        let transactions = [
+            across(1, &[(A, 1), (B, 101)]),
+            across(2, &[(A, 2), (B, 102)]),
+            across(3, &[(A, 3), (B, 103)]),
+        ];
+        // 1 and 2 wait for each other, and so do 1 and 3.
+        let waits = [
+            wait((A, 1), (A, 2)),
+            wait((A, 1), (A, 3)),
+            wait((B, 102), (B, 101)),
+            wait((B, 103), (B, 101)),
+        ];
+        assert_eq!(victims(&transactions, &waits), [3, 2]);
     }
 
     #[test]

@@ -180,11 +180,11 @@ async fn it_is_one_transaction_with_what_is_around_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_level_than_read_committed_is_refused() {
+async fn repeatable_read_writes_on_both_groups_and_serializable_is_refused() {
     let cluster = Cluster::start().await;
     let (client, ..) = table(&cluster).await;
     client
-        .batch_execute("SET default_transaction_isolation = 'repeatable read'")
+        .batch_execute("SET default_transaction_isolation = 'serializable'")
         .await
         .unwrap();
     let error = client.batch_execute("UPDATE t SET v = 0").await.unwrap_err();
@@ -192,6 +192,13 @@ async fn another_level_than_read_committed_is_refused() {
     let error = client.execute("UPDATE t SET v = 0", &[]).await.unwrap_err();
     assert_eq!(code(&error), "0A000");
     assert!(values(&client).await.iter().all(|(id, v)| id == v));
+    client
+        .batch_execute("SET default_transaction_isolation = 'repeatable read'")
+        .await
+        .unwrap();
+    client.batch_execute("UPDATE t SET v = 1").await.unwrap();
+    assert_eq!(client.execute("UPDATE t SET v = v + 1", &[]).await.unwrap(), 20);
+    assert!(values(&client).await.iter().all(|(_, v)| *v == 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

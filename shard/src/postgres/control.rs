@@ -92,6 +92,13 @@ impl Control {
             .ok_or_else(no_position)
     }
 
+    /// Commits a transaction that changes nothing: its record comes after all that was inserted before. As any commit
+    /// it waits until the group has it.
+    pub async fn commit_something(&self) -> Result<(), Error> {
+        let sql = "SELECT pg_logical_emit_message(true, 'howdah', '')";
+        Ok(self.client().batch_execute(sql).await?)
+    }
+
     /// The end of the WAL that a primary has generated. At the end of a page this is after the
     /// next page's header, which an idle server does not write: not a position to wait for.
     pub async fn insert_lsn(&self) -> Result<Lsn, Error> {

@@ -79,6 +79,9 @@ impl Server {
         let server = self.shared();
         self.exclusively(move || server.files().begin_rebuild()).await?;
         let output = self.run_pg_rewind(source).await?;
+        // pg_rewind makes this directory need WAL up to where the source had *inserted*, which need not be written and may
+        // never come on this timeline. What is written after a commit that came later covers it.
+        control.commit_something().await?;
         // What pg_rewind copied of the source's WAL was written before this.
         let (end, timeline) = (control.written_lsn().await?, control.timeline().await?);
         let server = self.shared();

@@ -98,6 +98,7 @@ impl Driver {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut retry = FIRST_RETRY;
         let mut reported = Step::Wait("");
+        let mut failed = None;
         while !stop.is_cancelled() {
             let step = self.decide();
             if step != reported {
@@ -124,9 +125,14 @@ impl Driver {
                 }
             };
             match outcome {
-                Ok(()) => retry = FIRST_RETRY,
+                Ok(()) => {}
                 Err(error) => {
                     self.report(&step, &error);
+                    // A step that fails changes what is observed, too: only another one begins anew.
+                    if failed.as_ref() != Some(&step) {
+                        retry = FIRST_RETRY;
+                    }
+                    failed = Some(step);
                     let mut part = self.part.clone();
                     let changed = async move {
                         // Where Raft has stopped nothing changes any more, and this says so at once.
