@@ -54,6 +54,11 @@ pub enum Strength {
     /// REPEATABLE READ transactions.
     Snapshot,
     /// SERIALIZABLE READ ONLY transactions. Each group's own SSI takes them into account.
+    ///
+    /// They import as if they could write, and say READ ONLY after it. For a READ ONLY transaction PostgreSQL looks only at the
+    /// writers that run when it *imports* (`GetSerializableTransactionSnapshotInt` in predicate.c): where none runs it takes the
+    /// snapshot for safe and looks no further, although one may have committed between export and import. The exporter keeps
+    /// what is known of that one.
     SerializableReadOnly,
 }
 
@@ -70,6 +75,7 @@ impl From<OpenError> for CutError {
 
 /// A snapshot in each group, all of the same state of the database. They can be imported until it is dropped.
 pub struct Cut {
+    strength: Strength,
     names: BTreeMap<GroupId, String>,
     exporters: Vec<(GroupId, Connection)>,
     idle: Arc<Mutex<Idle>>,
@@ -85,23 +91,35 @@ impl fmt::Debug for Cut {
 
 impl Cut {
     fn new(
+        strength: Strength,
         names: BTreeMap<GroupId, String>,
         exporters: Vec<(GroupId, Connection)>,
         idle: Arc<Mutex<Idle>>,
     ) -> Cut {
         Cut {
+            strength,
             names,
             exporters,
             idle,
         }
     }
 
-    /// What makes a transaction on this group, which has read nothing yet, see the cut.
+    /// The statements that make a transaction on this group, which has read nothing yet, see the cut.
     #[must_use]
-    pub fn import(&self, group: GroupId) -> Option<String> {
+    pub fn import(&self, group: GroupId) -> Vec<String> {
+        let Some(name) = self.names.get(&group) else {
+            return Vec::new();
+        };
         // `pg_export_snapshot` makes names of hexadecimal digits and hyphens.
-        let name = self.names.get(&group)?;
-        Some(format!("SET TRANSACTION SNAPSHOT '{name}'"))
+        let import = format!("SET TRANSACTION SNAPSHOT '{name}'");
+        match self.strength {
+            Strength::Snapshot => vec![import],
+            Strength::SerializableReadOnly => vec![
+                "SET TRANSACTION READ WRITE".to_owned(),
+                import,
+                "SET TRANSACTION READ ONLY".to_owned(),
+            ],
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl Taker {
             names.insert(group, exported.name);
             exporters.push((group, exported.connection));
         }
-        Ok(Cut::new(names, exporters, Arc::clone(&self.idle)))
+        Ok(Cut::new(self.strength, names, exporters, Arc::clone(&self.idle)))
     }
 
     /// Snapshots of all groups, taken while nothing is released, that show all parts of a transaction or none.
@@ -225,7 +225,7 @@ impl Taker {
     async fn export(&self, group: GroupId, connection: Connection) -> Result<(GroupId, Exported), CutError> {
         let begin = match self.strength {
             Strength::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ",
-            Strength::SerializableReadOnly => "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
+            Strength::SerializableReadOnly => "BEGIN ISOLATION LEVEL SERIALIZABLE",
         };
         let sql = format!("{begin}; SELECT pg_export_snapshot(), pg_current_snapshot()");
         let said = within(connection.client.simple_query(&sql)).await?;

@@ -174,6 +174,8 @@ pub(crate) type Bound<'a> = (u32, bool, Option<&'a [u8]>);
 /// Leaves the client's unnamed statement and portal alone, so it can stand in the middle of its
 /// pipeline.
 pub(crate) fn own_statement(out: &mut BytesMut, sql: &str, bound: Option<Bound<'_>>) {
+    // One that failed was skipped before its end and is still there.
+    close(out, b'S', OWN);
     message(out, b'P', |out| {
         cstr(out, OWN);
         cstr(out, sql.as_bytes());

@@ -361,7 +361,15 @@ impl Conn {
     /// Sends a statement of our own that may stand in the middle of the client's pipeline.
     pub(crate) fn own(&mut self, sql: &str, bound: Option<encode::Bound<'_>>, audience: Audience) {
         encode::own_statement(&mut self.output, sql, bound);
-        for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close, Kind::Close] {
+        let kinds = [
+            Kind::Close,
+            Kind::Parse,
+            Kind::Bind,
+            Kind::Execute,
+            Kind::Close,
+            Kind::Close,
+        ];
+        for kind in kinds {
             self.owes(kind, audience, Stake::Nothing);
         }
         self.parsing.push_back((Vec::new(), 0));

@@ -253,19 +253,19 @@ impl Session {
         conn.own(&transaction.begin, None, Audience::Silent);
         let mut import = match &transaction.view {
             Some(View::Cut(cut)) => cut.import(group),
-            _ => None,
+            _ => Vec::new(),
         };
         for step in &transaction.script {
             // The level comes before the snapshot, and the snapshot before a savepoint.
-            if !matches!(step, Step::Modes(_))
-                && let Some(import) = import.take()
-            {
-                conn.own(&import, None, Audience::Silent);
+            if !matches!(step, Step::Modes(_)) {
+                for sql in import.drain(..) {
+                    conn.own(&sql, None, Audience::Silent);
+                }
             }
             conn.own(&step.sql(), None, Audience::Silent);
         }
-        if let Some(import) = import {
-            conn.own(&import, None, Audience::Silent);
+        for sql in import {
+            conn.own(&sql, None, Audience::Silent);
         }
         transaction.participants.push(Participant {
             place,
