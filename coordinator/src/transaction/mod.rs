@@ -8,7 +8,7 @@
 //! 3. COMMIT PREPARED on the others, which need not be replicated before the client is answered: a prepared part and the
 //!    decision are.
 //!
-//! Whoever finds a prepared part can end it ([`settle`]): where there is a decision it counts; where there is none, "rolled
+//! Whoever finds a prepared part can end it (`settle.rs`): where there is a decision it counts; where there is none, "rolled
 //! back" is put in its place, under the same key, and the row that got in first wins. So the coordinator is needed by nobody:
 //! the outcome is a register that is written once, in a group that has a majority (Gray and Lamport, *Consensus on
 //! Transaction Commit*, 2006).
@@ -17,7 +17,7 @@
 //!
 //! - A part is committed only after "committed" was read from the anchor, rolled back only after "rolled back" was, or
 //!   by the session itself when it knows that it never decided.
-//! - A decision "committed" stays until no group holds a part of it that could come back: [`clean`] waits for a commit
+//! - A decision "committed" stays until no group holds a part of it that could come back: `clean.rs` waits for a commit
 //!   after the last COMMIT PREPARED to be replicated on each.
 //! - "Rolled back" stays until the transaction that it forbids can be in no server any more.
 
