@@ -275,14 +275,18 @@ async fn a_commit_whose_replication_was_cancelled_is_unknown() {
             }
             token.cancel_query(tokio_postgres::NoTls).await.unwrap();
         };
-        let written = async {
+        let mut written = Box::pin(async {
             match way {
                 0 => client.batch_execute(&simple).await,
                 1 => client.batch_execute(&block).await,
                 _ => client.execute(&insert, &[&keys[2]]).await.map(drop),
             }
-        };
-        let (outcome, ()) = tokio::join!(written, cancelled);
+        });
+        tokio::select! {
+            early = &mut written => panic!("way {way} ended before it waited: {early:?}"),
+            () = cancelled => {}
+        }
+        let outcome = written.await;
         assert_eq!(code(&outcome.unwrap_err()), "08007", "way {way}");
     }
     client.batch_execute("SELECT 1").await.unwrap();
