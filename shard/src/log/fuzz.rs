@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::frame::{self, HEAD, Position};
+use super::frame::{self, HEAD, Kind, Position};
 use super::ledger::Ledger;
 use super::recover::{Place, replay};
 use super::segment::{PREFIX, VERSION, prefix};
@@ -40,8 +40,19 @@ fn recover(bytes: Bytes) {
             place == Place::Last || extent.end == bytes.len(),
             "a sealed segment was cut"
         );
-        // What is kept after the cut is a whole segment, and says the same.
-        let kept = bytes.slice(..extent.end);
+        // What is kept after the cut, with its end, is a whole segment and says the same.
+        let mut kept = bytes[..extent.end].to_vec();
+        if place == Place::Last && !extent.ended {
+            let Ok(offset) = u32::try_from(extent.end) else {
+                continue;
+            };
+            let at = Position {
+                segment: NUMBER,
+                offset,
+            };
+            frame::put_own(&mut kept, at, offset, Kind::End);
+        }
+        let (end, kept) = (kept.len(), Bytes::from(kept));
         let mut again = Ledger::default();
         let found = replay(
             &mut again,
@@ -51,7 +62,7 @@ fn recover(bytes: Bytes) {
             Place::Sealed,
             |_| false,
         );
-        assert_eq!(found.map(|found| found.end).ok(), Some(extent.end));
+        assert_eq!(found.map(|found| found.end).ok(), Some(end));
         let states = ledger.state();
         assert_eq!(states, again.state());
         assert_eq!(state::decode(&state::encode(&states)), Some(states));

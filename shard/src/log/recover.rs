@@ -36,7 +36,7 @@ pub(super) struct Extent {
     /// Up to where the segment's own frames say that it had been on disk.
     pub durable: usize,
     /// Whether the last whole frame is the one that ends a segment.
-    ended: bool,
+    pub ended: bool,
 }
 
 /// Whether frames can have been cut off by a crash.

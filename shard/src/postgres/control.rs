@@ -92,10 +92,10 @@ impl Control {
             .ok_or_else(no_position)
     }
 
-    /// Commits a transaction that changes nothing: its record comes after all that was inserted before. As any commit
-    /// it waits until the group has it.
+    /// Commits a transaction that changes nothing: its record comes after all that was inserted before, and is written.
+    /// It does not wait for the group.
     pub async fn commit_something(&self) -> Result<(), Error> {
-        let sql = "SELECT pg_logical_emit_message(true, 'howdah', '')";
+        let sql = "SET synchronous_commit = local; SELECT pg_logical_emit_message(true, 'howdah', '')";
         Ok(self.client().batch_execute(sql).await?)
     }
 
