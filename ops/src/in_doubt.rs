@@ -1,6 +1,5 @@
 //! `howdah in-doubt`: the parts of transactions across groups that are prepared and not settled.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use shard::transport::call_as_client;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use crate::config::{ClusterConfig, ConfigError, Overrides};
-use crate::demo;
+use crate::config::{ClusterConfig, ConfigError};
 use crate::node::{Ask, InDoubtAnswer};
+use crate::which::Which;
 
 /// How long one node may take: longer than it waits for the groups.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -20,12 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Arguments of `howdah in-doubt`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A configuration file of the cluster; any node's will do.
-    #[arg(long, env = "HOWDAH_CONFIG", conflicts_with = "data")]
-    config: Option<PathBuf>,
-    /// The data folder of a demo; the default demo's where neither is given.
-    #[arg(long)]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -91,11 +86,7 @@ pub async fn gather(cluster: &ClusterConfig) -> Result<InDoubtAnswer, InDoubtErr
     reason = "the command line's answer"
 )]
 pub(crate) async fn run(args: Args) -> Result<ExitCode, InDoubtError> {
-    let path = match (args.config, args.data) {
-        (Some(config), _) => config,
-        (None, data) => demo::any_node_config(&data.unwrap_or_else(demo::default_data_dir)),
-    };
-    let cluster = ClusterConfig::load(&path, &Overrides::default())?;
+    let cluster = args.which.load()?;
     let (mut parts, mut exit) = (Vec::new(), ExitCode::SUCCESS);
     for (group, answer) in gather(&cluster).await? {
         match answer {

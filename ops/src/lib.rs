@@ -15,5 +15,6 @@ pub mod node;
 mod signals;
 pub mod status;
 pub mod switchover;
+mod which;
 
 pub use self::cli::main_from;

@@ -1,6 +1,5 @@
 //! `howdah switchover`: hands the leadership of a group to another node.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,9 +7,9 @@ use shard::call::{Answer, Question};
 use shard::id::{GroupId, NodeId};
 use shard::transport::{CallError, call_as_client};
 
-use crate::config::{ClusterConfig, ConfigError, Overrides};
-use crate::demo;
+use crate::config::{ClusterConfig, ConfigError};
 use crate::status::{GroupStatus, gather};
+use crate::which::Which;
 
 /// How long the leader may take: longer than the node's own patience with those whom it asks.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,12 +27,8 @@ pub struct Args {
     /// The node that is to lead it; without it, the follower that is furthest.
     #[arg(long)]
     to: Option<NodeId>,
-    /// A configuration file of the cluster; any node's will do.
-    #[arg(long, env = "HOWDAH_CONFIG", conflicts_with = "data")]
-    config: Option<PathBuf>,
-    /// The data folder of a demo; the default demo's where neither is given.
-    #[arg(long)]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// Why the leadership was not handed over.
@@ -112,11 +107,7 @@ pub async fn hand_over(
 /// Hands over, waits until the group serves, and says so.
 #[expect(clippy::print_stdout, reason = "the command line's answer")]
 pub(crate) async fn run(args: Args) -> Result<ExitCode, SwitchoverError> {
-    let path = match (args.config, args.data) {
-        (Some(config), _) => config,
-        (None, data) => demo::any_node_config(&data.unwrap_or_else(demo::default_data_dir)),
-    };
-    let cluster = ClusterConfig::load(&path, &Overrides::default())?;
+    let cluster = args.which.load()?;
     let began = Instant::now();
     let (before, leader) = hand_over(&cluster, args.group, args.to).await?;
     loop {

@@ -26,7 +26,7 @@ pub(crate) struct Cancellable {
     pub(crate) secret_key: i32,
     now: Mutex<Vec<Target>>,
     /// Its transaction, once that works on several groups.
-    across: Mutex<Option<(Across, Vec<Target>)>>,
+    across: Mutex<Option<Across>>,
     /// It was broken off to end a deadlock: its next cancelled statement is that.
     victim: Arc<AtomicBool>,
 }
@@ -42,15 +42,19 @@ impl Cancellable {
     /// The session's transaction works on these backends now.
     pub(crate) fn works_on(&self, targets: Vec<Target>) {
         let mut across = self.across.lock();
+        if targets.len() < 2 {
+            *across = None;
+            return;
+        }
         let (began, id) = match &*across {
-            Some((before, _)) => (before.began, before.id),
+            Some(before) => (before.began, before.id),
             None => (now(), rand::random()),
         };
         let backends = targets
             .iter()
             .map(|target| (target.group, target.process_id))
             .collect();
-        *across = (targets.len() > 1).then_some((Across { began, id, backends }, targets));
+        *across = Some(Across { began, id, backends });
     }
 
     /// Its transaction is over.
@@ -82,7 +86,7 @@ impl Sessions {
         let sessions = self.0.lock();
         let across = sessions
             .values()
-            .filter_map(|session| Some(session.across.lock().as_ref()?.0.clone()));
+            .filter_map(|session| session.across.lock().clone());
         across.collect()
     }
 
@@ -90,7 +94,7 @@ impl Sessions {
     pub(crate) fn break_off(&self, id: u64) -> Vec<Target> {
         let sessions = self.0.lock();
         for session in sessions.values() {
-            if let Some((across, _)) = &*session.across.lock()
+            if let Some(across) = &*session.across.lock()
                 && across.id == id
             {
                 session.victim.store(true, Ordering::Relaxed);

@@ -81,18 +81,15 @@ impl Taker {
 
     /// A cut that begins after this is called.
     pub(super) async fn take(&self) -> Result<Cut, CutError> {
-        let mut attempts = 1..=ATTEMPTS;
-        loop {
-            let attempt = attempts.next();
+        for _ in 1..ATTEMPTS {
             match self.attempt().await {
-                Err(error) if attempt.is_some_and(|attempt| attempt < ATTEMPTS) => {
-                    tracing::debug!(%error, "a cut is tried again");
-                    // What broke once is opened anew.
-                    *self.idle.lock() = Idle::default();
-                }
-                taken => return taken,
+                Ok(cut) => return Ok(cut),
+                Err(error) => tracing::debug!(%error, "a cut is tried again"),
             }
+            // What broke once is opened anew.
+            *self.idle.lock() = Idle::default();
         }
+        self.attempt().await
     }
 
     async fn attempt(&self) -> Result<Cut, CutError> {

@@ -4,24 +4,19 @@ mod gather;
 mod merge;
 mod table;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use self::gather::gather;
 pub use self::merge::{ClusterStatus, GroupStatus, NodeState, NodeView, ReplicaView, merge};
 pub use self::table::render;
-use crate::config::{ClusterConfig, ConfigError, Overrides};
-use crate::demo;
+use crate::config::ConfigError;
+use crate::which::Which;
 
 /// Arguments of `howdah status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A configuration file of the cluster; any node's will do.
-    #[arg(long, env = "HOWDAH_CONFIG", conflicts_with = "data")]
-    config: Option<PathBuf>,
-    /// The data folder of a demo; the default demo's where neither is given.
-    #[arg(long)]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -41,11 +36,7 @@ pub enum StatusError {
 /// Prints the status. The exit code is 1 where a group has no leader.
 #[expect(clippy::print_stdout, reason = "the command line's answer")]
 pub(crate) async fn run(args: Args) -> Result<ExitCode, StatusError> {
-    let path = match (args.config, args.data) {
-        (Some(config), _) => config,
-        (None, data) => demo::any_node_config(&data.unwrap_or_else(demo::default_data_dir)),
-    };
-    let cluster = ClusterConfig::load(&path, &Overrides::default())?;
+    let cluster = args.which.load()?;
     let status = gather(&cluster).await;
     if args.json {
         println!("{}", serde_json::to_string(&status)?);

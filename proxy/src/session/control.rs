@@ -198,16 +198,16 @@ impl Session {
     /// A statement has failed on one group: PostgreSQL lets go of the transaction's locks there at once, before the client
     /// ends it. So must the others, or whoever waits for them waits for the client.
     pub(super) async fn let_go(&mut self) -> Result<(), Halt> {
-        let Some(transaction) = self.transaction.as_mut() else {
+        let failed = |t: &&mut Transaction| t.failed && !t.let_go && !t.implicit && t.participants.len() > 1;
+        let Some(transaction) = self.transaction.as_mut().filter(failed) else {
             return Ok(());
         };
-        let several = transaction.participants.len() > 1 && !transaction.implicit;
         let places: Vec<usize> = transaction.participants.iter().map(|p| p.place).collect();
         let busy = |conn: &super::Conn| !conn.expect.is_empty() || conn.unsynced;
         let busy = places
             .iter()
             .any(|place| self.slots[*place].as_ref().is_some_and(busy));
-        if !transaction.failed || transaction.let_go || !several || busy {
+        if busy {
             return Ok(());
         }
         transaction.let_go = true;

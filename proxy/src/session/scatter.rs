@@ -47,14 +47,7 @@ impl Session {
     ) -> Result<(), Halt> {
         let begun = self.begin_read_of_several().await?;
         let answered = self.scatter_query(places, text, query).await;
-        match answered {
-            Ok(()) if begun => self.commit(Audience::Quiet).await,
-            Err(Halt::Fail(failure)) if begun => {
-                self.roll_back().await?;
-                Err(failure.into())
-            }
-            answered => answered,
-        }
+        self.close_transaction(begun, answered).await
     }
 
     /// Runs a Query on all these groups and answers all but ReadyForQuery.
