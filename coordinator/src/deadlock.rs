@@ -1,8 +1,8 @@
 //! Deadlocks that run through several groups: each PostgreSQL sees a part of the circle only, and waits for good.
 //!
-//! [`waits`] asks every group's PostgreSQL who waits for whom, [`victims`] puts that together with which backends work for the
-//! same transaction. What is seen of different groups is not of one moment; a deadlock lasts, though, so whoever breaks one
-//! looks twice.
+//! A [`Watch`] asks every group's PostgreSQL who waits for whom, [`victims`] puts that together with which backends work for
+//! the same transaction. What is seen of different groups is not of one moment; a deadlock lasts, though, so whoever breaks
+//! one looks twice.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,15 +17,23 @@ use crate::connection::{Connection, OpenError};
 /// A backend of a group, by its process id.
 pub type BackendId = (GroupId, i32);
 
-/// A transaction that works on several groups.
+/// A session's transaction, as far as others need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Across {
+pub struct Transaction {
     /// When it began, microseconds since 1970 by its node's clock: the youngest is the victim.
     pub began: u64,
     /// Random: tells apart those that began at the same time.
     pub id: u64,
     /// The backends that work for it.
     pub backends: Vec<BackendId>,
+}
+
+impl Transaction {
+    fn is_across(&self) -> bool {
+        self.backends
+            .iter()
+            .any(|(group, _)| *group != self.backends[0].0)
+    }
 }
 
 /// A backend that waits for a lock.
@@ -37,43 +45,82 @@ pub struct Wait {
     pub blocking: Vec<BackendId>,
 }
 
-/// Who waits for whom now, in all groups that answer within `patience`.
-pub async fn waits(groups: &dyn Groups, patience: Duration) -> Vec<Wait> {
-    let of_group = |group: GroupId| async move {
-        let asked = async {
-            let connection = Connection::open(groups, group, "postgres", patience).await?;
-            let rows = connection
-                .client
-                .query(
-                    "SELECT pid, pg_blocking_pids(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
-                    &[],
-                )
-                .await?;
-            let wait = |row: &tokio_postgres::Row| {
-                let blocking: Vec<i32> = row.try_get(1)?;
-                Ok(Wait {
-                    waiting: (group, row.try_get(0)?),
-                    // 0 is a prepared transaction: it waits for nobody and ends by itself.
-                    blocking: blocking
-                        .into_iter()
-                        .filter(|pid| *pid != 0)
-                        .map(|pid| (group, pid))
-                        .collect(),
-                })
-            };
-            rows.iter().map(wait).collect::<Result<Vec<_>, OpenError>>()
-        };
-        // A group that cannot be asked now is asked the next time.
-        tokio::time::timeout(patience, asked).await.ok()?.ok()
-    };
-    let all = join_all(groups.groups().iter().copied().map(of_group)).await;
-    all.into_iter().flatten().flatten().collect()
+/// Connections to ask all groups over, kept from one look to the next.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    groups: &'a dyn Groups,
+    connections: HashMap<GroupId, Connection>,
 }
 
-/// The transactions to be broken off: of circles of waiting transactions the youngest that works on several groups, until no
-/// circle with such a one is left. Everyone who sees the same picture names the same.
+impl<'a> Watch<'a> {
+    /// Connects to nobody yet.
+    #[must_use]
+    pub fn new(groups: &'a dyn Groups) -> Watch<'a> {
+        Watch {
+            groups,
+            connections: HashMap::new(),
+        }
+    }
+
+    /// Who waits for whom now, in all groups that answer within `patience`.
+    pub async fn waits(&mut self, patience: Duration) -> Vec<Wait> {
+        let asked = self.groups.groups().iter().map(|&group| {
+            let (kept, groups) = (self.connections.remove(&group), self.groups);
+            async move {
+                let asked = async {
+                    let connection = match kept {
+                        Some(connection) => connection,
+                        None => Connection::open(groups, group, "postgres", patience).await?,
+                    };
+                    let waits = waits_of(&connection, group).await?;
+                    Ok::<_, OpenError>((connection, waits))
+                };
+                // A group that cannot be asked now is asked the next time, over a connection of then.
+                Some((group, tokio::time::timeout(patience, asked).await.ok()?.ok()?))
+            }
+        });
+        let mut all = Vec::new();
+        for (group, (connection, waits)) in join_all(asked).await.into_iter().flatten() {
+            self.connections.insert(group, connection);
+            all.extend(waits);
+        }
+        all
+    }
+
+    /// Lets go of the connections until the next look.
+    pub fn rest(&mut self) {
+        self.connections.clear();
+    }
+}
+
+async fn waits_of(connection: &Connection, group: GroupId) -> Result<Vec<Wait>, tokio_postgres::Error> {
+    let rows = connection
+        .client
+        .query(
+            "SELECT pid, pg_blocking_pids(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+            &[],
+        )
+        .await?;
+    let wait = |row: &tokio_postgres::Row| {
+        let blocking: Vec<i32> = row.try_get(1)?;
+        Ok(Wait {
+            waiting: (group, row.try_get(0)?),
+            // 0 is a prepared transaction: it waits for nobody and ends by itself.
+            blocking: blocking
+                .into_iter()
+                .filter(|pid| *pid != 0)
+                .map(|pid| (group, pid))
+                .collect(),
+        })
+    };
+    rows.iter().map(wait).collect()
+}
+
+/// The transactions to be broken off: the youngest of those that wait in a circle, until no circle is left through a
+/// transaction that works on several groups. The oldest of all is never one, so it gets through. Circles of transactions
+/// that have used one group only are left to its PostgreSQL. Everyone who sees the same picture names the same.
 #[must_use]
-pub fn victims(transactions: &[Across], waits: &[Wait]) -> Vec<u64> {
+pub fn victims(transactions: &[Transaction], waits: &[Wait]) -> Vec<u64> {
     let mut graph = Graph::default();
     for transaction in transactions {
         let vertex = graph.vertex(Some(transaction));
@@ -99,16 +146,16 @@ pub fn victims(transactions: &[Across], waits: &[Wait]) -> Vec<u64> {
     victims
 }
 
-/// Who waits for whom: a vertex is a transaction on several groups, or a backend of another.
+/// Who waits for whom: a vertex is a transaction, or a backend that works for none that is known.
 #[derive(Default)]
 struct Graph<'a> {
-    transactions: Vec<Option<&'a Across>>,
+    transactions: Vec<Option<&'a Transaction>>,
     edges: Vec<Vec<usize>>,
     of_backend: HashMap<BackendId, usize>,
 }
 
 impl<'a> Graph<'a> {
-    fn vertex(&mut self, transaction: Option<&'a Across>) -> usize {
+    fn vertex(&mut self, transaction: Option<&'a Transaction>) -> usize {
         self.transactions.push(transaction);
         self.edges.push(Vec::new());
         self.edges.len() - 1
@@ -132,8 +179,14 @@ impl<'a> Graph<'a> {
             return None;
         }
         let circle = (0..self.edges.len()).filter(|other| forth[*other] && self.reached_from(*other)[vertex]);
-        let youngest = circle
+        let circle: Vec<_> = circle
             .filter_map(|other| Some((other, self.transactions[other]?)))
+            .collect();
+        if !circle.iter().any(|(_, transaction)| transaction.is_across()) {
+            return None;
+        }
+        let youngest = circle
+            .into_iter()
             .max_by_key(|(_, transaction)| (transaction.began, transaction.id));
         youngest.map(|(vertex, transaction)| (vertex, transaction.id))
     }
@@ -158,8 +211,8 @@ mod tests {
     const A: GroupId = GroupId(1);
     const B: GroupId = GroupId(2);
 
-    fn across(id: u64, backends: &[BackendId]) -> Across {
-        Across {
+    fn transaction(id: u64, backends: &[BackendId]) -> Transaction {
+        Transaction {
             began: 100 + id,
             id,
             backends: backends.to_vec(),
@@ -175,7 +228,10 @@ mod tests {
 
     #[test]
     fn two_that_wait_for_each_other_on_two_groups_lose_the_younger() {
-        let transactions = [across(1, &[(A, 10), (B, 20)]), across(2, &[(A, 11), (B, 21)])];
+        let transactions = [
+            transaction(1, &[(A, 10), (B, 20)]),
+            transaction(2, &[(A, 11), (B, 21)]),
+        ];
         let waits = [wait((B, 20), (B, 21)), wait((A, 11), (A, 10))];
         assert_eq!(victims(&transactions, &waits), [2]);
         assert!(
@@ -187,7 +243,10 @@ mod tests {
 
     #[test]
     fn a_circle_may_run_through_a_transaction_of_one_group() {
-        let transactions = [across(1, &[(A, 10), (B, 20)]), across(2, &[(A, 11), (B, 21)])];
+        let transactions = [
+            transaction(1, &[(A, 10), (B, 20)]),
+            transaction(2, &[(A, 11), (B, 21)]),
+        ];
         // 2 waits on A for a backend that waits for 1 there; 1 waits on B for 2.
         let waits = [
             wait((A, 11), (A, 99)),
@@ -199,10 +258,10 @@ mod tests {
 
     #[test]
     fn two_circles_have_two_victims_and_those_behind_them_none() {
-        let transactions: Vec<Across> = (0..6)
+        let transactions: Vec<Transaction> = (0..6)
             .map(|n| {
                 let pid = i32::try_from(n).unwrap();
-                across(n, &[(A, pid), (B, 100 + pid)])
+                transaction(n, &[(A, pid), (B, 100 + pid)])
             })
             .collect();
         let circle = |one: i32, two: i32| [wait((A, one), (A, two)), wait((B, 100 + two), (B, 100 + one))];
@@ -215,9 +274,9 @@ mod tests {
     #[test]
     fn entangled_circles_are_broken_all_at_once() {
         let transactions = [
-            across(1, &[(A, 1), (B, 101)]),
-            across(2, &[(A, 2), (B, 102)]),
-            across(3, &[(A, 3), (B, 103)]),
+            transaction(1, &[(A, 1), (B, 101)]),
+            transaction(2, &[(A, 2), (B, 102)]),
+            transaction(3, &[(A, 3), (B, 103)]),
         ];
         // 1 and 2 wait for each other, and so do 1 and 3.
         let waits = [
@@ -230,8 +289,26 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_within_one_group_of_others_is_left_to_postgresql() {
+    fn the_youngest_goes_even_if_it_has_used_one_group_only() {
+        let transactions = [
+            transaction(1, &[(A, 10), (B, 20)]),
+            transaction(2, &[(A, 11), (B, 21)]),
+            transaction(3, &[(A, 12)]),
+        ];
+        // 1 waits on B for 2, that on A for 3, and that for 1.
+        let waits = [
+            wait((B, 20), (B, 21)),
+            wait((A, 11), (A, 12)),
+            wait((A, 12), (A, 10)),
+        ];
+        assert_eq!(victims(&transactions, &waits), [3]);
+    }
+
+    #[test]
+    fn a_circle_within_one_group_is_left_to_postgresql() {
         let waits = [wait((A, 1), (A, 2)), wait((A, 2), (A, 1))];
         assert!(victims(&[], &waits).is_empty());
+        let transactions = [transaction(1, &[(A, 1)]), transaction(2, &[(A, 2)])];
+        assert!(victims(&transactions, &waits).is_empty());
     }
 }

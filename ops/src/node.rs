@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::bootstrap::{Identity, bootstrap};
 use coordinator::catalogue::cache::CatalogueCache;
-use coordinator::deadlock::Across;
+use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap, SlotMapError};
 use coordinator::transaction::{InDoubt, Settler, Transactions, in_doubt, recover};
 use futures::future::{BoxFuture, join_all};
@@ -123,7 +123,7 @@ pub(crate) enum Ask {
         /// How long the asker waits.
         patience: Duration,
     },
-    /// Its sessions' transactions that work on several groups. Answer: `Vec<Across>`.
+    /// Its sessions' open transactions. Answer: `Vec<Transaction>`.
     Transactions,
     /// What is prepared and not settled, on all groups. Answer: [`InDoubtAnswer`].
     InDoubt,
@@ -158,7 +158,7 @@ fn answer(
                         .await;
                     postcard::to_stdvec(&seen)
                 }
-                Ok(Ask::Transactions) => postcard::to_stdvec(&sessions.across()),
+                Ok(Ask::Transactions) => postcard::to_stdvec(&sessions.transactions()),
                 Ok(Ask::InDoubt) => postcard::to_stdvec(&in_doubt(&*groups, IN_DOUBT_PATIENCE).await),
                 // Of another version: an answer that is none, and the asker does without.
                 Err(_) => Ok(Vec::new()),
@@ -217,9 +217,9 @@ impl Peers for OtherNodes {
         })
     }
 
-    fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Across>> {
+    fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Transaction>> {
         Box::pin(async move {
-            let all: Vec<Option<Vec<Across>>> = self.ask_all(&Ask::Transactions, patience).await;
+            let all: Vec<Option<Vec<Transaction>>> = self.ask_all(&Ask::Transactions, patience).await;
             all.into_iter().flatten().flatten().collect()
         })
     }

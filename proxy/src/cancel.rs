@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use coordinator::deadlock::Across;
+use coordinator::deadlock::Transaction;
 
 use parking_lot::Mutex;
 use shard::id::GroupId;
+
+/// A cancel that was sent so long ago has met something or was dropped.
+const LATE: Duration = Duration::from_secs(5);
 
 /// A backend that works for a session, as PostgreSQL's CancelRequest names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +28,31 @@ pub(crate) struct Cancellable {
     pub(crate) process_id: i32,
     pub(crate) secret_key: i32,
     now: Mutex<Vec<Target>>,
-    /// Its transaction, once that works on several groups.
-    across: Mutex<Option<Across>>,
-    /// It was broken off to end a deadlock: its next cancelled statement is that.
-    victim: Arc<AtomicBool>,
+    /// Its transaction, once that works on a group.
+    transaction: Mutex<Option<Transaction>>,
+    victim: Arc<Victim>,
+}
+
+/// Whether a session's transaction was broken off to end a deadlock: its next cancelled statement is that.
+///
+/// PostgreSQL's CancelRequest names a backend, not what it does, so it may meet the session's next transaction when this
+/// one was over a moment before. That one, too, is told that it was a deadlock: it can be tried again.
+#[derive(Debug, Default)]
+pub(crate) struct Victim {
+    /// Microseconds since 1970; 0: no.
+    since: AtomicU64,
+}
+
+impl Victim {
+    fn set(&self) {
+        self.since.store(now(), Ordering::Relaxed);
+    }
+
+    /// Whether a statement that was cancelled just now was cancelled for that.
+    pub(crate) fn take(&self) -> bool {
+        let since = Duration::from_micros(self.since.swap(0, Ordering::Relaxed));
+        Duration::from_micros(now()).saturating_sub(since) < LATE
+    }
 }
 
 impl Cancellable {
@@ -40,31 +64,30 @@ impl Cancellable {
     }
 
     /// The session's transaction works on these backends now.
-    pub(crate) fn works_on(&self, targets: Vec<Target>) {
-        let mut across = self.across.lock();
-        if targets.len() < 2 {
-            *across = None;
-            return;
-        }
-        let (began, id) = match &*across {
-            Some(before) => (before.began, before.id),
-            None => (now(), rand::random()),
-        };
+    pub(crate) fn works_on(&self, targets: impl IntoIterator<Item = Target>) {
         let backends = targets
-            .iter()
+            .into_iter()
             .map(|target| (target.group, target.process_id))
             .collect();
-        *across = Some(Across { began, id, backends });
+        match &mut *self.transaction.lock() {
+            Some(transaction) => transaction.backends = backends,
+            none => {
+                *none = Some(Transaction {
+                    began: now(),
+                    id: rand::random(),
+                    backends,
+                });
+            }
+        }
     }
 
     /// Its transaction is over.
     pub(crate) fn works_no_more(&self) {
-        *self.across.lock() = None;
-        self.victim.store(false, Ordering::Relaxed);
+        *self.transaction.lock() = None;
     }
 
-    /// Whether a cancelled statement was cancelled to end a deadlock.
-    pub(crate) fn victim(&self) -> Arc<AtomicBool> {
+    /// Whether it was broken off.
+    pub(crate) fn victim(&self) -> Arc<Victim> {
         Arc::clone(&self.victim)
     }
 }
@@ -80,24 +103,24 @@ pub(crate) fn now() -> u64 {
 pub struct Sessions(Mutex<HashMap<i32, Arc<Cancellable>>>);
 
 impl Sessions {
-    /// The transactions that work on several groups.
+    /// The transactions that work on a group or on several.
     #[must_use]
-    pub fn across(&self) -> Vec<Across> {
+    pub fn transactions(&self) -> Vec<Transaction> {
         let sessions = self.0.lock();
-        let across = sessions
+        let transactions = sessions
             .values()
-            .filter_map(|session| session.across.lock().clone());
-        across.collect()
+            .filter_map(|session| session.transaction.lock().clone());
+        transactions.collect()
     }
 
     /// A transaction is the victim of a deadlock: the backends to cancel, one of which waits.
     pub(crate) fn break_off(&self, id: u64) -> Vec<Target> {
         let sessions = self.0.lock();
         for session in sessions.values() {
-            if let Some(across) = &*session.across.lock()
-                && across.id == id
+            if let Some(transaction) = &*session.transaction.lock()
+                && transaction.id == id
             {
-                session.victim.store(true, Ordering::Relaxed);
+                session.victim.set();
                 // What it waits for now; the other backends are idle in its transaction.
                 return session.now.lock().clone();
             }
@@ -118,7 +141,7 @@ impl Sessions {
             process_id,
             secret_key: rand::random(),
             now: Mutex::default(),
-            across: Mutex::default(),
+            transaction: Mutex::default(),
             victim: Arc::default(),
         });
         sessions.insert(process_id, Arc::clone(&session));

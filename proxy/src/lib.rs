@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
-use coordinator::deadlock::Across;
+use coordinator::deadlock::Transaction;
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
 use shard::client::Groups;
@@ -43,8 +43,8 @@ pub trait Peers: Send + Sync + fmt::Debug + 'static {
         deadline: Instant,
     ) -> BoxFuture<'a, bool>;
 
-    /// The transactions of other nodes that work on several groups; without those of nodes that do not answer in time.
-    fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Across>>;
+    /// The open transactions of other nodes; without those of nodes that do not answer in time.
+    fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Transaction>>;
 }
 
 /// There are no other nodes.
@@ -61,7 +61,7 @@ impl Peers for NoPeers {
         Box::pin(std::future::ready(true))
     }
 
-    fn transactions(&self, _patience: Duration) -> BoxFuture<'_, Vec<Across>> {
+    fn transactions(&self, _patience: Duration) -> BoxFuture<'_, Vec<Transaction>> {
         Box::pin(std::future::ready(Vec::new()))
     }
 }

@@ -10,6 +10,7 @@ use shard::causes::with_causes;
 use shard::client::{Groups, Settle};
 use shard::id::GroupId;
 use tokio::sync::SetOnce;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::settle;
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often decisions that nobody needs any more are looked for.
 const CLEAN_EVERY: u32 = 8;
+
+/// For how long nothing may be settled before an operator is told, and told again. A failover takes a second or two.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// What is prepared and not settled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,15 +103,31 @@ impl Settle for Settler {
     fn settle_decided(&self, group: GroupId) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let groups = &**self.groups.wait().await;
+            let mut failing = Failing::default();
             // Not given up: a part whose decision cannot be learned may have been shown to someone.
-            loop {
-                match settle_on(groups, group, Which::Decided).await {
-                    Ok(()) => return,
-                    Err(why) => tracing::warn!(%group, why, "what is prepared cannot be settled yet"),
-                }
+            while let Err(why) = settle_on(groups, group, Which::Decided).await {
+                failing.tell(group, &why);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         })
+    }
+}
+
+/// How long a group's parts could not be settled.
+#[derive(Default)]
+struct Failing {
+    since: Option<Instant>,
+}
+
+impl Failing {
+    /// A warning only for what lasts: while nodes are killed, paused or cut off, one attempt or another fails.
+    fn tell(&mut self, group: GroupId, why: &str) {
+        if self.since.get_or_insert_with(Instant::now).elapsed() < TOLD_EVERY {
+            tracing::info!(%group, why, "what is in doubt cannot be settled yet");
+        } else {
+            tracing::warn!(%group, why, "what is in doubt cannot be settled for long");
+            self.since = None;
+        }
     }
 }
 
@@ -158,13 +178,16 @@ pub async fn recover(groups: Arc<dyn Groups>) {
     let each = groups.groups().iter().map(|group| {
         let groups = Arc::clone(&groups);
         async move {
+            let mut failing = Failing::default();
             for round in 0_u32.. {
                 tokio::time::sleep(LOOK_EVERY).await;
                 if !groups.leads(*group) {
+                    failing = Failing::default();
                     continue;
                 }
-                if let Err(why) = settle_on(&*groups, *group, Which::Lost).await {
-                    tracing::warn!(%group, why, "what is in doubt cannot be settled yet");
+                match settle_on(&*groups, *group, Which::Lost).await {
+                    Ok(()) => failing = Failing::default(),
+                    Err(why) => failing.tell(*group, &why),
                 }
                 if round.is_multiple_of(CLEAN_EVERY)
                     && let Err(error) = clean::clean(&*groups, *group).await

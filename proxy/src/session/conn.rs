@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
 use crate::analysis::{Form, Refusal};
-use crate::cancel::Target;
+use crate::cancel::{Target, Victim};
 use crate::failure::Failure;
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::fields::Fields;
@@ -183,7 +182,7 @@ pub(crate) struct Conn {
     pub(crate) last_words: Option<Fields>,
     pub(crate) captured: Captured,
     /// Its session was broken off to end a deadlock.
-    pub(crate) victim: Arc<AtomicBool>,
+    pub(crate) victim: Arc<Victim>,
 }
 
 impl Conn {

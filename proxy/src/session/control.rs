@@ -265,6 +265,8 @@ impl Session {
 
     fn after_transaction(&mut self) {
         self.entered.session.works_no_more();
+        // A commit on several groups cannot be cancelled; what comes next can.
+        self.aim();
         self.statements.clear_portals();
         self.search_path = None;
     }

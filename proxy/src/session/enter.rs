@@ -280,7 +280,7 @@ impl Session {
     fn note_members(&self) {
         let members = self.transaction.iter().flat_map(|t| &t.participants);
         let targets = members.filter_map(|member| self.slots[member.place].as_ref().map(Conn::target));
-        self.entered.session.works_on(targets.collect());
+        self.entered.session.works_on(targets);
     }
 
     /// Lets the backend join and notes what the client's next statement does there.

@@ -2,7 +2,6 @@
 //! that say how a statement ended.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -258,7 +257,7 @@ impl Conn {
             return Err(Malformed("a backend reported an error about nothing"));
         };
         self.errored = true;
-        let broken_off = &*fields.code == "57014" && self.victim.swap(false, Ordering::Relaxed);
+        let broken_off = &*fields.code == "57014" && self.victim.take();
         if !matches!(head.kind, Kind::Query | Kind::Sync) {
             let whole = self.skip_to_sync();
             // What the session asked for itself, it reports itself.

@@ -268,3 +268,28 @@ async fn totals_hold_under_transfers() {
     assert_eq!(total, 800);
     nothing_in_doubt(&cluster).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_after_such_a_commit_can_be_cancelled() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    let insert = |key: i64| format!("INSERT INTO t VALUES ({key}, 0)");
+    let block = format!("BEGIN; {}; {}; COMMIT", insert(one), insert(two));
+    client.batch_execute(&block).await.unwrap();
+    for key in [two, one] {
+        // On the group of the last answer, and on the other.
+        let token = client.cancel_token();
+        let sleep = format!("SELECT pg_sleep(30) FROM t WHERE id = {key}");
+        let (slept, ()) = tokio::join!(client.batch_execute(&sleep), async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        });
+        assert_eq!(code(&slept.unwrap_err()), "57014");
+        client
+            .batch_execute(&format!(
+                "BEGIN; UPDATE t SET v = 1 WHERE id = {one}; UPDATE t SET v = 1 WHERE id = {two}; COMMIT"
+            ))
+            .await
+            .unwrap();
+    }
+}

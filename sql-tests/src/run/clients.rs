@@ -1,4 +1,4 @@
-//! The clients of a run, and what they are fed with.
+//! The clients of a run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Options;
+use super::feed::Feed;
 use super::target::{Doors, Target};
 use crate::Result;
 use crate::client::{Disturbance, Effect, Isolation, Session, Stop, completion};
 use crate::history::{Kind, Process, Recorder};
-use crate::workload::{Look, Operation, Workload};
+use crate::workload::Operation;
 
 /// The pause before another server is tried.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -24,58 +25,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 const TRIES: u32 = 5;
 /// Sessions that read back through one node.
 const READERS: u64 = 8;
+/// One client of so many only reads: at a leader that was cut off the others soon wait for a write each, and would not
+/// notice what it answers.
+const ONE_READER_IN: u64 = 4;
 /// Kinds of errors that are told apart.
 const DISTINCT: usize = 200;
-
-/// Hands out operations, in the seed's order and at the run's rate.
-pub(super) struct Feed {
-    inner: Mutex<Inner>,
-    until: Instant,
-    between: Duration,
-}
-
-struct Inner {
-    workload: Box<dyn Workload>,
-    rng: StdRng,
-    next: Instant,
-}
-
-impl Feed {
-    /// The time begins now.
-    pub(super) fn new(workload: Box<dyn Workload>, options: &Options) -> Arc<Feed> {
-        let now = Instant::now();
-        Arc::new(Feed {
-            inner: Mutex::new(Inner {
-                workload,
-                rng: StdRng::seed_from_u64(options.seed),
-                next: now,
-            }),
-            until: now + options.time,
-            between: Duration::from_secs(1) / options.rate.max(1),
-        })
-    }
-
-    /// The next operation and when it is to begin; `None` when the time is over.
-    fn next(&self) -> Option<(Instant, Box<dyn Operation>)> {
-        let mut inner = self.inner.lock();
-        // What the clients could not take in time is not caught up with.
-        let at = inner.next.max(Instant::now());
-        if at >= self.until {
-            return None;
-        }
-        inner.next = at + self.between;
-        let Inner { workload, rng, .. } = &mut *inner;
-        Some((at, workload.next(rng)))
-    }
-
-    pub(super) fn look(&self) -> Option<Look> {
-        self.inner.lock().workload.look()
-    }
-
-    pub(super) fn final_reads(&self) -> Vec<Box<dyn Operation>> {
-        self.inner.lock().workload.final_reads()
-    }
-}
 
 /// How operations ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,6 +135,7 @@ impl Crew {
         for number in 0..self.concurrency {
             let mut client = self.client(number, &self.doors.all, usize::try_from(number)?);
             client.reads = self.doors.reads.clone();
+            client.only_reads = number % ONE_READER_IN == ONE_READER_IN - 1;
             clients.spawn(client.work(Arc::clone(feed)));
         }
         while let Some(ended) = clients.join_next().await {
@@ -194,6 +149,7 @@ impl Crew {
         ClientTask {
             doors: doors.to_vec(),
             reads: Vec::new(),
+            only_reads: false,
             next_door: first,
             session: None,
             read_session: None,
@@ -252,6 +208,8 @@ struct ClientTask {
     doors: Vec<tokio_postgres::Config>,
     /// For half of what only reads; empty where that is the same.
     reads: Vec<tokio_postgres::Config>,
+    /// As long as there is something to be read.
+    only_reads: bool,
     next_door: usize,
     session: Option<Session>,
     read_session: Option<Session>,
@@ -267,7 +225,7 @@ struct ClientTask {
 
 impl ClientTask {
     async fn work(mut self, feed: Arc<Feed>) {
-        while let Some((at, operation)) = feed.next() {
+        while let Some((at, operation)) = feed.next(self.only_reads) {
             sleep_until(at).await;
             let way = self.way(operation.effect());
             if !self.connect(way, feed.until).await {

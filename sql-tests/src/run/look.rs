@@ -1,6 +1,6 @@
 //! A look into every server when all is whole, for checkers that must know what each of them holds.
 
-use super::clients::Feed;
+use super::feed::Feed;
 use super::target::Target;
 use crate::Result;
 use crate::check::LOOK;

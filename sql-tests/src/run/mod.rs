@@ -5,6 +5,7 @@
 
 mod cli;
 mod clients;
+mod feed;
 mod judge;
 mod look;
 mod progress;
@@ -20,8 +21,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::cli::{main_from, program_is_node};
+use self::clients::Crew;
 pub use self::clients::Tally;
-use self::clients::{Crew, Feed};
+use self::feed::Feed;
 pub use self::judge::judge;
 use self::progress::Progress;
 use self::target::Target;
