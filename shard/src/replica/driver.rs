@@ -132,19 +132,14 @@ impl Driver {
                     if failed.as_ref() != Some(&step) {
                         retry = FIRST_RETRY;
                     }
-                    failed = Some(step);
-                    let mut part = self.part.clone();
-                    let changed = async move {
-                        // Where Raft has stopped nothing changes any more, and this says so at once.
-                        if part.changed().await.is_err() {
-                            std::future::pending::<()>().await;
-                        }
-                    };
+                    // Only what changes the step: in a busy group the commit index changes all the time.
+                    let (captured, mut part) = (self.captured(), self.part.clone());
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(retry) => {}
-                        () = changed => {}
+                        () = captured.answer_changes(&mut part, &step) => {}
                     }
+                    failed = Some(step);
                     retry = (retry * 2).min(if is_not_yet(&error) {
                         LAST_NOT_YET
                     } else {

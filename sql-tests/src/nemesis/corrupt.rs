@@ -15,19 +15,19 @@ use super::schedule::Strike;
 use crate::Result;
 use crate::history::Edn;
 
-/// How long a strike waits for the cluster to be whole, before it strikes nobody.
+/// How long a strike waits for the cluster to be whole before it strikes nobody.
 const SOON: Duration = Duration::from_secs(15);
 
-/// For how long a node whose log was damaged must have been seen whole before another's is.
+/// For how long it must have been seen whole.
 const WHOLE_FOR: Duration = Duration::from_secs(1);
 
 /// A node that is killed and finds its log cut or flipped when it is started again.
 ///
-/// **One node at a time, and the next only when the cluster is whole again.** What was acknowledged is on a
-/// majority. Where two of three replicas forget what they have, it can have been on these two; no system keeps
-/// it, and a group of which most replicas have lost their logs rightly waits for an operator. Up to the moment
-/// when the first is a voter again (not only: follows) the others are all there is, so it must have its vote
-/// back in every group. Other faults may strike meanwhile: they make nobody forget.
+/// **Only where the cluster is whole.** What was acknowledged is on a majority, and in the servers of the leader and of those
+/// that follow it. A former leader that is rewound, or a replica that is rebuilt, has nothing to give until that is done: where the
+/// others then forget, nobody has all, no system keeps it, and the group rightly waits for an operator. Up to the moment when
+/// the one that was struck is a voter again (not only: follows) the others are all there is. Other faults may strike
+/// meanwhile: they make nobody forget.
 #[derive(Debug, Default)]
 pub(super) struct CorruptLog(Option<NodeId>);
 
@@ -51,23 +51,19 @@ impl Fault for CorruptLog {
         strike: &'a Strike,
     ) -> BoxFuture<'a, Result<Option<Edn>>> {
         Box::pin(async move {
-            if world.corrupted.is_some() {
-                // Twice: what one look sees may be a change that has not committed.
-                let mut whole = world.cluster.wait_voting(SOON).await.is_ok();
-                tokio::time::sleep(WHOLE_FOR).await;
-                whole &= world.cluster.wait_voting(Duration::ZERO).await.is_ok();
-                world.cluster.complain_if_ended()?;
-                if !whole {
-                    return Ok(None);
-                }
-                world.corrupted = None;
+            // Twice: what one look sees may be a change that has not committed.
+            let mut whole = world.cluster.wait_voting(SOON).await.is_ok();
+            tokio::time::sleep(WHOLE_FOR).await;
+            whole &= world.cluster.wait_voting(Duration::ZERO).await.is_ok();
+            world.cluster.complain_if_ended()?;
+            if !whole {
+                return Ok(None);
             }
             self.0 = world.hold(strike.aim).await;
             let Some(node) = self.0 else {
                 return Ok(None);
             };
             world.cluster.kill_node(node)?;
-            world.corrupted = Some(node);
             let damage = damage(&world.cluster.raft_log(node)?, strike.pick)?;
             let what = [("node", node_value(node)), ("damage", Edn::Text(damage))];
             Ok(Some(Edn::map(what)))

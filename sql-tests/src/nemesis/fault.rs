@@ -21,8 +21,6 @@ pub struct World {
     pub disturbance: Disturbance,
     /// Nodes that are killed or paused: no second fault of that kind strikes them meanwhile.
     pub(super) held: BTreeSet<NodeId>,
-    /// The node whose log was damaged last, until the cluster has been seen whole since.
-    pub(super) corrupted: Option<NodeId>,
 }
 
 /// One fault, from its start to its end.
@@ -57,7 +55,6 @@ impl World {
             cluster,
             disturbance,
             held: BTreeSet::new(),
-            corrupted: None,
         }
     }
 
