@@ -282,6 +282,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether some link is disturbed.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.relays.as_ref().is_some_and(Relays::are_disturbed)
+    }
+
     /// An error where a node that should run has ended.
     pub fn complain_if_ended(&self) -> Result<()> {
         self.nodes.values().try_for_each(NodeProcess::complain_if_ended)

@@ -111,6 +111,11 @@ impl Relays {
     pub(super) fn heal(&self) {
         self.rules.send_modify(Rules::clear);
     }
+
+    /// Whether any rule is in force.
+    pub(super) fn are_disturbed(&self) -> bool {
+        !self.rules.borrow().is_empty()
+    }
 }
 
 /// What holds for a direction now; `None` where nothing disturbs it.

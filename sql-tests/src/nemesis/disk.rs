@@ -80,8 +80,8 @@ impl Fault for DiskFull {
             world.cluster.empty_disk(full.node)?;
             let complaint = match noticed {
                 Ok(line) => Edn::Text(line),
-                // Others are down or paused too, so perhaps nobody could write.
-                Err(_) if world.held.len() > 1 => Edn::Nil,
+                // Others are down or paused too, or the links are disturbed, so perhaps there was nothing for it to write.
+                Err(_) if world.held.len() > 1 || world.cluster.is_disturbed() => Edn::Nil,
                 Err(silence) => return Err(silence),
             };
             world.cluster.stop_node(full.node).await?;
