@@ -157,6 +157,23 @@ pub(crate) fn close_statement(out: &mut BytesMut, name: &[u8]) {
     close(out, b'S', name);
 }
 
+/// Close of a portal, for a backend.
+pub(crate) fn close_portal(out: &mut BytesMut, name: &[u8]) {
+    close(out, b'P', name);
+}
+
+/// Describe and Execute, to its end, of a portal, for a backend.
+pub(crate) fn describe_and_execute(out: &mut BytesMut, portal: &[u8]) {
+    message(out, b'D', |out| {
+        out.put_u8(b'P');
+        cstr(out, portal);
+    });
+    message(out, b'E', |out| {
+        cstr(out, portal);
+        out.put_u32(0);
+    });
+}
+
 fn close(out: &mut BytesMut, kind: u8, name: &[u8]) {
     message(out, b'C', |out| {
         out.put_u8(kind);

@@ -8,6 +8,7 @@ use super::enter::Style;
 use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::SqlPrepared;
+use super::together::Statement;
 use super::transaction::{Step, View, Why};
 use super::{Session, conn::Conn};
 use crate::analysis::{Discard, Form, Format, Parameter, Plan, PreparedCommand, Refusal, SessionCommand};
@@ -250,7 +251,8 @@ impl Session {
             }
             return self.settle().await;
         }
-        self.query_on_several(&places, text, &prepared.query).await
+        self.query_on_several(&places, text, Statement::Execute, &prepared.query)
+            .await
     }
 
     fn deallocate(&mut self, name: Option<&str>) -> Result<(), Halt> {

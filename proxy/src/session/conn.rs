@@ -63,6 +63,17 @@ pub(crate) enum Audience {
     MergeNext,
 }
 
+impl Audience {
+    /// Of the group that comes at this place, from 0, in a merged answer.
+    pub(crate) fn merging(index: usize) -> Audience {
+        if index == 0 {
+            Audience::MergeFirst
+        } else {
+            Audience::MergeNext
+        }
+    }
+}
+
 /// What it means if the connection breaks before the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stake {

@@ -269,6 +269,13 @@ impl Session {
         self.search_path = None;
     }
 
+    /// A cancel request means these backends.
+    pub(super) fn aim_at(&mut self, places: &[usize]) {
+        let targets = places.iter().filter_map(|place| self.slots[*place].as_ref());
+        let targets: Vec<_> = targets.map(super::Conn::target).collect();
+        self.entered.session.aim(targets);
+    }
+
     /// A cancel request means the current backend.
     pub(super) fn aim(&mut self) {
         let target = self

@@ -6,6 +6,7 @@ use super::commands::Rows;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
+use super::together::Statement;
 use super::transaction::Transaction;
 use super::{Session, statements::Copying};
 use crate::analysis::{
@@ -100,7 +101,8 @@ impl Session {
             Plan::Query(query) => match self.route(query, &[], planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) => {
-                    self.query_on_several(&places, text, query).await?;
+                    self.query_on_several(&places, text, Statement::Itself, query)
+                        .await?;
                     Ok(Ready::Now)
                 }
                 Placed::Rows(rows) => {

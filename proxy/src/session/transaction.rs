@@ -196,6 +196,12 @@ impl Transaction {
     }
 }
 
+/// A transaction that needs a cut, and there is none.
+pub(crate) fn no_cut(error: &CutError) -> Refusal {
+    Refusal::new("57P03", error.to_string())
+        .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader.")
+}
+
 /// A second group in a transaction that has no snapshot of it.
 pub(crate) fn second_snapshot(why: &Why, first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     let refusal = match why {
@@ -203,8 +209,7 @@ pub(crate) fn second_snapshot(why: &Why, first: shard::id::GroupId, second: shar
             Refusal::unsupported("a SERIALIZABLE transaction on several groups must be READ ONLY")
                 .hint("Begin it with ISOLATION LEVEL SERIALIZABLE READ ONLY, or use REPEATABLE READ.")
         }
-        Why::NoCut(error) => Refusal::new("57P03", error.to_string())
-            .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader."),
+        Why::NoCut(error) => no_cut(error),
         Why::Late => Refusal::unsupported("this transaction has a snapshot of one group only")
             .hint("Choose the isolation level in BEGIN."),
     };
