@@ -16,7 +16,7 @@ pub enum Plan {
     Session(SessionCommand),
     /// A statement that runs as it is on the groups that [`Query::route`] names.
     Query(Query),
-    /// DDL: the same text on every group; refused inside a transaction block.
+    /// DDL: the same text on every group. Refused inside a transaction block if `outside_transaction`.
     Ddl(Ddl),
     /// Maintenance that each group does for itself, one after the other: VACUUM, ANALYZE, REINDEX,
     /// CLUSTER. Answer the tag once. Refused inside a transaction block if `outside_transaction`.

@@ -40,8 +40,8 @@ impl Session {
             }
             Plan::Transaction(control) => self.control(control, text).await,
             Plan::Session(command) => self.session_command(command, text, rows).await,
-            Plan::Ddl(ddl) => self.ddl(&[(text, ddl)]).await,
-            Plan::EachGroup(each) => self.each_group(*each, text).await,
+            Plan::Ddl(ddl) => self.ddl(ddl, text, rows).await,
+            Plan::EachGroup(each) => self.each_group(*each, text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
             Plan::Prepared(command) => self.prepared_command(command, text, planned).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,

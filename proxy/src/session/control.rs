@@ -125,6 +125,10 @@ impl Session {
             self.keep_settings(transaction.script, &places);
         }
         self.after_transaction();
+        if transaction.defines {
+            // Also where the outcome is not known: nobody may route by what was before.
+            self.catalogue_changed().await;
+        }
         committed
     }
 
@@ -346,6 +350,7 @@ impl Session {
             transaction.script.truncate(position + 1);
             transaction.failed = false;
             transaction.let_go = false;
+            transaction.tables = None;
         }
         self.search_path = None;
         encode::command_complete(self.out(), "ROLLBACK");

@@ -1,69 +1,41 @@
 //! Statements that every group runs: DDL, maintenance, and `create_distributed_table`.
+//!
+//! Definitions are written on all groups in one transaction, the client's block or one of their own, and `two_phase` commits
+//! it. Until then the transaction plans by the tables as it sees them itself (`plans`), and nobody else sees them.
 
 use std::time::Instant;
 
 use coordinator::catalogue::bootstrap::distribute_table_sql;
 use coordinator::catalogue::cache::{LEASE, wait_until_seen};
 
+use super::Session;
 use super::commands::Rows;
 use super::conn::{Audience, Stake};
-use super::plans::Planned;
-use super::transaction::{Participant, Transaction};
-use super::{Session, TransactionStatus};
-use crate::analysis::{Ddl, Distribute, EachGroup, Plan, Refusal, TransactionModes};
+use super::enter::Style;
+use crate::analysis::{Access, Ddl, Distribute, EachGroup, Isolation, Refusal};
 use crate::failure::{Failure, Halt, Partly};
 use crate::protocol::encode;
 
-/// Seconds that DDL waits for a lock on the second and later groups.
-const LOCK_PATIENCE: u32 = 10;
+/// How a transaction begins that is opened for a definition. A snapshot older than the lock on a table would not show what it
+/// has.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 impl Session {
-    /// Runs DDL on every group, as one transaction: all groups have it or none.
-    pub(super) async fn ddl(&mut self, statements: &[(&str, &Ddl)]) -> Result<(), Halt> {
-        if self.transaction.is_some() {
-            return Err(
-                Refusal::unsupported("DDL in a transaction block is not supported yet")
-                    .hint("Run the statement alone, outside of BEGIN and COMMIT.")
-                    .into(),
-            );
+    /// Runs DDL on every group: all of them have it or none.
+    pub(super) async fn ddl(&mut self, ddl: &Ddl, text: &str, rows: Rows) -> Result<(), Halt> {
+        if ddl.outside_transaction {
+            return self.group_by_group(text).await;
         }
-        if let [(text, ddl)] = statements
-            && ddl.outside_transaction
-        {
-            return self.plainly(text).await;
-        }
-        let texts: Vec<String> = statements.iter().map(|(text, _)| (*text).to_owned()).collect();
-        let tags = self.on_every_group(&texts).await?;
-        for tag in tags {
-            encode::command_complete(self.out(), &tag);
-        }
+        let tag = self.on_every_group(text, rows).await?;
+        encode::command_complete(self.out(), &tag);
         Ok(())
-    }
-
-    /// A Query of nothing but DDL: all of it or nothing of it, as in PostgreSQL.
-    pub(super) async fn ddl_batch(&mut self, planned: &Planned) -> Result<(), Halt> {
-        let mut statements = Vec::new();
-        for statement in &planned.statements {
-            if let Ok(Plan::Ddl(ddl)) = &statement.plan {
-                if ddl.outside_transaction {
-                    let words = "this statement cannot run together with others in one Query";
-                    return Err(Refusal::new("25001", words).into());
-                }
-                statements.push((statement.text.as_str(), ddl));
-            }
-        }
-        self.ddl(&statements).await
     }
 
     /// `SELECT create_distributed_table(...)`.
     pub(super) async fn distribute(&mut self, distribute: &Distribute, rows: Rows) -> Result<(), Halt> {
-        if self.transaction.is_some() {
-            let words = "create_distributed_table in a transaction block is not supported yet";
-            return Err(Refusal::unsupported(words).into());
-        }
         let table = &distribute.table;
         let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
-        self.on_every_group(&[sql]).await?;
+        self.on_every_group(&sql, rows).await?;
         if rows == Rows::Described {
             encode::one_column(self.out(), "create_distributed_table", 2278, 4);
         }
@@ -72,20 +44,69 @@ impl Session {
         Ok(())
     }
 
-    /// VACUUM and the like: each group for itself, one after the other.
-    pub(super) async fn each_group(&mut self, each: EachGroup, text: &str) -> Result<(), Halt> {
-        if self.transaction.is_some() {
-            let words = "maintenance of all groups in a transaction block is not supported";
-            let state = if each.outside_transaction {
-                "25001"
-            } else {
-                "0A000"
-            };
-            return Err(Refusal::new(state, words)
-                .hint("Run it outside of BEGIN and COMMIT.")
+    /// VACUUM and the like: each group for itself, one after the other. In a transaction, ANALYZE and what else can be in one.
+    pub(super) async fn each_group(&mut self, each: EachGroup, text: &str, rows: Rows) -> Result<(), Halt> {
+        if each.outside_transaction || self.transaction.is_none() {
+            return self.group_by_group(text).await;
+        }
+        let tag = self.on_every_group(text, rows).await?;
+        encode::command_complete(self.out(), &tag);
+        Ok(())
+    }
+
+    /// Runs a statement in one transaction of all groups: the one that is open, else one of its own. Gives its tag.
+    async fn on_every_group(&mut self, sql: &str, rows: Rows) -> Result<String, Halt> {
+        self.all_prepared().await?;
+        let own = self
+            .open_transaction(match rows {
+                Rows::Described => Style::Simple,
+                Rows::Alone => Style::Extended,
+            })
+            .await?;
+        if let Some(transaction) = &mut self.transaction
+            && transaction.implicit
+            && transaction.participants.is_empty()
+        {
+            transaction.begin = BEGIN.to_owned();
+            transaction.isolation = Some(Isolation::ReadCommitted);
+            transaction.read_only = Some(false);
+        }
+        let defined = self.define(sql).await;
+        self.close_transaction(own, defined).await
+    }
+
+    /// Runs a definition on all groups, in ascending order: two that are alone never wait for each other in a circle.
+    async fn define(&mut self, sql: &str) -> Result<String, Halt> {
+        let place = self.any_place().await?;
+        self.enter_bare(place).await?;
+        let isolation = match self.transaction.as_ref().and_then(|t| t.isolation) {
+            Some(isolation) => isolation,
+            None => self.default_isolation(place).await?,
+        };
+        if isolation != Isolation::ReadCommitted {
+            let words = "a transaction that defines something must be READ COMMITTED";
+            return Err(Refusal::unsupported(words)
+                .hint("Begin it with ISOLATION LEVEL READ COMMITTED.")
                 .into());
         }
-        self.plainly(text).await
+        let mut tag = String::new();
+        for place in 0..self.slots.len() {
+            self.enter(place, Access::Write, Style::Simple).await?;
+            self.settle().await?;
+            if let Some(transaction) = &mut self.transaction {
+                transaction.defines = true;
+                transaction.tables = None;
+            }
+            let audience = if place == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
+            let done = self.exec(place, sql, audience, Stake::Nothing).await?;
+            tag = done.tag.unwrap_or_default();
+        }
+        self.search_path = None;
+        Ok(tag)
     }
 
     /// A group that is not prepared yet would run a definition without taking note of the table.
@@ -98,7 +119,14 @@ impl Session {
     }
 
     /// Runs a statement on every group, outside of transaction blocks.
-    async fn plainly(&mut self, text: &str) -> Result<(), Halt> {
+    async fn group_by_group(&mut self, text: &str) -> Result<(), Halt> {
+        if self.transaction.is_some() {
+            let words =
+                "this statement cannot run inside a transaction block, or together with others in one Query";
+            return Err(Refusal::new("25001", words)
+                .hint("Run it alone, outside of BEGIN and COMMIT.")
+                .into());
+        }
         self.all_prepared().await?;
         let mut tag = String::new();
         for place in 0..self.slots.len() {
@@ -127,80 +155,6 @@ impl Session {
         Ok(())
     }
 
-    /// Runs statements in one transaction of all groups, in ascending order so that two such never wait for each
-    /// other. Gives the tags.
-    async fn on_every_group(&mut self, statements: &[String]) -> Result<Vec<String>, Halt> {
-        self.all_prepared().await?;
-        let mut tags = Vec::new();
-        let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
-        transaction.implicit = true;
-        for place in 0..self.slots.len() {
-            match self.begin_on(place, statements).await {
-                Ok(of_group) => tags = of_group,
-                Err(halt) => {
-                    self.undo(place).await?;
-                    return Err(halt);
-                }
-            }
-            transaction.participants.push(Participant {
-                place,
-                touched: true,
-                wrote: true,
-            });
-        }
-        self.transaction = Some(transaction);
-        let committed = self.commit(Audience::Quiet).await;
-        // Also where the outcome is not known: nobody may route by what was before.
-        self.catalogue_changed().await;
-        committed.map(|()| tags)
-    }
-
-    async fn begin_on(&mut self, place: usize, statements: &[String]) -> Result<Vec<String>, Halt> {
-        self.enter_bare(place).await?;
-        let audience = if place == 0 {
-            Audience::Session
-        } else {
-            Audience::Quiet
-        };
-        self.exec(
-            place,
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-            Audience::Quiet,
-            Stake::Nothing,
-        )
-        .await?;
-        if place > 0 {
-            // What holds the lock there may wait for a lock that this statement holds on the groups
-            // before: no PostgreSQL alone can see that circle.
-            let sql = format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}s'");
-            self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
-        }
-        let mut tags = Vec::with_capacity(statements.len());
-        for statement in statements {
-            let captured = self.exec(place, statement, audience, Stake::Nothing).await?;
-            tags.push(captured.tag.unwrap_or_default());
-        }
-        Ok(tags)
-    }
-
-    /// Rolls back what is open on the groups up to this place.
-    async fn undo(&mut self, last: usize) -> Result<(), Halt> {
-        for place in 0..=last {
-            let open = |conn: &super::Conn| conn.status != TransactionStatus::Idle;
-            if self.slots[place].as_ref().is_some_and(open) {
-                self.current = Some(place);
-                self.aim();
-                let undone = self
-                    .exec(place, "ROLLBACK", Audience::Quiet, Stake::Nothing)
-                    .await;
-                if let Err(Halt::End(ended)) = undone {
-                    return Err(ended.into());
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// A failure on the group at `failed`; it is done on those before `done`.
     fn partly(&self, done: usize, failed: usize, error: Failure) -> Failure {
         let groups = self.shared.groups.groups();
@@ -221,7 +175,7 @@ impl Session {
     }
 
     /// Tables may be others than before: nobody may route by what was before.
-    async fn catalogue_changed(&mut self) {
+    pub(super) async fn catalogue_changed(&mut self) {
         self.search_path = None;
         let committed = Instant::now();
         let refreshed = self.database.refresh_all(committed + LEASE).await;

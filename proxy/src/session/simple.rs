@@ -200,13 +200,6 @@ impl Session {
             return self.send_query(place, access, text, Some(message)).await;
         }
         self.settle().await?;
-        if planned
-            .statements
-            .iter()
-            .all(|s| matches!(s.plan, Ok(Plan::Ddl(_))))
-        {
-            return self.ddl_batch(planned).await.map(|()| Ready::Now);
-        }
         let result = self.one_by_one(planned).await;
         let implicit = self.transaction.as_ref().is_some_and(|t| t.implicit);
         match result {
