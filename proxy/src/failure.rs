@@ -43,8 +43,8 @@ pub(crate) enum Failure {
     /// A group of the transaction was lost: nothing but a full ROLLBACK ends it.
     #[error("a part of the transaction is lost")]
     TransactionLost,
-    /// DDL that some groups have and others have not.
-    #[error("DDL is done on some groups only")]
+    /// A statement that each group runs for itself: some have done it, and one has not.
+    #[error("a statement is done on some groups only")]
     Partly(Box<Partly>),
     /// The catalogue of distributed tables cannot be read.
     #[error("the catalogue cannot be read: {0}")]
@@ -89,6 +89,16 @@ pub(crate) struct Partly {
     pub(crate) untried: Vec<GroupId>,
     /// The error there.
     pub(crate) error: Failure,
+    pub(crate) again: Again,
+}
+
+/// How a statement is repeated that some groups have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// As it is.
+    Same,
+    /// So that it does nothing where it is done.
+    IfNeeded,
 }
 
 impl From<Refusal> for Failure {
@@ -263,7 +273,13 @@ fn partly_words(partly: &Partly) -> Refusal {
     );
     Refusal::new("55000", message)
         .detail(detail)
-        .hint("Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike.")
+        .hint(match partly.again {
+            Again::Same => "Remove the cause and repeat it. Groups that have done it do it once more.",
+            Again::IfNeeded => {
+                "Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike. \
+                 An index that it has left invalid is made anew."
+            }
+        })
 }
 
 /// PostgreSQL's ErrorResponse. What ended a backend need not end the session: its severity is ours to say.

@@ -281,13 +281,17 @@ pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
 
 /// NoticeResponse with severity WARNING.
 pub(crate) fn warning(out: &mut BytesMut, sqlstate: &str, text: &str) {
+    notice(out, "WARNING", sqlstate, text);
+}
+
+/// NoticeResponse with severity INFO, which every client wants to see.
+pub(crate) fn info(out: &mut BytesMut, text: &str) {
+    notice(out, "INFO", "00000", text);
+}
+
+fn notice(out: &mut BytesMut, severity: &str, sqlstate: &str, text: &str) {
     message(out, b'N', |out| {
-        for (kind, value) in [
-            (b'S', "WARNING"),
-            (b'V', "WARNING"),
-            (b'C', sqlstate),
-            (b'M', text),
-        ] {
+        for (kind, value) in [(b'S', severity), (b'V', severity), (b'C', sqlstate), (b'M', text)] {
             out.put_u8(kind);
             cstr(out, value.as_bytes());
         }

@@ -5,28 +5,56 @@
 
 use std::time::Instant;
 
-use coordinator::catalogue::bootstrap::distribute_table_sql;
+use coordinator::catalogue::bootstrap::{distribute_table_sql, drop_invalid_index_sql, shard_key_sql};
 use coordinator::catalogue::cache::{LEASE, wait_until_seen};
 
 use super::Session;
 use super::commands::Rows;
 use super::conn::{Audience, Stake};
 use super::enter::Style;
-use crate::analysis::{Access, Ddl, Distribute, EachGroup, Isolation, Refusal};
-use crate::failure::{Failure, Halt, Partly};
+use crate::analysis::{
+    Access, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
+};
+use crate::failure::{Again, Failure, Halt, Partly};
 use crate::protocol::encode;
 
 /// How a transaction begins that is opened for a definition. A snapshot older than the lock on a table would not show what it
 /// has.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
+/// Some groups have rows of the table and keep its shard key, others have none and choose it anew.
+fn another_key(table: &RelationName) -> Refusal {
+    let words = format!(
+        "table \"{}\" has rows, and this would give it another shard key",
+        table.name
+    );
+    Refusal::new("55000", words)
+        .detail(
+            "Until it has rows the shard key is the first column of the primary key, or the first column.",
+        )
+        .hint("Create a new table and copy the rows.")
+}
+
+/// What a statement is that each group runs for itself.
+enum Each {
+    /// A definition, and the index that it leaves invalid where it fails.
+    Defines(Option<Index>),
+    Maintains(EachGroup),
+}
+
 impl Session {
     /// Runs DDL on every group: all of them have it or none.
     pub(super) async fn ddl(&mut self, ddl: &Ddl, text: &str, rows: Rows) -> Result<(), Halt> {
         if ddl.outside_transaction {
-            return self.group_by_group(text).await;
+            return self
+                .group_by_group(text, &Each::Defines(ddl.leaves.clone()))
+                .await;
         }
-        let tag = self.on_every_group(text, rows).await?;
+        let altered = match &ddl.effect {
+            DdlEffect::AlterTable(table) => Some(table),
+            _ => None,
+        };
+        let tag = self.on_every_group(text, altered, rows).await?;
         encode::command_complete(self.out(), &tag);
         Ok(())
     }
@@ -35,7 +63,7 @@ impl Session {
     pub(super) async fn distribute(&mut self, distribute: &Distribute, rows: Rows) -> Result<(), Halt> {
         let table = &distribute.table;
         let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
-        self.on_every_group(&sql, rows).await?;
+        self.on_every_group(&sql, None, rows).await?;
         if rows == Rows::Described {
             encode::one_column(self.out(), "create_distributed_table", 2278, 4);
         }
@@ -47,15 +75,20 @@ impl Session {
     /// VACUUM and the like: each group for itself, one after the other. In a transaction, ANALYZE and what else can be in one.
     pub(super) async fn each_group(&mut self, each: EachGroup, text: &str, rows: Rows) -> Result<(), Halt> {
         if each.outside_transaction || self.transaction.is_none() {
-            return self.group_by_group(text).await;
+            return self.group_by_group(text, &Each::Maintains(each)).await;
         }
-        let tag = self.on_every_group(text, rows).await?;
+        let tag = self.on_every_group(text, None, rows).await?;
         encode::command_complete(self.out(), &tag);
         Ok(())
     }
 
     /// Runs a statement in one transaction of all groups: the one that is open, else one of its own. Gives its tag.
-    async fn on_every_group(&mut self, sql: &str, rows: Rows) -> Result<String, Halt> {
+    async fn on_every_group(
+        &mut self,
+        sql: &str,
+        altered: Option<&RelationName>,
+        rows: Rows,
+    ) -> Result<String, Halt> {
         self.all_prepared().await?;
         let own = self
             .open_transaction(match rows {
@@ -71,12 +104,14 @@ impl Session {
             transaction.isolation = Some(Isolation::ReadCommitted);
             transaction.read_only = Some(false);
         }
-        let defined = self.define(sql).await;
+        let defined = self.define(sql, altered).await;
         self.close_transaction(own, defined).await
     }
 
     /// Runs a definition on all groups, in ascending order: two that are alone never wait for each other in a circle.
-    async fn define(&mut self, sql: &str) -> Result<String, Halt> {
+    ///
+    /// A group looks at its own rows alone when it chooses another shard key for an altered table. They must agree.
+    async fn define(&mut self, sql: &str, altered: Option<&RelationName>) -> Result<String, Halt> {
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         let isolation = match self.transaction.as_ref().and_then(|t| t.isolation) {
@@ -89,7 +124,7 @@ impl Session {
                 .hint("Begin it with ISOLATION LEVEL READ COMMITTED.")
                 .into());
         }
-        let mut tag = String::new();
+        let (mut tag, mut key) = (String::new(), None);
         for place in 0..self.slots.len() {
             self.enter(place, Access::Write, Style::Simple).await?;
             self.settle().await?;
@@ -104,6 +139,16 @@ impl Session {
             };
             let done = self.exec(place, sql, audience, Stake::Nothing).await?;
             tag = done.tag.unwrap_or_default();
+            if let Some(table) = altered {
+                let sql = shard_key_sql(&table.schema, &table.name);
+                let here = self
+                    .exec(place, &sql, Audience::Quiet, Stake::Nothing)
+                    .await?
+                    .value;
+                if *key.get_or_insert_with(|| here.clone()) != here {
+                    return Err(another_key(table).into());
+                }
+            }
         }
         self.search_path = None;
         Ok(tag)
@@ -118,8 +163,9 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a statement on every group, outside of transaction blocks.
-    async fn group_by_group(&mut self, text: &str) -> Result<(), Halt> {
+    /// Runs a statement that cannot run in a transaction: one group after the other, each for itself. The first that fails ends
+    /// it; the error says which have done it. It can be repeated then.
+    async fn group_by_group(&mut self, text: &str, each: &Each) -> Result<(), Halt> {
         if self.transaction.is_some() {
             let words =
                 "this statement cannot run inside a transaction block, or together with others in one Query";
@@ -130,22 +176,13 @@ impl Session {
         self.all_prepared().await?;
         let mut tag = String::new();
         for place in 0..self.slots.len() {
-            let result = match self.enter_bare(place).await {
-                Ok(()) => {
-                    let audience = if place == 0 {
-                        Audience::Session
-                    } else {
-                        Audience::Quiet
-                    };
-                    self.exec(place, text, audience, Stake::Commit).await
-                }
-                Err(halt) => Err(halt),
-            };
-            match result {
-                Ok(captured) => tag = captured.tag.unwrap_or_default(),
+            // A crash here leaves some groups with it and others without; whoever repeats the statement finishes it.
+            // A group's own part is PostgreSQL's: all of it, or nothing but an index that is marked as invalid.
+            match self.on_one_group(place, text, each).await {
+                Ok(of_group) => tag = of_group,
                 Err(Halt::Fail(error)) => {
                     self.catalogue_changed().await;
-                    return Err(self.partly(place, place, error).into());
+                    return Err(self.partly(place, error, each).into());
                 }
                 Err(halt) => return Err(halt),
             }
@@ -155,22 +192,56 @@ impl Session {
         Ok(())
     }
 
-    /// A failure on the group at `failed`; it is done on those before `done`.
-    fn partly(&self, done: usize, failed: usize, error: Failure) -> Failure {
+    async fn on_one_group(&mut self, place: usize, text: &str, each: &Each) -> Result<String, Halt> {
+        self.enter_bare(place).await?;
+        // Definitions say the same everywhere. What maintenance has to say is about a group's own rows.
+        let audience = match each {
+            Each::Defines(_) if place > 0 => Audience::Quiet,
+            _ => Audience::Session,
+        };
+        match each {
+            Each::Defines(Some(index)) => {
+                let table = &index.table;
+                let sql = drop_invalid_index_sql(&table.schema, &table.name, &index.name);
+                let drop = self
+                    .exec(place, &sql, Audience::Quiet, Stake::Nothing)
+                    .await?
+                    .value;
+                if let Some(drop) = drop {
+                    // An attempt before has left it, or another session is about to make it: then this waits, and makes it again.
+                    let drop = String::from_utf8_lossy(&drop).into_owned();
+                    self.exec(place, &drop, Audience::Quiet, Stake::Nothing).await?;
+                }
+            }
+            Each::Maintains(EachGroup { verbose: true, .. }) => {
+                let group = self.group(place);
+                encode::info(self.out(), &format!("group {group}:"));
+            }
+            Each::Defines(None) | Each::Maintains(_) => {}
+        }
+        let done = self.exec(place, text, audience, Stake::Commit).await?;
+        Ok(done.tag.unwrap_or_default())
+    }
+
+    /// A failure on the group at `failed`; it is done on those before.
+    fn partly(&self, failed: usize, error: Failure, each: &Each) -> Failure {
         let groups = self.shared.groups.groups();
-        if done == 0
-            && !matches!(
-                error,
-                Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }
-            )
-        {
+        let unknown = matches!(
+            error,
+            Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }
+        );
+        if failed == 0 && !unknown {
             return error;
         }
         Failure::Partly(Box::new(Partly {
-            done: groups[..done].to_vec(),
+            done: groups[..failed].to_vec(),
             failed: groups[failed],
             untried: groups[failed + 1..].to_vec(),
             error,
+            again: match each {
+                Each::Defines(_) => Again::IfNeeded,
+                Each::Maintains(_) => Again::Same,
+            },
         }))
     }
 

@@ -73,7 +73,7 @@ async fn a_migration_is_committed_as_a_whole() {
 async fn what_is_rolled_back_is_not_known_any_more() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    let key = cluster.keys_of(1, 1)[0];
+    let [low, key] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
     client
         .batch_execute("CREATE TABLE t (a bigint PRIMARY KEY, b bigint)")
         .await
@@ -91,13 +91,13 @@ async fn what_is_rolled_back_is_not_known_any_more() {
             .prepare("INSERT INTO t (a, b) VALUES ($1, $2)")
             .await
             .unwrap();
-        client.execute(&insert, &[&0_i64, &key]).await.unwrap();
+        client.execute(&insert, &[&low, &key]).await.unwrap();
         client.batch_execute(end).await.unwrap();
         let error = client.batch_execute("SELECT id FROM u").await.unwrap_err();
         assert_eq!(code(&error), "42P01", "{end}");
         client.batch_execute("ROLLBACK").await.unwrap();
         // And by that of the old one again, as it was prepared, too.
-        client.execute(&insert, &[&key, &0_i64]).await.unwrap();
+        client.execute(&insert, &[&key, &low]).await.unwrap();
         assert_eq!(on_both(&cluster, "SELECT count(*) FROM t").await, [0, 1], "{end}");
         client.batch_execute("DELETE FROM t").await.unwrap();
         assert_eq!(tables(&cluster, "u").await, [0, 0]);
@@ -195,7 +195,7 @@ async fn a_shard_key_is_chosen_and_rows_are_copied_in_the_block_that_makes_the_t
 async fn what_others_define_meanwhile_is_seen_in_a_block_that_defines() {
     let cluster = Cluster::start().await;
     let (client, other) = (cluster.connect().await, cluster.connect().await);
-    let key = cluster.keys_of(1, 1)[0];
+    let [low, key] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
     client
         .batch_execute("CREATE TABLE t (a bigint PRIMARY KEY, b bigint)")
         .await
@@ -207,7 +207,7 @@ async fn what_others_define_meanwhile_is_seen_in_a_block_that_defines() {
         .await
         .unwrap();
     client
-        .batch_execute(&format!("INSERT INTO t (a, b) VALUES (0, {key})"))
+        .batch_execute(&format!("INSERT INTO t (a, b) VALUES ({low}, {key})"))
         .await
         .unwrap();
     client.batch_execute("COMMIT").await.unwrap();
@@ -296,5 +296,155 @@ async fn what_cannot_be_in_a_block_says_so() {
             .unwrap();
         client.execute("CREATE TABLE x (id int)", &[]).await.unwrap();
         client.execute("DROP TABLE x", &[]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_failed_on_one_group_is_reported_and_made_by_repeating() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client
+        .batch_execute("CREATE TABLE t (id bigint, v bigint)")
+        .await
+        .unwrap();
+    let [low, high] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    client
+        .batch_execute(&format!(
+            "INSERT INTO t VALUES ({low}, 0), ({high}, 0), ({high}, 1)"
+        ))
+        .await
+        .unwrap();
+    let create = "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS \"one's own\" ON t (id)";
+    let valid = "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid";
+    for _ in 0..2 {
+        let error = client.batch_execute(create).await.unwrap_err();
+        assert_eq!(code(&error), "55000");
+        let said = error.as_db_error().expect("PostgreSQL's form");
+        assert!(
+            said.message().contains("done on groups 1 and failed on 2"),
+            "{said:?}"
+        );
+        assert!(
+            said.detail()
+                .unwrap_or_default()
+                .contains("could not create unique index"),
+            "{said:?}"
+        );
+        assert!(hint(&error).contains("repeat it with IF NOT EXISTS"), "{said:?}");
+        assert_eq!(on_both(&cluster, valid).await, [1, 0]);
+    }
+    let sql = format!("DELETE FROM t WHERE id = {high} AND v = 1");
+    client.batch_execute(&sql).await.unwrap();
+    client.batch_execute(create).await.unwrap();
+    assert_eq!(on_both(&cluster, valid).await, [1, 1]);
+    let all = "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass";
+    assert_eq!(on_both(&cluster, all).await, [1, 1]);
+    client
+        .batch_execute("REINDEX TABLE CONCURRENTLY t")
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        client
+            .batch_execute("DROP INDEX CONCURRENTLY IF EXISTS \"one's own\"")
+            .await
+            .unwrap();
+        assert_eq!(on_both(&cluster, all).await, [0, 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_reports_for_each_group_and_says_which_have_done_it() {
+    let mut cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client
+        .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)")
+        .await
+        .unwrap();
+    // psql's errors have it; they are given where it fails.
+    let arguments = [
+        "-X",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-c",
+        "VACUUM (VERBOSE) t",
+        "-c",
+        "FAIL",
+    ];
+    let said = cluster.program("psql", &arguments).await.unwrap_err();
+    for expected in ["INFO:  group 1:", "INFO:  group 2:"] {
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!(
+        said.matches("INFO:  vacuuming \"postgres.public.t\"").count(),
+        2,
+        "{said}"
+    );
+    let direct = cluster.direct(1).await;
+    direct
+        .batch_execute("ALTER TABLE t RENAME TO hidden")
+        .await
+        .unwrap();
+    let error = client.batch_execute("VACUUM t").await.unwrap_err();
+    assert_eq!(code(&error), "55000");
+    assert!(hint(&error).contains("once more"), "{error:?}");
+    direct
+        .batch_execute("ALTER TABLE hidden RENAME TO t")
+        .await
+        .unwrap();
+    client.batch_execute("VACUUM t").await.unwrap();
+    cluster.stop_server(1);
+    let error = client.batch_execute("VACUUM t").await.unwrap_err();
+    assert!(["55000", "57P03", "08006"].contains(&code(&error)), "{error:?}");
+    cluster.start_server(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_prepared_in_the_block_is_planned_again_after_a_definition() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let [low, key] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    let create =
+        |first: &str, second: &str| format!("CREATE TABLE t ({first} bigint PRIMARY KEY, {second} bigint)");
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute(&create("a", "b")).await.unwrap();
+    let insert = client
+        .prepare("INSERT INTO t (a, b) VALUES ($1, $2)")
+        .await
+        .unwrap();
+    client.batch_execute("DROP TABLE t").await.unwrap();
+    client.batch_execute(&create("b", "a")).await.unwrap();
+    client.execute(&insert, &[&low, &key]).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(on_both(&cluster, "SELECT count(*) FROM t").await, [0, 1]);
+}
+
+/// Each group sees its own rows alone, and the table is empty for one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_with_and_without_rows_agree_on_the_shard_key_of_an_altered_table() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let [low, high] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    let key = "SELECT key_attnum::int8 FROM howdah.distributed_tables WHERE relid = 't'::regclass";
+    let alter = "ALTER TABLE t ADD PRIMARY KEY (b, a)";
+    client
+        .batch_execute("CREATE TABLE t (a bigint, b bigint)")
+        .await
+        .unwrap();
+    for (rows, expected) in [(vec![], 2), (vec![low], 1), (vec![high], 1), (vec![low, high], 1)] {
+        for row in &rows {
+            let sql = format!("INSERT INTO t VALUES ({row}, 0)");
+            client.batch_execute(&sql).await.unwrap();
+        }
+        client.batch_execute("BEGIN").await.unwrap();
+        let altered = client.batch_execute(alter).await;
+        assert_eq!(
+            altered.as_ref().err().map(code),
+            (rows.len() == 1).then_some("55000"),
+            "{rows:?}"
+        );
+        client.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(on_both(&cluster, key).await, [expected, expected], "{rows:?}");
+        let clean = "DROP TABLE t; CREATE TABLE t (a bigint, b bigint)";
+        client.batch_execute(clean).await.unwrap();
     }
 }
