@@ -37,6 +37,9 @@ pub(crate) enum Failure {
     /// It waited for a transaction that waited for it, on another group.
     #[error("a deadlock across groups")]
     Deadlock,
+    /// Nothing keeps the transaction's snapshot of the group any more.
+    #[error("the snapshot of group {group} is lost")]
+    SnapshotLost { group: GroupId },
     /// A statement in a transaction that has failed.
     #[error("the transaction is aborted")]
     TransactionAborted,
@@ -166,6 +169,9 @@ impl Failure {
             | Failure::CommittedBehind { .. } => broken_words(self),
             Failure::Deadlock => Refusal::new("40P01", "deadlock detected")
                 .detail("Transactions on several groups waited for each other in a circle; this one was the youngest.")
+                .hint("Repeat the transaction."),
+            Failure::SnapshotLost { .. } => Refusal::new("40001", self.to_string())
+                .detail("The group has another leader, or the connection that kept the snapshot was lost, since the transaction began.")
                 .hint("Repeat the transaction."),
             Failure::TransactionAborted => Refusal::new(
                 "25P02",

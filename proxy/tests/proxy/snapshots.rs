@@ -397,3 +397,31 @@ async fn a_portal_in_a_block_is_read_once() {
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(tags, "12C12DDDDDDDCZ");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_too_late_for_a_snapshot_may_repeat_the_transaction() {
+    let cluster = Cluster::start().await;
+    let (client, keys) = accounts(&cluster).await;
+    let direct = cluster.direct(1).await;
+    for begin in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
+    ] {
+        client.batch_execute(begin).await.unwrap();
+        value(&client, keys[0]).await;
+        let keepers = "SELECT count(pg_terminate_backend(pid, 20000)) FROM pg_stat_activity \
+                       WHERE application_name = 'howdah control' AND state = 'idle in transaction'";
+        let ended: i64 = direct.query_one(keepers, &[]).await.unwrap().get(0);
+        assert!(ended > 0, "{begin}");
+        let error = client
+            .query("SELECT v FROM t WHERE id = $1", &[&keys[3]])
+            .await
+            .unwrap_err();
+        assert_eq!(code(&error), "40001", "{begin}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+        client.batch_execute(begin).await.unwrap();
+        value(&client, keys[0]).await;
+        value(&client, keys[3]).await;
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+}
