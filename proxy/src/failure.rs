@@ -37,14 +37,17 @@ pub(crate) enum Failure {
     /// It waited for a transaction that waited for it, on another group.
     #[error("a deadlock across groups")]
     Deadlock,
+    /// Nothing keeps the transaction's snapshot of the group any more.
+    #[error("the snapshot of group {group} is lost")]
+    SnapshotLost { group: GroupId },
     /// A statement in a transaction that has failed.
     #[error("the transaction is aborted")]
     TransactionAborted,
     /// A group of the transaction was lost: nothing but a full ROLLBACK ends it.
     #[error("a part of the transaction is lost")]
     TransactionLost,
-    /// DDL that some groups have and others have not.
-    #[error("DDL is done on some groups only")]
+    /// A statement that each group runs for itself: some have done it, and one has not.
+    #[error("a statement is done on some groups only")]
     Partly(Box<Partly>),
     /// The catalogue of distributed tables cannot be read.
     #[error("the catalogue cannot be read: {0}")]
@@ -89,6 +92,16 @@ pub(crate) struct Partly {
     pub(crate) untried: Vec<GroupId>,
     /// The error there.
     pub(crate) error: Failure,
+    pub(crate) again: Again,
+}
+
+/// How a statement is repeated that some groups have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// As it is.
+    Same,
+    /// So that it does nothing where it is done.
+    IfNeeded,
 }
 
 impl From<Refusal> for Failure {
@@ -156,6 +169,9 @@ impl Failure {
             | Failure::CommittedBehind { .. } => broken_words(self),
             Failure::Deadlock => Refusal::new("40P01", "deadlock detected")
                 .detail("Transactions on several groups waited for each other in a circle; this one was the youngest.")
+                .hint("Repeat the transaction."),
+            Failure::SnapshotLost { .. } => Refusal::new("40001", self.to_string())
+                .detail("The group has another leader, or the connection that kept the snapshot was lost, since the transaction began.")
                 .hint("Repeat the transaction."),
             Failure::TransactionAborted => Refusal::new(
                 "25P02",
@@ -263,7 +279,13 @@ fn partly_words(partly: &Partly) -> Refusal {
     );
     Refusal::new("55000", message)
         .detail(detail)
-        .hint("Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike.")
+        .hint(match partly.again {
+            Again::Same => "Remove the cause and repeat it. Groups that have done it do it once more.",
+            Again::IfNeeded => {
+                "Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike. \
+                 An index that it has left invalid is made anew."
+            }
+        })
 }
 
 /// PostgreSQL's ErrorResponse. What ended a backend need not end the session: its severity is ours to say.

@@ -140,6 +140,38 @@ pub fn distribute_table_sql(schema: &str, table: &str, column: Option<&str>) -> 
     format!("SELECT howdah.distribute_table({relation}::pg_catalog.regclass, {column})")
 }
 
+/// Asks for the name of a table's shard key; no row where it is not distributed, or there is no such table.
+#[must_use]
+pub fn shard_key_sql(schema: &str, table: &str) -> String {
+    let relation = literal(&format!("{}.{}", identifier(schema), identifier(table)));
+    format!(
+        "SELECT a.attname FROM howdah.distributed_tables d \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = d.relid AND a.attnum = d.key_attnum \
+         WHERE d.relid = pg_catalog.to_regclass({relation})"
+    )
+}
+
+/// Asks for `DROP INDEX` of an index that a failed `CREATE INDEX CONCURRENTLY` has left invalid on this table; no row where
+/// there is none.
+#[must_use]
+pub fn drop_invalid_index_sql(schema: &str, table: &str, index: &str) -> String {
+    let drop = format!(
+        "DROP INDEX CONCURRENTLY IF EXISTS {}.{}",
+        identifier(schema),
+        identifier(index)
+    );
+    format!(
+        "SELECT {} FROM pg_catalog.pg_index x \
+         JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid JOIN pg_catalog.pg_class t ON t.oid = x.indrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace \
+         WHERE NOT x.indisvalid AND n.nspname = {} AND t.relname = {} AND i.relname = {}",
+        literal(&drop),
+        literal(schema),
+        literal(table),
+        literal(index)
+    )
+}
+
 /// A name as a quoted identifier.
 fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -22,6 +22,11 @@ use crate::slots::{SlotMap, SlotMapError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CatalogueVersion(pub i64);
 
+impl CatalogueVersion {
+    /// Of what a transaction sees of its own definitions before it commits. Two such have nothing to do with each other.
+    pub const UNCOMMITTED: CatalogueVersion = CatalogueVersion(-1);
+}
+
 impl fmt::Display for CatalogueVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -84,6 +89,13 @@ impl Catalogue {
     #[must_use]
     pub fn version(&self) -> CatalogueVersion {
         self.version
+    }
+
+    /// Whether both are of one group and say the same.
+    #[must_use]
+    pub fn is_same(self: &Arc<Self>, other: &Arc<Catalogue>) -> bool {
+        let committed = self.version != CatalogueVersion::UNCOMMITTED;
+        Arc::ptr_eq(self, other) || committed && self.version == other.version
     }
 
     /// Where the rows of distributed tables are.

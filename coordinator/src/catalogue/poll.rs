@@ -118,7 +118,7 @@ async fn ask(
             .map_err(|_| PollError::Silent)?;
         *connection = Some(opened.map_err(PollError::Open)?);
     }
-    let client = &mut connection.as_mut().expect("opened above").client;
+    let client = &connection.as_ref().expect("opened above").client;
     let known = publish
         .borrow()
         .verified

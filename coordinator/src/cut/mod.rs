@@ -25,9 +25,21 @@
 //!
 //! *It is not old.* Whoever waits for a cut waited before H: all that was answered before is visible at H.
 //!
+//! # Statements of transactions that go on
+//!
+//! A READ COMMITTED transaction that has read or written cannot import a snapshot, and its own writes must be seen. It takes
+//! the snapshots itself, in its own sessions, under a [`Held`]. The first and the last part of the argument are the same. Their
+//! transaction ids are not known, but those of snapshots taken just before, still after H, are: what those show, these
+//! show. So *every* transaction whose decision is visible after the last was taken must be shown by them in all the statement's
+//! groups; every other one is shown by none. Where one is lacking, both are taken again.
+//!
+//! Nothing may wait for a lock of another session between H and R, or it would wait for a commit that is held. So the
+//! statement takes its locks before H, and only its snapshots after it. A wait that happens in spite of it ends with the lease.
+//!
 //! The holds are leases: a leader lets go after a second by itself. A cut counts only if every leader says, when it is told to
 //! let go, that it held all the time, in the same term and under its lease.
 
+mod held;
 mod snapshot;
 mod take;
 
@@ -43,6 +55,8 @@ use tokio::task::JoinSet;
 
 use crate::connection::{Connection, OpenError};
 use crate::transaction::Transactions;
+pub use held::Held;
+pub use snapshot::{NotASnapshot, Snapshot};
 use take::{Idle, Taker, ended};
 
 /// Sessions that can stand in line for the next cut of a database; more wait to get into the line.
@@ -146,6 +160,8 @@ pub struct Cuts {
     transactions: Transactions,
     waiting: Mutex<HashMap<(String, Strength), mpsc::Sender<Waiter>>>,
     takers: Mutex<JoinSet<()>>,
+    /// By database, for [`Cuts::hold`].
+    holders: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Taker>>>>,
 }
 
 type Waiter = oneshot::Sender<Result<Arc<Cut>, CutError>>;
@@ -159,6 +175,7 @@ impl Cuts {
             transactions,
             waiting: Mutex::default(),
             takers: Mutex::default(),
+            holders: Mutex::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::transaction::Xid;
 
 /// What a group's PostgreSQL shows to a transaction (`pg_snapshot`: `xmin:xmax:xip_list`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub struct Snapshot {
     xmin: Xid,
     xmax: Xid,
     in_progress: Vec<Xid>,
@@ -30,7 +30,7 @@ impl Snapshot {
 /// A text that is no snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a snapshot")]
-pub(super) struct NotASnapshot;
+pub struct NotASnapshot;
 
 impl FromStr for Snapshot {
     type Err = NotASnapshot;
@@ -64,6 +64,19 @@ pub(super) struct Torn {
     pub(super) gid: String,
     /// The groups whose snapshots lack their part.
     pub(super) lacking: Vec<GroupId>,
+}
+
+/// The transactions of which these snapshots lack a part. Groups without a snapshot are not looked at.
+pub(super) fn behind(snapshots: &BTreeMap<GroupId, Snapshot>, decided: &[Decided]) -> Vec<Torn> {
+    let behind = decided.iter().map(|transaction| {
+        let all = std::iter::once(&transaction.anchor).chain(&transaction.parts);
+        let lacks = |(group, xid): &&(GroupId, Xid)| snapshots.get(group).is_some_and(|s| !s.sees(*xid));
+        Torn {
+            gid: transaction.gid.clone(),
+            lacking: all.filter(lacks).map(|(group, _)| *group).collect(),
+        }
+    });
+    behind.filter(|torn| !torn.lacking.is_empty()).collect()
 }
 
 /// The transactions that these snapshots show in part. Groups without a snapshot are not looked at.
@@ -112,6 +125,26 @@ mod tests {
         for wrong in ["", "1", "1:2", "1:2:x", "a:2:"] {
             assert_eq!(wrong.parse::<Snapshot>(), Err(NotASnapshot), "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_part_of_what_is_decided_is_asked_for() {
+        let lacking = |a: &str, b: &str| {
+            let behind = behind(&snapshots(a, b), &transaction());
+            behind
+                .into_iter()
+                .flat_map(|torn| torn.lacking)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lacking("11:11:", "21:21:"), [], "all");
+        assert_eq!(lacking("10:11:10", "20:21:20"), [A, B], "none");
+        assert_eq!(lacking("11:11:", "20:21:20"), [B]);
+        let one = BTreeMap::from([(B, "20:21:20".parse().unwrap())]);
+        assert_eq!(
+            behind(&one, &transaction())[0].lacking,
+            [B],
+            "the anchor is not looked at"
+        );
     }
 
     #[test]

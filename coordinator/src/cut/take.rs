@@ -94,29 +94,13 @@ impl Taker {
 
     async fn attempt(&self) -> Result<Cut, CutError> {
         let ready = self.exporters().await?;
-        let held = join_all(
-            self.groups
-                .groups()
-                .iter()
-                .map(|group| self.groups.hold(*group, HOLD)),
-        )
-        .await;
-        let (holds, mut failed) = (held.iter().flatten().copied().collect::<Vec<Hold>>(), None);
-        for refused in held.into_iter().filter_map(Result::err) {
-            failed = Some(CutError(with_causes(&refused)));
-        }
-        let exported = match failed {
-            Some(error) => Err(error),
-            None => self.consistent(ready).await,
-        };
-        // Commits go on whatever came of it; a leader that is not reached lets them go on by itself.
-        let lasted = join_all(holds.into_iter().map(|hold| self.groups.release(hold))).await;
+        self.open_readers().await?;
+        let holds = hold_all(&*self.groups).await?;
+        let exported = self.consistent(ready).await;
+        // Commits go on whatever came of it.
+        let lasted = release_all(&*self.groups, holds).await;
         let exported = exported?;
-        if !lasted.into_iter().all(|lasted| lasted) {
-            return Err(CutError(
-                "a group changed its leader, or took too long".to_owned(),
-            ));
-        }
+        lasted?;
         let mut settled = self.settled.lock();
         for (group, exported) in &exported {
             settled.insert(*group, exported.snapshot.all_ended_before());
@@ -144,9 +128,7 @@ impl Taker {
             exported.extend(try_join_all(fresh).await?);
             // Read after the last snapshot was taken: of every transaction that any of them shows the decision is here,
             // because it was visible before its parts were committed.
-            let decided = try_join_all(exported.keys().map(|group| self.decided(*group)))
-                .await?
-                .concat();
+            let decided = self.all_decided().await?;
             let snapshots = exported
                 .iter()
                 .map(|(group, e)| (*group, e.snapshot.clone()))
@@ -155,12 +137,7 @@ impl Taker {
             if torn.is_empty() {
                 return Ok(exported);
             }
-            if began.elapsed() > HOLD / 2 {
-                return Err(CutError(
-                    "transactions across groups did not end in time".to_owned(),
-                ));
-            }
-            self.see_ended(&torn, began).await;
+            self.see_ended(&torn, began).await?;
             let lacking: BTreeSet<GroupId> = torn.into_iter().flat_map(|torn| torn.lacking).collect();
             ready = BTreeMap::new();
             for group in lacking {
@@ -171,11 +148,16 @@ impl Taker {
         }
     }
 
-    /// Waits a moment for the coordinators of transactions that are decided, or ends them.
-    async fn see_ended(&self, torn: &[Torn], began: Instant) {
+    /// Waits a moment for the coordinators of transactions that are decided, or ends them; `began` is when holding did.
+    pub(super) async fn see_ended(&self, torn: &[Torn], began: Instant) -> Result<(), CutError> {
+        if began.elapsed() > HOLD / 2 {
+            return Err(CutError(
+                "transactions across groups did not end in time".to_owned(),
+            ));
+        }
         if began.elapsed() < ENDS_BY_ITSELF {
             tokio::time::sleep(LOOK_AGAIN).await;
-            return;
+            return Ok(());
         }
         for torn in torn {
             let Ok(gid) = torn.gid.parse() else { continue };
@@ -191,24 +173,33 @@ impl Taker {
                 }
             }
         }
+        Ok(())
     }
 
     /// A connection to each group, before anything is held.
     async fn exporters(&self) -> Result<BTreeMap<GroupId, Connection>, CutError> {
         let open = self.groups.groups().iter().map(|group| async move {
             let idle = self.idle.lock().exporters.get_mut(group).and_then(Vec::pop);
-            let reading = self.idle.lock().readers.contains_key(group);
             let connection = match idle.filter(|connection| !connection.client.is_closed()) {
                 Some(connection) => connection,
                 None => self.open(*group).await?,
             };
-            if !reading {
-                let reader = self.open(*group).await?;
-                self.idle.lock().readers.insert(*group, reader);
-            }
             Ok::<_, CutError>((*group, connection))
         });
         Ok(try_join_all(open).await?.into_iter().collect())
+    }
+
+    /// What decisions are read by, before anything is held.
+    pub(super) async fn open_readers(&self) -> Result<(), CutError> {
+        let open = self.groups.groups().iter().map(|group| async move {
+            let there = |idle: &Idle| idle.readers.get(group).is_some_and(|c| !c.client.is_closed());
+            if !there(&self.idle.lock()) {
+                let reader = self.open(*group).await?;
+                self.idle.lock().readers.insert(*group, reader);
+            }
+            Ok::<_, CutError>(())
+        });
+        try_join_all(open).await.map(drop)
     }
 
     async fn open(&self, group: GroupId) -> Result<Connection, CutError> {
@@ -237,6 +228,14 @@ impl Taker {
             snapshot,
         };
         Ok((group, exported))
+    }
+
+    /// The transactions whose decision is visible now, but for those known to be in every cut.
+    pub(super) async fn all_decided(&self) -> Result<Vec<Decided>, CutError> {
+        let groups = self.groups.groups().iter();
+        Ok(try_join_all(groups.map(|group| self.decided(*group)))
+            .await?
+            .concat())
     }
 
     /// The transactions with this anchor whose decision is visible now, but for those known to be in every cut.
@@ -274,6 +273,37 @@ fn read_decided(anchor: GroupId, [gid, xid, groups, xids]: [&str; 4]) -> Option<
             .map(|(group, xid)| Some((group?, xid?)))
             .collect::<Option<_>>()?,
     })
+}
+
+/// Has all groups hold back commits, or none.
+pub(super) async fn hold_all(groups: &dyn Groups) -> Result<Vec<Hold>, CutError> {
+    let held = join_all(groups.groups().iter().map(|group| groups.hold(*group, HOLD))).await;
+    let mut failed = None;
+    let mut holds = Vec::new();
+    for held in held {
+        match held {
+            Ok(hold) => holds.push(hold),
+            Err(refused) => failed = Some(CutError(with_causes(&refused))),
+        }
+    }
+    let Some(failed) = failed else { return Ok(holds) };
+    let _ = release_all(groups, holds).await;
+    Err(failed)
+}
+
+/// Lets commits go on. A leader that is not reached lets them go on by itself.
+///
+/// # Errors
+/// When one of the holds did not last until now.
+pub(super) async fn release_all(groups: &dyn Groups, holds: Vec<Hold>) -> Result<(), CutError> {
+    let lasted = join_all(holds.into_iter().map(|hold| groups.release(hold))).await;
+    if lasted.into_iter().all(|lasted| lasted) {
+        Ok(())
+    } else {
+        Err(CutError(
+            "a group changed its leader, or took too long".to_owned(),
+        ))
+    }
 }
 
 /// Ends the transaction that exported.

@@ -48,7 +48,7 @@ async fn refused(client: &Client, sql: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_new_table_is_distributed_by_its_primary_key_or_first_column() {
-    let (_server, mut client) = one_group().await;
+    let (_server, client) = one_group().await;
     client
         .batch_execute(
             "CREATE TABLE keyed (note text, a int DEFAULT 7, b varchar(9) NOT NULL, PRIMARY KEY (b, a));
@@ -64,7 +64,7 @@ async fn a_new_table_is_distributed_by_its_primary_key_or_first_column() {
         )
         .await
         .unwrap();
-    let catalogue = Catalogue::load(&mut client).await.unwrap();
+    let catalogue = Catalogue::load(&client).await.unwrap();
     let keys = [
         "keyed",
         "plain",
@@ -130,7 +130,7 @@ async fn a_new_table_is_distributed_by_its_primary_key_or_first_column() {
 
 #[tokio::test]
 async fn what_one_group_could_not_hold_true_is_refused() {
-    let (_server, mut client) = one_group().await;
+    let (_server, client) = one_group().await;
     client
         .batch_execute(
             "CREATE TABLE t (a int PRIMARY KEY, b int, c point);
@@ -241,7 +241,7 @@ async fn what_one_group_could_not_hold_true_is_refused() {
         "42501"
     );
     client.batch_execute("RESET SESSION AUTHORIZATION").await.unwrap();
-    let catalogue = Catalogue::load(&mut client).await.unwrap();
+    let catalogue = Catalogue::load(&client).await.unwrap();
     assert_eq!(
         (key(&catalogue, "t"), key(&catalogue, "filled")),
         ("a".to_owned(), "a".to_owned())
@@ -250,7 +250,7 @@ async fn what_one_group_could_not_hold_true_is_refused() {
 
 #[tokio::test]
 async fn another_key_is_chosen_while_the_table_is_empty() {
-    let (server, mut client) = one_group().await;
+    let (server, client) = one_group().await;
     // By a user without any right on the catalogue, on a table with a difficult name.
     client
         .batch_execute("CREATE ROLE someone LOGIN; GRANT CREATE ON SCHEMA public TO someone")
@@ -262,7 +262,7 @@ async fn another_key_is_chosen_while_the_table_is_empty() {
         .unwrap();
     let sql = distribute_table_sql("public", "it's \\ \"odd\"", Some("B 'x"));
     user.batch_execute(&sql).await.unwrap();
-    let chosen = Catalogue::load(&mut client).await.unwrap();
+    let chosen = Catalogue::load(&client).await.unwrap();
     assert_eq!(key(&chosen, "it's \\ \"odd\""), "B 'x");
     user.batch_execute("INSERT INTO \"it's \\ \"\"odd\"\"\" VALUES (1, 'x')")
         .await
@@ -272,15 +272,15 @@ async fn another_key_is_chosen_while_the_table_is_empty() {
     user.batch_execute("ALTER TABLE \"it's \\ \"\"odd\"\"\" ADD c int")
         .await
         .unwrap();
-    let later = Catalogue::load(&mut client).await.unwrap();
+    let later = Catalogue::load(&client).await.unwrap();
     assert_eq!(key(&later, "it's \\ \"odd\""), "B 'x");
     assert!(later.version() > chosen.version());
 }
 
 #[tokio::test]
 async fn the_version_grows_with_committed_ddl_only() {
-    let (_server, mut client) = one_group().await;
-    let mut seen = Catalogue::load(&mut client).await.unwrap().version();
+    let (_server, client) = one_group().await;
+    let mut seen = Catalogue::load(&client).await.unwrap().version();
     let changing = [
         "CREATE TABLE t (a int)",
         "ALTER TABLE t RENAME TO u",
@@ -301,7 +301,7 @@ async fn the_version_grows_with_committed_ddl_only() {
         } {
             client.batch_execute(part).await.unwrap();
         }
-        let version = Catalogue::load(&mut client).await.unwrap().version();
+        let version = Catalogue::load(&client).await.unwrap().version();
         assert!(version > seen, "{sql}");
         seen = version;
     }
@@ -313,13 +313,9 @@ async fn the_version_grows_with_committed_ddl_only() {
         "ANALYZE v",
     ] {
         client.batch_execute(sql).await.unwrap();
-        assert_eq!(
-            Catalogue::load(&mut client).await.unwrap().version(),
-            seen,
-            "{sql}"
-        );
+        assert_eq!(Catalogue::load(&client).await.unwrap().version(), seen, "{sql}");
     }
-    let catalogue = Catalogue::load(&mut client).await.unwrap();
+    let catalogue = Catalogue::load(&client).await.unwrap();
     assert_eq!(
         (key(&catalogue, "x"), key(&catalogue, "y")),
         ("a".to_owned(), "a".to_owned())
@@ -366,7 +362,7 @@ async fn a_row_of_another_group_is_refused_where_it_would_be_stored() {
         .batch_execute("CREATE TABLE t (a int PRIMARY KEY, b int)")
         .await
         .unwrap();
-    let catalogue = Catalogue::load(&mut client).await.unwrap();
+    let catalogue = Catalogue::load(&client).await.unwrap();
     assert_eq!(catalogue.slots().as_ref(), &slots);
     let column = table(&catalogue, "t").shard_key.as_ref().unwrap().column;
     let (mut ours, mut theirs) = (0, 0);

@@ -84,6 +84,7 @@ pub(super) fn plan(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refus
     Ok(Plan::Ddl(Ddl {
         effect,
         outside_transaction: false,
+        leaves: None,
     }))
 }
 

@@ -4,8 +4,8 @@ use super::Refusal;
 use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::functions;
 use super::lexer::{Kind, Token};
-use super::plan::{Ddl, DdlEffect, Plan};
-use super::relations::Names;
+use super::plan::{Ddl, DdlEffect, Index, Plan, RelationName};
+use super::relations::{Named, Names};
 use super::settings;
 use super::statement::{distributed, syntax_for_postgres};
 use super::words::{Words, has_word, split_commas};
@@ -14,6 +14,7 @@ fn everywhere(effect: DdlEffect) -> Result<Plan, Refusal> {
     Ok(Plan::Ddl(Ddl {
         effect,
         outside_transaction: false,
+        leaves: None,
     }))
 }
 
@@ -118,7 +119,8 @@ fn refused_object(mut words: Words<'_>, _replace: bool) -> Refusal {
 fn create_index(mut words: Words<'_>, names: Names<'_>, unique: bool) -> Result<Plan, Refusal> {
     let concurrently = words.take(&["concurrently"]);
     words.take(&["if", "not", "exists"]);
-    if !words.sees(&["on"]) && words.name().is_none() || !words.take(&["on"]) {
+    let name = if words.sees(&["on"]) { None } else { words.name() };
+    if !words.take(&["on"]) {
         return Ok(syntax_for_postgres());
     }
     words.take(&["only"]);
@@ -152,9 +154,17 @@ fn create_index(mut words: Words<'_>, names: Names<'_>, unique: bool) -> Result<
             return Err(without_key(&columns.join(", "), key));
         }
     }
+    let leaves = match (names.find(&table), name) {
+        (Ok(Named::Table(relation)), Some(name)) if concurrently => Some(Index {
+            table: RelationName::of(relation),
+            name,
+        }),
+        _ => None,
+    };
     Ok(Plan::Ddl(Ddl {
         effect: DdlEffect::Reload,
         outside_transaction: concurrently,
+        leaves,
     }))
 }
 
@@ -181,6 +191,7 @@ fn drop(mut words: Words<'_>) -> Result<Plan, Refusal> {
         return Ok(Plan::Ddl(Ddl {
             effect: DdlEffect::Reload,
             outside_transaction,
+            leaves: None,
         }));
     }
     if words.take_any(&["role", "user", "group", "statistics"]).is_some() {
@@ -265,7 +276,9 @@ fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> 
     for action in split_commas(words.rest()) {
         alter_action(Words::new(action), key)?;
     }
-    everywhere(DdlEffect::Reload)
+    everywhere(relation.map_or(DdlEffect::Reload, |relation| {
+        DdlEffect::AlterTable(RelationName::of(relation))
+    }))
 }
 
 fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {

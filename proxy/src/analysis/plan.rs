@@ -1,5 +1,6 @@
 //! The answer of the analysis: what a session must do with one statement.
 
+use coordinator::catalogue::Relation;
 use coordinator::hash::{HashSlot, KeyColumn, KeyUse};
 use shard::id::GroupId;
 
@@ -16,7 +17,7 @@ pub enum Plan {
     Session(SessionCommand),
     /// A statement that runs as it is on the groups that [`Query::route`] names.
     Query(Query),
-    /// DDL: the same text on every group; refused inside a transaction block.
+    /// DDL: the same text on every group. Refused inside a transaction block if `outside_transaction`.
     Ddl(Ddl),
     /// Maintenance that each group does for itself, one after the other: VACUUM, ANALYZE, REINDEX,
     /// CLUSTER. Answer the tag once. Refused inside a transaction block if `outside_transaction`.
@@ -318,6 +319,17 @@ pub struct RelationName {
     pub name: String,
 }
 
+impl RelationName {
+    /// That of a relation.
+    #[must_use]
+    pub fn of(relation: &Relation) -> RelationName {
+        RelationName {
+            schema: relation.schema.clone(),
+            name: relation.name.clone(),
+        }
+    }
+}
+
 /// DDL that runs with the same text on every group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ddl {
@@ -325,6 +337,17 @@ pub struct Ddl {
     pub effect: DdlEffect,
     /// Cannot run inside any transaction block, not even an implicit one (CREATE INDEX CONCURRENTLY).
     pub outside_transaction: bool,
+    /// What it leaves behind, invalid, where it fails outside of transactions.
+    pub leaves: Option<Index>,
+}
+
+/// An index that a statement names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// Its table, whose schema is its own.
+    pub table: RelationName,
+    /// Its name.
+    pub name: String,
 }
 
 /// What a DDL statement changes in the catalogue of distributed tables.
@@ -339,6 +362,8 @@ pub enum DdlEffect {
         /// The shard key: first column of the primary key, else the first column.
         key_column: String,
     },
+    /// A table of ours is altered: what its constraints say may have given it another shard key.
+    AlterTable(RelationName),
     /// Tables or schemas may be gone, moved or renamed, or columns renamed or dropped: read the
     /// catalogue again.
     Reload,
@@ -351,6 +376,8 @@ pub enum DdlEffect {
 pub struct EachGroup {
     /// PostgreSQL refuses it inside a transaction block (VACUUM).
     pub outside_transaction: bool,
+    /// VERBOSE: each group reports what it has done.
+    pub verbose: bool,
 }
 
 /// `create_distributed_table(table, column)`.

@@ -207,6 +207,7 @@ fn maintenance(first: &str, tokens: &[Token]) -> Plan {
         Words::new(tokens).sees(&["reindex", "database"]) || Words::new(tokens).sees(&["reindex", "system"]);
     Plan::EachGroup(EachGroup {
         outside_transaction: alone || whole,
+        verbose: has_word_anywhere(tokens, "verbose"),
     })
 }
 

@@ -101,7 +101,7 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
                         table.schema, table.name
                     )
                 }
-                DdlEffect::Reload => format!("DDL, catalogue changes{alone}"),
+                DdlEffect::AlterTable(_) | DdlEffect::Reload => format!("DDL, catalogue changes{alone}"),
                 DdlEffect::None => format!("DDL{alone}"),
             }
         }

@@ -157,6 +157,23 @@ pub(crate) fn close_statement(out: &mut BytesMut, name: &[u8]) {
     close(out, b'S', name);
 }
 
+/// Close of a portal, for a backend.
+pub(crate) fn close_portal(out: &mut BytesMut, name: &[u8]) {
+    close(out, b'P', name);
+}
+
+/// Describe and Execute, to its end, of a portal, for a backend.
+pub(crate) fn describe_and_execute(out: &mut BytesMut, portal: &[u8]) {
+    message(out, b'D', |out| {
+        out.put_u8(b'P');
+        cstr(out, portal);
+    });
+    message(out, b'E', |out| {
+        cstr(out, portal);
+        out.put_u32(0);
+    });
+}
+
 fn close(out: &mut BytesMut, kind: u8, name: &[u8]) {
     message(out, b'C', |out| {
         out.put_u8(kind);
@@ -264,13 +281,17 @@ pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
 
 /// NoticeResponse with severity WARNING.
 pub(crate) fn warning(out: &mut BytesMut, sqlstate: &str, text: &str) {
+    notice(out, "WARNING", sqlstate, text);
+}
+
+/// NoticeResponse with severity INFO, which every client wants to see.
+pub(crate) fn info(out: &mut BytesMut, text: &str) {
+    notice(out, "INFO", "00000", text);
+}
+
+fn notice(out: &mut BytesMut, severity: &str, sqlstate: &str, text: &str) {
     message(out, b'N', |out| {
-        for (kind, value) in [
-            (b'S', "WARNING"),
-            (b'V', "WARNING"),
-            (b'C', sqlstate),
-            (b'M', text),
-        ] {
+        for (kind, value) in [(b'S', severity), (b'V', severity), (b'C', sqlstate), (b'M', text)] {
             out.put_u8(kind);
             cstr(out, value.as_bytes());
         }

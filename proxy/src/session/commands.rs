@@ -8,6 +8,7 @@ use super::enter::Style;
 use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::SqlPrepared;
+use super::together::Statement;
 use super::transaction::{Step, View, Why};
 use super::{Session, conn::Conn};
 use crate::analysis::{Discard, Form, Format, Parameter, Plan, PreparedCommand, Refusal, SessionCommand};
@@ -39,8 +40,8 @@ impl Session {
             }
             Plan::Transaction(control) => self.control(control, text).await,
             Plan::Session(command) => self.session_command(command, text, rows).await,
-            Plan::Ddl(ddl) => self.ddl(&[(text, ddl)]).await,
-            Plan::EachGroup(each) => self.each_group(*each, text).await,
+            Plan::Ddl(ddl) => self.ddl(ddl, text, rows).await,
+            Plan::EachGroup(each) => self.each_group(*each, text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
             Plan::Prepared(command) => self.prepared_command(command, text, planned).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
@@ -250,7 +251,8 @@ impl Session {
             }
             return self.settle().await;
         }
-        self.query_on_several(&places, text, &prepared.query).await
+        self.query_on_several(&places, text, Statement::Execute, &prepared.query)
+            .await
     }
 
     fn deallocate(&mut self, name: Option<&str>) -> Result<(), Halt> {

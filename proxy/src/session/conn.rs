@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Bind,
     Describe,
     Execute,
+    /// An Execute that imports a snapshot of ours.
+    Import,
     Close,
     Sync,
     Query,
@@ -60,6 +62,17 @@ pub(crate) enum Audience {
     MergeFirst,
     /// As [`Audience::MergeFirst`]; a further group, whose descriptions are not repeated.
     MergeNext,
+}
+
+impl Audience {
+    /// Of the group that comes at this place, from 0, in a merged answer.
+    pub(crate) fn merging(index: usize) -> Audience {
+        if index == 0 {
+            Audience::MergeFirst
+        } else {
+            Audience::MergeNext
+        }
+    }
 }
 
 /// What it means if the connection breaks before the answer.
@@ -359,12 +372,21 @@ impl Conn {
 
     /// Sends a statement of our own that may stand in the middle of the client's pipeline.
     pub(crate) fn own(&mut self, sql: &str, bound: Option<encode::Bound<'_>>, audience: Audience) {
+        self.own_as(Kind::Execute, sql, bound, audience);
+    }
+
+    /// Sends one of the statements that import a snapshot into a transaction.
+    pub(crate) fn import(&mut self, sql: &str) {
+        self.own_as(Kind::Import, sql, None, Audience::Silent);
+    }
+
+    fn own_as(&mut self, execute: Kind, sql: &str, bound: Option<encode::Bound<'_>>, audience: Audience) {
         encode::own_statement(&mut self.output, sql, bound);
         let kinds = [
             Kind::Close,
             Kind::Parse,
             Kind::Bind,
-            Kind::Execute,
+            execute,
             Kind::Close,
             Kind::Close,
         ];

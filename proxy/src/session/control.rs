@@ -125,6 +125,10 @@ impl Session {
             self.keep_settings(transaction.script, &places);
         }
         self.after_transaction();
+        if transaction.defines {
+            // Also where the outcome is not known: nobody may route by what was before.
+            self.catalogue_changed().await;
+        }
         committed
     }
 
@@ -271,6 +275,13 @@ impl Session {
         self.search_path = None;
     }
 
+    /// A cancel request means these backends.
+    pub(super) fn aim_at(&mut self, places: &[usize]) {
+        let targets = places.iter().filter_map(|place| self.slots[*place].as_ref());
+        let targets: Vec<_> = targets.map(super::Conn::target).collect();
+        self.entered.session.aim(targets);
+    }
+
     /// A cancel request means the current backend.
     pub(super) fn aim(&mut self) {
         let target = self
@@ -341,6 +352,7 @@ impl Session {
             transaction.script.truncate(position + 1);
             transaction.failed = false;
             transaction.let_go = false;
+            transaction.tables = None;
         }
         self.search_path = None;
         encode::command_complete(self.out(), "ROLLBACK");

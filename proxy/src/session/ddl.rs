@@ -1,69 +1,69 @@
 //! Statements that every group runs: DDL, maintenance, and `create_distributed_table`.
+//!
+//! Definitions are written on all groups in one transaction, the client's block or one of their own, and `two_phase` commits
+//! it. Until then the transaction plans by the tables as it sees them itself (`plans`), and nobody else sees them.
 
 use std::time::Instant;
 
-use coordinator::catalogue::bootstrap::distribute_table_sql;
+use coordinator::catalogue::bootstrap::{distribute_table_sql, drop_invalid_index_sql, shard_key_sql};
 use coordinator::catalogue::cache::{LEASE, wait_until_seen};
 
+use super::Session;
 use super::commands::Rows;
 use super::conn::{Audience, Stake};
-use super::plans::Planned;
-use super::transaction::{Participant, Transaction};
-use super::{Session, TransactionStatus};
-use crate::analysis::{Ddl, Distribute, EachGroup, Plan, Refusal, TransactionModes};
-use crate::failure::{Failure, Halt, Partly};
+use super::enter::Style;
+use crate::analysis::{
+    Access, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
+};
+use crate::failure::{Again, Failure, Halt, Partly};
 use crate::protocol::encode;
 
-/// Seconds that DDL waits for a lock on the second and later groups.
-const LOCK_PATIENCE: u32 = 10;
+/// How a transaction begins that is opened for a definition. A snapshot older than the lock on a table would not show what it
+/// has.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// Some groups have rows of the table and keep its shard key, others have none and choose it anew.
+fn another_key(table: &RelationName) -> Refusal {
+    let words = format!(
+        "table \"{}\" has rows, and this would give it another shard key",
+        table.name
+    );
+    Refusal::new("55000", words)
+        .detail(
+            "Until it has rows the shard key is the first column of the primary key, or the first column.",
+        )
+        .hint("Create a new table and copy the rows.")
+}
+
+/// What a statement is that each group runs for itself.
+enum Each {
+    /// A definition, and the index that it leaves invalid where it fails.
+    Defines(Option<Index>),
+    Maintains(EachGroup),
+}
 
 impl Session {
-    /// Runs DDL on every group, as one transaction: all groups have it or none.
-    pub(super) async fn ddl(&mut self, statements: &[(&str, &Ddl)]) -> Result<(), Halt> {
-        if self.transaction.is_some() {
-            return Err(
-                Refusal::unsupported("DDL in a transaction block is not supported yet")
-                    .hint("Run the statement alone, outside of BEGIN and COMMIT.")
-                    .into(),
-            );
+    /// Runs DDL on every group: all of them have it or none.
+    pub(super) async fn ddl(&mut self, ddl: &Ddl, text: &str, rows: Rows) -> Result<(), Halt> {
+        if ddl.outside_transaction {
+            return self
+                .group_by_group(text, &Each::Defines(ddl.leaves.clone()))
+                .await;
         }
-        if let [(text, ddl)] = statements
-            && ddl.outside_transaction
-        {
-            return self.plainly(text).await;
-        }
-        let texts: Vec<String> = statements.iter().map(|(text, _)| (*text).to_owned()).collect();
-        let tags = self.on_every_group(&texts).await?;
-        for tag in tags {
-            encode::command_complete(self.out(), &tag);
-        }
+        let altered = match &ddl.effect {
+            DdlEffect::AlterTable(table) => Some(table),
+            _ => None,
+        };
+        let tag = self.on_every_group(text, altered, rows).await?;
+        encode::command_complete(self.out(), &tag);
         Ok(())
-    }
-
-    /// A Query of nothing but DDL: all of it or nothing of it, as in PostgreSQL.
-    pub(super) async fn ddl_batch(&mut self, planned: &Planned) -> Result<(), Halt> {
-        let mut statements = Vec::new();
-        for statement in &planned.statements {
-            if let Ok(Plan::Ddl(ddl)) = &statement.plan {
-                if ddl.outside_transaction {
-                    let words = "this statement cannot run together with others in one Query";
-                    return Err(Refusal::new("25001", words).into());
-                }
-                statements.push((statement.text.as_str(), ddl));
-            }
-        }
-        self.ddl(&statements).await
     }
 
     /// `SELECT create_distributed_table(...)`.
     pub(super) async fn distribute(&mut self, distribute: &Distribute, rows: Rows) -> Result<(), Halt> {
-        if self.transaction.is_some() {
-            let words = "create_distributed_table in a transaction block is not supported yet";
-            return Err(Refusal::unsupported(words).into());
-        }
         let table = &distribute.table;
         let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
-        self.on_every_group(&[sql]).await?;
+        self.on_every_group(&sql, None, rows).await?;
         if rows == Rows::Described {
             encode::one_column(self.out(), "create_distributed_table", 2278, 4);
         }
@@ -72,20 +72,86 @@ impl Session {
         Ok(())
     }
 
-    /// VACUUM and the like: each group for itself, one after the other.
-    pub(super) async fn each_group(&mut self, each: EachGroup, text: &str) -> Result<(), Halt> {
-        if self.transaction.is_some() {
-            let words = "maintenance of all groups in a transaction block is not supported";
-            let state = if each.outside_transaction {
-                "25001"
-            } else {
-                "0A000"
-            };
-            return Err(Refusal::new(state, words)
-                .hint("Run it outside of BEGIN and COMMIT.")
+    /// VACUUM and the like: each group for itself, one after the other. In a transaction, ANALYZE and what else can be in one.
+    pub(super) async fn each_group(&mut self, each: EachGroup, text: &str, rows: Rows) -> Result<(), Halt> {
+        if each.outside_transaction || self.transaction.is_none() {
+            return self.group_by_group(text, &Each::Maintains(each)).await;
+        }
+        let tag = self.on_every_group(text, None, rows).await?;
+        encode::command_complete(self.out(), &tag);
+        Ok(())
+    }
+
+    /// Runs a statement in one transaction of all groups: the one that is open, else one of its own. Gives its tag.
+    async fn on_every_group(
+        &mut self,
+        sql: &str,
+        altered: Option<&RelationName>,
+        rows: Rows,
+    ) -> Result<String, Halt> {
+        self.all_prepared().await?;
+        let own = self
+            .open_transaction(match rows {
+                Rows::Described => Style::Simple,
+                Rows::Alone => Style::Extended,
+            })
+            .await?;
+        if let Some(transaction) = &mut self.transaction
+            && transaction.implicit
+            && transaction.participants.is_empty()
+        {
+            transaction.begin = BEGIN.to_owned();
+            transaction.isolation = Some(Isolation::ReadCommitted);
+            transaction.read_only = Some(false);
+        }
+        let defined = self.define(sql, altered).await;
+        self.close_transaction(own, defined).await
+    }
+
+    /// Runs a definition on all groups, in ascending order: two that are alone never wait for each other in a circle.
+    ///
+    /// A group looks at its own rows alone when it chooses another shard key for an altered table. They must agree.
+    async fn define(&mut self, sql: &str, altered: Option<&RelationName>) -> Result<String, Halt> {
+        let place = self.any_place().await?;
+        self.enter_bare(place).await?;
+        let isolation = match self.transaction.as_ref().and_then(|t| t.isolation) {
+            Some(isolation) => isolation,
+            None => self.default_isolation(place).await?,
+        };
+        if isolation != Isolation::ReadCommitted {
+            let words = "a transaction that defines something must be READ COMMITTED";
+            return Err(Refusal::unsupported(words)
+                .hint("Begin it with ISOLATION LEVEL READ COMMITTED.")
                 .into());
         }
-        self.plainly(text).await
+        let (mut tag, mut key) = (String::new(), None);
+        for place in 0..self.slots.len() {
+            self.enter(place, Access::Write, Style::Simple).await?;
+            self.settle().await?;
+            if let Some(transaction) = &mut self.transaction {
+                transaction.defines = true;
+                transaction.tables = None;
+            }
+            let audience = if place == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
+            let done = self.exec(place, sql, audience, Stake::Nothing).await?;
+            tag = done.tag.unwrap_or_default();
+            if let Some(table) = altered {
+                let sql = shard_key_sql(&table.schema, &table.name);
+                let here = self
+                    .exec(place, &sql, Audience::Quiet, Stake::Nothing)
+                    .await?
+                    .value;
+                if *key.get_or_insert_with(|| here.clone()) != here {
+                    return Err(another_key(table).into());
+                }
+            }
+        }
+        self.search_path = None;
+        Ok(tag)
     }
 
     /// A group that is not prepared yet would run a definition without taking note of the table.
@@ -97,27 +163,26 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a statement on every group, outside of transaction blocks.
-    async fn plainly(&mut self, text: &str) -> Result<(), Halt> {
+    /// Runs a statement that cannot run in a transaction: one group after the other, each for itself. The first that fails ends
+    /// it; the error says which have done it. It can be repeated then.
+    async fn group_by_group(&mut self, text: &str, each: &Each) -> Result<(), Halt> {
+        if self.transaction.is_some() {
+            let words =
+                "this statement cannot run inside a transaction block, or together with others in one Query";
+            return Err(Refusal::new("25001", words)
+                .hint("Run it alone, outside of BEGIN and COMMIT.")
+                .into());
+        }
         self.all_prepared().await?;
         let mut tag = String::new();
         for place in 0..self.slots.len() {
-            let result = match self.enter_bare(place).await {
-                Ok(()) => {
-                    let audience = if place == 0 {
-                        Audience::Session
-                    } else {
-                        Audience::Quiet
-                    };
-                    self.exec(place, text, audience, Stake::Commit).await
-                }
-                Err(halt) => Err(halt),
-            };
-            match result {
-                Ok(captured) => tag = captured.tag.unwrap_or_default(),
+            // A crash here leaves some groups with it and others without; whoever repeats the statement finishes it.
+            // A group's own part is PostgreSQL's: all of it, or nothing but an index that is marked as invalid.
+            match self.on_one_group(place, text, each).await {
+                Ok(of_group) => tag = of_group,
                 Err(Halt::Fail(error)) => {
                     self.catalogue_changed().await;
-                    return Err(self.partly(place, place, error).into());
+                    return Err(self.partly(place, error, each).into());
                 }
                 Err(halt) => return Err(halt),
             }
@@ -127,101 +192,61 @@ impl Session {
         Ok(())
     }
 
-    /// Runs statements in one transaction of all groups, in ascending order so that two such never wait for each
-    /// other. Gives the tags.
-    async fn on_every_group(&mut self, statements: &[String]) -> Result<Vec<String>, Halt> {
-        self.all_prepared().await?;
-        let mut tags = Vec::new();
-        let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
-        transaction.implicit = true;
-        for place in 0..self.slots.len() {
-            match self.begin_on(place, statements).await {
-                Ok(of_group) => tags = of_group,
-                Err(halt) => {
-                    self.undo(place).await?;
-                    return Err(halt);
-                }
-            }
-            transaction.participants.push(Participant {
-                place,
-                touched: true,
-                wrote: true,
-            });
-        }
-        self.transaction = Some(transaction);
-        let committed = self.commit(Audience::Quiet).await;
-        // Also where the outcome is not known: nobody may route by what was before.
-        self.catalogue_changed().await;
-        committed.map(|()| tags)
-    }
-
-    async fn begin_on(&mut self, place: usize, statements: &[String]) -> Result<Vec<String>, Halt> {
+    async fn on_one_group(&mut self, place: usize, text: &str, each: &Each) -> Result<String, Halt> {
         self.enter_bare(place).await?;
-        let audience = if place == 0 {
-            Audience::Session
-        } else {
-            Audience::Quiet
+        // Definitions say the same everywhere. What maintenance has to say is about a group's own rows.
+        let audience = match each {
+            Each::Defines(_) if place > 0 => Audience::Quiet,
+            _ => Audience::Session,
         };
-        self.exec(
-            place,
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-            Audience::Quiet,
-            Stake::Nothing,
-        )
-        .await?;
-        if place > 0 {
-            // What holds the lock there may wait for a lock that this statement holds on the groups
-            // before: no PostgreSQL alone can see that circle.
-            let sql = format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}s'");
-            self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
-        }
-        let mut tags = Vec::with_capacity(statements.len());
-        for statement in statements {
-            let captured = self.exec(place, statement, audience, Stake::Nothing).await?;
-            tags.push(captured.tag.unwrap_or_default());
-        }
-        Ok(tags)
-    }
-
-    /// Rolls back what is open on the groups up to this place.
-    async fn undo(&mut self, last: usize) -> Result<(), Halt> {
-        for place in 0..=last {
-            let open = |conn: &super::Conn| conn.status != TransactionStatus::Idle;
-            if self.slots[place].as_ref().is_some_and(open) {
-                self.current = Some(place);
-                self.aim();
-                let undone = self
-                    .exec(place, "ROLLBACK", Audience::Quiet, Stake::Nothing)
-                    .await;
-                if let Err(Halt::End(ended)) = undone {
-                    return Err(ended.into());
+        match each {
+            Each::Defines(Some(index)) => {
+                let table = &index.table;
+                let sql = drop_invalid_index_sql(&table.schema, &table.name, &index.name);
+                let drop = self
+                    .exec(place, &sql, Audience::Quiet, Stake::Nothing)
+                    .await?
+                    .value;
+                if let Some(drop) = drop {
+                    // An attempt before has left it, or another session is about to make it: then this waits, and makes it again.
+                    let drop = String::from_utf8_lossy(&drop).into_owned();
+                    self.exec(place, &drop, Audience::Quiet, Stake::Nothing).await?;
                 }
             }
+            Each::Maintains(EachGroup { verbose: true, .. }) => {
+                let group = self.group(place);
+                encode::info(self.out(), &format!("group {group}:"));
+            }
+            Each::Defines(None) | Each::Maintains(_) => {}
         }
-        Ok(())
+        let done = self.exec(place, text, audience, Stake::Commit).await?;
+        Ok(done.tag.unwrap_or_default())
     }
 
-    /// A failure on the group at `failed`; it is done on those before `done`.
-    fn partly(&self, done: usize, failed: usize, error: Failure) -> Failure {
+    /// A failure on the group at `failed`; it is done on those before.
+    fn partly(&self, failed: usize, error: Failure, each: &Each) -> Failure {
         let groups = self.shared.groups.groups();
-        if done == 0
-            && !matches!(
-                error,
-                Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }
-            )
-        {
+        let unknown = matches!(
+            error,
+            Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }
+        );
+        if failed == 0 && !unknown {
             return error;
         }
         Failure::Partly(Box::new(Partly {
-            done: groups[..done].to_vec(),
+            done: groups[..failed].to_vec(),
             failed: groups[failed],
             untried: groups[failed + 1..].to_vec(),
             error,
+            again: match each {
+                Each::Defines(_) => Again::IfNeeded,
+                Each::Maintains(_) => Again::Same,
+            },
         }))
     }
 
     /// Tables may be others than before: nobody may route by what was before.
-    async fn catalogue_changed(&mut self) {
+    pub(super) async fn catalogue_changed(&mut self) {
         self.search_path = None;
         let committed = Instant::now();
         let refreshed = self.database.refresh_all(committed + LEASE).await;

@@ -259,13 +259,13 @@ impl Session {
             // The level comes before the snapshot, and the snapshot before a savepoint.
             if !matches!(step, Step::Modes(_)) {
                 for sql in import.drain(..) {
-                    conn.own(&sql, None, Audience::Silent);
+                    conn.import(&sql);
                 }
             }
             conn.own(&step.sql(), None, Audience::Silent);
         }
         for sql in import {
-            conn.own(&sql, None, Audience::Silent);
+            conn.import(&sql);
         }
         transaction.participants.push(Participant {
             place,

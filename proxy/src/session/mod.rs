@@ -30,6 +30,7 @@ mod simple;
 mod split;
 mod startup;
 mod statements;
+mod together;
 mod transaction;
 mod two_phase;
 

@@ -5,11 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use coordinator::catalogue::Catalogue;
+use coordinator::catalogue::{Catalogue, CatalogueVersion};
 use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::Session;
+use super::transaction::OwnTables;
 use crate::analysis::{self, Plan, Refusal};
 use crate::failure::{Failure, Halt};
 
@@ -50,9 +51,9 @@ impl Planned {
         }
     }
 
-    fn is_of(&self, place: usize, catalogue: &Catalogue, search_path: &Arc<[String]>) -> bool {
+    fn is_of(&self, place: usize, catalogue: &Arc<Catalogue>, search_path: &Arc<[String]>) -> bool {
         self.place == place
-            && self.catalogue.version() == catalogue.version()
+            && self.catalogue.is_same(catalogue)
             && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
     }
 
@@ -97,7 +98,8 @@ impl PlanCache {
     }
 
     fn put(&self, planned: &Arc<Planned>) {
-        if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() {
+        let own = planned.catalogue.version() == CatalogueVersion::UNCOMMITTED;
+        if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() && !own {
             let hash = self
                 .hasher
                 .hash_one((planned.database.as_str(), planned.text.as_str()));
@@ -115,7 +117,7 @@ impl Session {
             return Ok(Arc::clone(planned));
         }
         let search_path = self.search_path().await?;
-        let (place, catalogue) = self.catalogue().await?;
+        let (place, catalogue) = self.tables().await?;
         if let Some(planned) = known.filter(|planned| planned.is_of(place, &catalogue, &search_path)) {
             return Ok(planned);
         }
@@ -124,10 +126,11 @@ impl Session {
             // A relation may be newer than what is known.
             let deadline = Instant::now() + self.shared.limits.leader_wait;
             let refreshed = self.database.refresh(self.group(place), deadline).await;
-            if let Ok(newer) = refreshed
-                && newer.version() != planned.catalogue.version()
-            {
-                planned = analyse(text, &database, place, newer, &search_path);
+            if refreshed.is_ok() {
+                let (place, newer) = self.tables().await?;
+                if !planned.is_of(place, &newer, &search_path) {
+                    planned = analyse(text, &database, place, newer, &search_path);
+                }
             }
         }
         let planned = Arc::new(planned);
@@ -146,11 +149,40 @@ impl Session {
             return Ok(true);
         }
         let search_path = self.search_path().await?;
-        let (place, catalogue) = self.catalogue().await?;
+        let (place, catalogue) = self.tables().await?;
         Ok(planned.is_of(place, &catalogue, &search_path))
     }
 
-    /// A catalogue to plan by: the home group's, another's if that has no leader.
+    /// The catalogue to plan by: the committed one, or as the transaction sees it that has changed it.
+    ///
+    /// What others commit meanwhile shows in the committed one, by its version, as soon as they are answered; then the
+    /// transaction's own, which sees at READ COMMITTED what is committed, is read again.
+    async fn tables(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
+        let (place, committed) = self.catalogue().await?;
+        let beside = (place, committed.version());
+        let Some(transaction) = self.transaction.as_ref().filter(|t| t.defines && !t.failed) else {
+            return Ok((place, committed));
+        };
+        if let Some(own) = transaction.tables.as_ref().filter(|own| own.beside == beside) {
+            return Ok((place, Arc::clone(&own.catalogue)));
+        }
+        let at = self.any_place().await?;
+        self.enter_bare(at).await?;
+        let answer = self.ask(at, &Catalogue::query(), None).await?.unwrap_or_default();
+        let damaged = |why: String| Halt::from(Failure::Catalogue(why));
+        let answer = std::str::from_utf8(&answer).map_err(|error| damaged(error.to_string()))?;
+        let own = Catalogue::uncommitted(answer).map_err(|error| damaged(error.to_string()))?;
+        let catalogue = Arc::new(own);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.tables = Some(OwnTables {
+                catalogue: Arc::clone(&catalogue),
+                beside,
+            });
+        }
+        Ok((place, catalogue))
+    }
+
+    /// A committed catalogue: the home group's, another's if that has no leader.
     async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
         if let Ok(catalogue) = self.database.current(self.group(self.home)) {
             return Ok((self.home, catalogue));

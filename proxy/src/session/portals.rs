@@ -10,6 +10,7 @@ use super::enter::Style;
 use super::plans::Planned;
 use super::split::Parts;
 use super::statements::{Portal, Statement};
+use super::together::Binding;
 use crate::analysis::{Access, Plan, Query, Refusal};
 use crate::failure::Halt;
 use crate::protocol::encode;
@@ -56,6 +57,7 @@ impl Session {
             statement,
             planned,
             bound: Vec::new(),
+            cut: false,
             parts,
         };
         self.statements.put_portal(bind.portal, portal);
@@ -148,13 +150,21 @@ impl Session {
             self.bind_one(*place, execute.portal);
             self.settle().await?;
         }
+        if self.takes_cuts(query)
+            && let Some(Portal::Many { bind, cut, .. }) = self.statements.portal_mut(execute.portal)
+            && !std::mem::replace(cut, true)
+        {
+            let message = bind.clone();
+            let binding = Binding {
+                portal: execute.portal,
+                message: &message,
+                style: Style::Extended,
+            };
+            self.bind_together(places, &binding).await?;
+        }
         for (index, place) in places.iter().enumerate() {
             if let Some(conn) = &mut self.slots[*place] {
-                let audience = if index == 0 {
-                    Audience::MergeFirst
-                } else {
-                    Audience::MergeNext
-                };
+                let audience = Audience::merging(index);
                 conn.captured = Captured::merging(&query.form);
                 conn.output.extend_from_slice(message);
                 conn.owes(Kind::Execute, audience, Stake::Nothing);

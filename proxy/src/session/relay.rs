@@ -180,7 +180,7 @@ impl Conn {
             return Err(Malformed("a backend ended a statement that it was not given"));
         };
         match head.kind {
-            Kind::Execute => {
+            Kind::Execute | Kind::Import => {
                 self.expect.pop_front();
             }
             Kind::Query => {}
@@ -263,7 +263,10 @@ impl Conn {
             // What the session asked for itself, it reports itself.
             told.skip |= whole && matches!(head.audience, Audience::Client | Audience::Silent);
         }
+        // `ImportSnapshot` in snapmgr.c: there is no such snapshot, or the transaction that exported it has ended.
+        let lost = head.kind == Kind::Import && matches!(&*fields.code, "22023" | "55000");
         match head.audience {
+            _ if lost => Ok(Verdict::Instead(Failure::SnapshotLost { group: self.group })),
             Audience::Client | Audience::Statement | Audience::Silent if broken_off => {
                 Ok(Verdict::Instead(Failure::Deadlock))
             }

@@ -3,9 +3,10 @@
 //! Memory stays bounded: only one backend is read at a time, the kernel's buffers hold the others back.
 
 use super::Session;
-use super::conn::{Audience, Captured, Conn, Kind, Stake};
+use super::conn::{Audience, Captured, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
+use super::together::Statement;
 use super::transaction::Transaction;
 use crate::analysis::{Access, Form, Isolation, Query, Tag, TransactionModes};
 use crate::failure::Halt;
@@ -13,9 +14,13 @@ use crate::protocol::encode;
 
 impl Session {
     /// A read of several groups that is a transaction by itself gets one snapshot of them: it becomes one of ours, which
-    /// the caller ends (or Sync). Whether it has.
+    /// the caller ends (or Sync). Whether it has. In the middle of a pipeline it is a part of the pipeline's.
     pub(super) async fn begin_read_of_several(&mut self) -> Result<bool, Halt> {
-        if self.transaction.is_some() || !self.pipeline.touched.is_empty() || self.slots.len() == 1 {
+        if self.transaction.is_some() || self.slots.len() == 1 {
+            return Ok(false);
+        }
+        if !self.pipeline.touched.is_empty() {
+            self.open_pipeline_transaction().await?;
             return Ok(false);
         }
         let place = self.any_place().await?;
@@ -43,26 +48,33 @@ impl Session {
         &mut self,
         places: &[usize],
         text: &str,
+        statement: Statement,
         query: &Query,
     ) -> Result<(), Halt> {
         let begun = self.begin_read_of_several().await?;
-        let answered = self.scatter_query(places, text, query).await;
+        let answered = self.scatter_query(places, text, statement, query).await;
         self.close_transaction(begun, answered).await
     }
 
     /// Runs a Query on all these groups and answers all but ReadyForQuery.
-    async fn scatter_query(&mut self, places: &[usize], text: &str, query: &Query) -> Result<(), Halt> {
+    async fn scatter_query(
+        &mut self,
+        places: &[usize],
+        text: &str,
+        statement: Statement,
+        query: &Query,
+    ) -> Result<(), Halt> {
         for place in places {
             self.enter(*place, Access::Read, Style::Simple).await?;
             self.settle().await?;
         }
+        if statement == Statement::Itself && self.takes_cuts(query) {
+            self.query_together(places, text, query).await?;
+            return self.gather(places, query).await;
+        }
         for (index, place) in places.iter().enumerate() {
             if let Some(conn) = &mut self.slots[*place] {
-                let audience = if index == 0 {
-                    Audience::MergeFirst
-                } else {
-                    Audience::MergeNext
-                };
+                let audience = Audience::merging(index);
                 conn.captured = Captured::merging(&query.form);
                 conn.query(text, audience, Stake::Nothing);
             }
@@ -72,12 +84,7 @@ impl Session {
 
     /// Passes on the answers that all these backends owe, in this order, as one.
     pub(super) async fn gather(&mut self, places: &[usize], query: &Query) -> Result<(), Halt> {
-        let targets: Vec<_> = places
-            .iter()
-            .filter_map(|p| self.slots[*p].as_ref())
-            .map(Conn::target)
-            .collect();
-        self.entered.session.aim(targets);
+        self.aim_at(places);
         let mut counted = 0;
         let mut kept = Vec::new();
         for (index, place) in places.iter().enumerate() {

@@ -6,6 +6,7 @@ use super::commands::Rows;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
+use super::together::Statement;
 use super::transaction::Transaction;
 use super::{Session, statements::Copying};
 use crate::analysis::{
@@ -100,7 +101,8 @@ impl Session {
             Plan::Query(query) => match self.route(query, &[], planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) => {
-                    self.query_on_several(&places, text, query).await?;
+                    self.query_on_several(&places, text, Statement::Itself, query)
+                        .await?;
                     Ok(Ready::Now)
                 }
                 Placed::Rows(rows) => {
@@ -198,13 +200,6 @@ impl Session {
             return self.send_query(place, access, text, Some(message)).await;
         }
         self.settle().await?;
-        if planned
-            .statements
-            .iter()
-            .all(|s| matches!(s.plan, Ok(Plan::Ddl(_))))
-        {
-            return self.ddl_batch(planned).await.map(|()| Ready::Now);
-        }
         let result = self.one_by_one(planned).await;
         let implicit = self.transaction.as_ref().is_some_and(|t| t.implicit);
         match result {

@@ -13,6 +13,7 @@ use super::Session;
 use super::conn::{Audience, Captured, Conn, Kept, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
+use super::together::Statement;
 use crate::analysis::{Access, Query, Spread, Target};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
@@ -128,10 +129,11 @@ impl Session {
         &mut self,
         places: &[usize],
         text: &str,
+        statement: Statement,
         query: &Query,
     ) -> Result<(), Halt> {
         if query.access == Access::Read {
-            return self.scatter_alone(places, text, query).await;
+            return self.scatter_alone(places, text, statement, query).await;
         }
         let own = self.open_transaction(Style::Simple).await?;
         let texts: Vec<_> = places.iter().map(|place| (*place, text)).collect();
@@ -210,12 +212,7 @@ impl Session {
                 kept: parts.map(|_| Kept::new(room)),
                 ..Captured::default()
             };
-            let audience = if index == 0 {
-                Audience::MergeFirst
-            } else {
-                Audience::MergeNext
-            };
-            send(conn, audience);
+            send(conn, Audience::merging(index));
         }
         self.drain(place).await?;
         self.take_captured(place, group, Stake::Nothing)

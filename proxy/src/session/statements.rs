@@ -45,6 +45,8 @@ pub(super) enum Portal {
         statement: Arc<Statement>,
         planned: Arc<Planned>,
         bound: Vec<usize>,
+        /// Whether it was bound in one cut, for a statement that takes its own.
+        cut: bool,
         /// For an INSERT, what each of the places runs instead.
         parts: Option<Arc<Parts>>,
     },

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use coordinator::catalogue::{Catalogue, CatalogueVersion};
 use coordinator::cut::{Cut, CutError, Strength};
 
 use crate::analysis::{Access, Isolation, Refusal, TransactionModes};
@@ -34,6 +35,18 @@ pub(crate) struct Transaction {
     pub(crate) lost: bool,
     /// A loss that the client has not been told of.
     pub(crate) untold: Option<Failure>,
+    /// It has run definitions: what tables there are others learn with its commit.
+    pub(crate) defines: bool,
+    /// The tables as it sees them, if they were read since its last definition.
+    pub(crate) tables: Option<OwnTables>,
+}
+
+/// The catalogue as a transaction sees it that has run definitions.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnTables {
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// The place and the version of the committed catalogue when it was read: when that has changed, so may this have.
+    pub(crate) beside: (usize, CatalogueVersion),
 }
 
 /// What a transaction sees of several groups.
@@ -120,6 +133,8 @@ impl Transaction {
             let_go: false,
             lost: false,
             untold: None,
+            defines: false,
+            tables: None,
         }
     }
 
@@ -196,6 +211,12 @@ impl Transaction {
     }
 }
 
+/// A transaction that needs a cut, and there is none.
+pub(crate) fn no_cut(error: &CutError) -> Refusal {
+    Refusal::new("57P03", error.to_string())
+        .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader.")
+}
+
 /// A second group in a transaction that has no snapshot of it.
 pub(crate) fn second_snapshot(why: &Why, first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     let refusal = match why {
@@ -203,8 +224,7 @@ pub(crate) fn second_snapshot(why: &Why, first: shard::id::GroupId, second: shar
             Refusal::unsupported("a SERIALIZABLE transaction on several groups must be READ ONLY")
                 .hint("Begin it with ISOLATION LEVEL SERIALIZABLE READ ONLY, or use REPEATABLE READ.")
         }
-        Why::NoCut(error) => Refusal::new("57P03", error.to_string())
-            .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader."),
+        Why::NoCut(error) => no_cut(error),
         Why::Late => Refusal::unsupported("this transaction has a snapshot of one group only")
             .hint("Choose the isolation level in BEGIN."),
     };

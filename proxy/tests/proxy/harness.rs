@@ -1,10 +1,11 @@
 //! Two PostgreSQL servers on private unix sockets, and a proxy in front of them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use coordinator::catalogue::bootstrap::{Identity, bootstrap};
@@ -118,9 +119,27 @@ impl Drop for Server {
 struct Sockets {
     groups: Vec<GroupId>,
     sockets: Vec<PathBuf>,
+    /// What holds, by its number.
+    holding: Mutex<HashMap<u64, Client>>,
 }
 
 impl Sockets {
+    /// Nothing is replicated here, so commits wait for nobody. But nobody decides on a transaction of several groups while this
+    /// lock is held.
+    async fn lock_decisions(&self, group: GroupId) -> Option<Client> {
+        let stream = UnixStream::connect(self.socket(group).ok()?).await.ok()?;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .user("postgres")
+            .dbname("postgres")
+            .application_name("howdah control");
+        let (client, connection) = config.connect_raw(stream, NoTls).await.ok()?;
+        tokio::spawn(connection);
+        let sql = "BEGIN; LOCK TABLE howdah.decisions IN EXCLUSIVE MODE";
+        client.batch_execute(sql).await.ok()?;
+        Some(client)
+    }
+
     fn socket(&self, group: GroupId) -> Result<&PathBuf, ConnectError> {
         let at = self.groups.iter().position(|g| *g == group);
         at.map(|at| &self.sockets[at])
@@ -166,19 +185,26 @@ impl Groups for Sockets {
         self.connect(group, patience)
     }
 
-    /// Nothing is replicated here: commits wait for nobody and cannot be held.
-    fn hold(&self, group: GroupId, _limit: Duration) -> BoxFuture<'_, Result<Hold, ConnectError>> {
-        let hold = Hold {
-            group,
-            node: NodeId(1),
-            term: Term(1),
-            number: 1,
-        };
-        Box::pin(std::future::ready(Ok(hold)))
+    fn hold(&self, group: GroupId, limit: Duration) -> BoxFuture<'_, Result<Hold, ConnectError>> {
+        Box::pin(async move {
+            let no_leader = ConnectError::NoLeader { group, waited: limit };
+            let client = self.lock_decisions(group).await.ok_or(no_leader)?;
+            let mut holding = self.holding.lock().expect("nobody panics with it");
+            let number = holding.keys().max().map_or(1, |last| last + 1);
+            holding.insert(number, client);
+            Ok(Hold {
+                group,
+                node: NodeId(1),
+                term: Term(1),
+                number,
+            })
+        })
     }
 
-    fn release(&self, _: Hold) -> BoxFuture<'_, bool> {
-        Box::pin(std::future::ready(true))
+    fn release(&self, hold: Hold) -> BoxFuture<'_, bool> {
+        let mut holding = self.holding.lock().expect("nobody panics with it");
+        let held = holding.remove(&hold.number).is_some();
+        Box::pin(std::future::ready(held))
     }
 
     fn cancel(
@@ -248,6 +274,7 @@ impl Cluster {
         let sockets: Arc<dyn Groups> = Arc::new(Sockets {
             groups: groups.clone(),
             sockets,
+            holding: Mutex::default(),
         });
         for group in groups {
             until_ready(&servers[usize::try_from(group.0 - 1).expect("it fits")]).await;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod copy;
+mod ddl;
 mod deadlock;
 mod faults;
 mod harness;

@@ -244,3 +244,184 @@ async fn a_serializable_reader_of_two_groups_does_not_see_what_no_order_explains
     let error = reader.batch_execute(&write(elsewhere)).await.unwrap_err();
     assert_eq!(code(&error), "25006", "READ ONLY holds");
 }
+
+fn sum(rows: &[tokio_postgres::SimpleQueryMessage]) -> i64 {
+    let values = rows.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse::<i64>().ok(),
+        _ => None,
+    });
+    values.sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_both_groups_in_a_read_committed_block_never_sees_half_a_transfer() {
+    let cluster = Cluster::start().await;
+    let (client, keys) = accounts(&cluster).await;
+    let done = AtomicBool::new(false);
+    let transfers = async {
+        let other = cluster.connect().await;
+        let mut round = 0;
+        while !done.load(Ordering::Relaxed) {
+            transfer(&other, keys[round % 6], keys[(round + 3) % 6]).await;
+            round += 1;
+        }
+        round
+    };
+    let reads = async {
+        let prepared = client.prepare("SELECT v FROM t WHERE v > $1").await.unwrap();
+        client.batch_execute("BEGIN").await.unwrap();
+        // What it has written itself is seen, and nobody else sees it.
+        let mut own = 0;
+        for key in [cluster.keys_of(0, 4)[3], cluster.keys_of(1, 4)[3]] {
+            let sql = format!("INSERT INTO t VALUES ({key}, 7)");
+            client.batch_execute(&sql).await.unwrap();
+            own += 7;
+            for _ in 0..20 {
+                let simple = client.simple_query("SELECT v FROM t").await.unwrap();
+                assert_eq!(sum(&simple), 6 * BALANCE + own, "simple");
+                let rows = client.query(&prepared, &[&0_i64]).await.unwrap();
+                let total: i64 = rows.iter().map(|row| row.get::<_, i64>(0)).sum();
+                assert_eq!(total, 6 * BALANCE + own, "extended");
+            }
+        }
+        client.batch_execute("ROLLBACK").await.unwrap();
+        done.store(true, Ordering::Relaxed);
+    };
+    let ((), transfers) = tokio::join!(reads, transfers);
+    assert!(transfers > 10, "{transfers} transfers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_read_of_a_read_committed_block_sees_what_was_answered_before_it() {
+    let cluster = Cluster::start().await;
+    let (client, keys) = accounts(&cluster).await;
+    let other = cluster.connect().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    let changed = "SELECT v FROM t WHERE v <> 100";
+    let prepared = client.prepare(changed).await.unwrap();
+    for round in 0..6 {
+        assert_eq!(
+            sum(&client.simple_query(changed).await.unwrap()),
+            if round == 0 { 0 } else { 200 }
+        );
+        transfer(&other, keys[0], keys[3]).await;
+        assert_eq!(client.query(&prepared, &[]).await.unwrap().len(), 2);
+        let counted = "SELECT count(*) FROM t WHERE v <> 100";
+        assert_eq!(sum(&client.simple_query(counted).await.unwrap()), 2);
+    }
+    // An error in it, on one group, is an error of the block; a savepoint leads out of it.
+    for sql in [
+        "SELECT 1 / (id - %) FROM t",
+        "SELECT nothing FROM t WHERE id <> %",
+    ] {
+        client.batch_execute("SAVEPOINT s").await.unwrap();
+        let sql = sql.replace('%', &keys[4].to_string());
+        let error = client.simple_query(&sql).await.unwrap_err();
+        let expected = code(&error);
+        assert!(["22012", "42703"].contains(&expected), "{error}");
+        assert_eq!(code(&client.query(&sql, &[]).await.unwrap_err()), "25P02");
+        client.batch_execute("ROLLBACK TO s").await.unwrap();
+        assert_eq!(code(&client.query(&sql, &[]).await.unwrap_err()), expected);
+        client.batch_execute("ROLLBACK TO s").await.unwrap();
+        assert_eq!(sum(&client.simple_query(changed).await.unwrap()), 200);
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+}
+
+/// While commits are held a statement must not wait for whoever holds a lock and commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_in_a_block_waits_for_a_lock_before_commits_are_held() {
+    let cluster = Cluster::start().await;
+    let (client, _) = accounts(&cluster).await;
+    let direct = cluster.direct(1).await;
+    for sql in ["BEGIN", "LOCK t IN ACCESS EXCLUSIVE MODE"] {
+        direct.batch_execute(sql).await.unwrap();
+    }
+    client.batch_execute("BEGIN").await.unwrap();
+    let read = client.simple_query("SELECT v FROM t");
+    let others = async {
+        let waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        while direct.query(waits, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        // A cut for somebody else is not in its way.
+        let other = cluster.connect().await;
+        other
+            .batch_execute("CREATE TABLE u (id int PRIMARY KEY)")
+            .await
+            .unwrap();
+        other.batch_execute("BEGIN").await.unwrap();
+        assert!(other.query("SELECT id FROM u", &[]).await.unwrap().is_empty());
+        other.batch_execute("COMMIT").await.unwrap();
+        direct.batch_execute("COMMIT").await.unwrap();
+    };
+    let both = async { tokio::join!(read, others) };
+    let both = tokio::time::timeout(std::time::Duration::from_secs(60), both).await;
+    let (read, ()) = both.expect("they do not wait for each other");
+    assert_eq!(sum(&read.unwrap()), 6 * BALANCE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_portal_in_a_block_is_read_once() {
+    let cluster = Cluster::start().await;
+    let (_client, _) = accounts(&cluster).await;
+    let mut raw = Raw::start(&cluster).await;
+    raw.parse("", "BEGIN");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.sync();
+    raw.until_ready().await;
+    raw.parse("", "SELECT v FROM t");
+    raw.bind("p", "");
+    raw.describe('P', "p");
+    raw.execute("p", 0);
+    raw.execute("p", 0);
+    raw.sync();
+    let (tags, errors) = raw.until_ready().await;
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(tags, "12TDDDDDDCCZ");
+    // In the middle of a pipeline that has written.
+    raw.parse("", "COMMIT");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.sync();
+    raw.until_ready().await;
+    raw.parse("", "INSERT INTO t VALUES (1000000, 1)");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.parse("", "SELECT v FROM t");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.sync();
+    let (tags, errors) = raw.until_ready().await;
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(tags, "12C12DDDDDDDCZ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_too_late_for_a_snapshot_may_repeat_the_transaction() {
+    let cluster = Cluster::start().await;
+    let (client, keys) = accounts(&cluster).await;
+    let direct = cluster.direct(1).await;
+    for begin in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
+    ] {
+        client.batch_execute(begin).await.unwrap();
+        value(&client, keys[0]).await;
+        let keepers = "SELECT count(pg_terminate_backend(pid, 20000)) FROM pg_stat_activity \
+                       WHERE application_name = 'howdah control' AND state = 'idle in transaction'";
+        let ended: i64 = direct.query_one(keepers, &[]).await.unwrap().get(0);
+        assert!(ended > 0, "{begin}");
+        let error = client
+            .query("SELECT v FROM t WHERE id = $1", &[&keys[3]])
+            .await
+            .unwrap_err();
+        assert_eq!(code(&error), "40001", "{begin}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+        client.batch_execute(begin).await.unwrap();
+        value(&client, keys[0]).await;
+        value(&client, keys[3]).await;
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+}

@@ -1,5 +1,5 @@
-//! Rows on all groups that are always written together, by one transaction, and read together: by one statement, or one
-//! after the other in a REPEATABLE READ transaction. In the form of list-append.
+//! Rows on all groups that are always written together, by one transaction, and read together: by one statement, alone or in
+//! a READ COMMITTED block, or one after the other in a REPEATABLE READ transaction. In the form of list-append.
 
 use futures::future::BoxFuture;
 use rand::Rng;
@@ -45,8 +45,18 @@ struct Write {
 #[derive(Clone, Debug)]
 struct Read {
     keys: Vec<i64>,
+    way: Way,
+}
+
+/// How rows are read together.
+#[derive(Clone, Copy, Debug)]
+enum Way {
     /// By one statement alone.
-    alone: bool,
+    Alone,
+    /// By one statement of a READ COMMITTED block, which has read on one group before.
+    Within,
+    /// By a statement for each, in a REPEATABLE READ block.
+    OneByOne,
 }
 
 impl FracturedRead {
@@ -89,8 +99,12 @@ impl Workload for FracturedRead {
         let (keys, written) = &mut self.live[place];
         let keys = keys.clone();
         if rng.random() {
-            let alone = rng.random();
-            return Box::new(Read { keys, alone });
+            let way = match rng.random_range(0..3) {
+                0 => Way::Alone,
+                1 => Way::Within,
+                _ => Way::OneByOne,
+            };
+            return Box::new(Read { keys, way });
         }
         *written += 1;
         let element = *written;
@@ -111,7 +125,7 @@ impl Workload for FracturedRead {
         let read = |keys: &Vec<i64>| -> Box<dyn Operation> {
             Box::new(Read {
                 keys: keys.clone(),
-                alone: true,
+                way: Way::Alone,
             })
         };
         self.used.iter().map(read).collect()
@@ -174,16 +188,25 @@ impl Operation for Read {
         Box::pin(async move {
             let ids: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
             let mut rows = Vec::new();
-            if self.alone {
-                let sql = format!("SELECT id, list FROM fractured WHERE id IN ({})", ids.join(", "));
-                rows = session.ask(&sql).await?.rows;
-            } else {
-                session.begin(Isolation::RepeatableRead).await?;
-                for id in &ids {
-                    let sql = format!("SELECT id, list FROM fractured WHERE id = {id}");
-                    rows.extend(session.ask(&sql).await?.rows);
+            let one = |id: &String| format!("SELECT id, list FROM fractured WHERE id = {id}");
+            let all = format!("SELECT id, list FROM fractured WHERE id IN ({})", ids.join(", "));
+            match self.way {
+                Way::Alone => rows = session.ask(&all).await?.rows,
+                Way::Within => {
+                    session.begin(Isolation::ReadCommitted).await?;
+                    if let Some(id) = ids.first() {
+                        session.ask(&one(id)).await?;
+                    }
+                    rows = session.ask(&all).await?.rows;
+                    session.commit().await?;
                 }
-                session.commit().await?;
+                Way::OneByOne => {
+                    session.begin(Isolation::RepeatableRead).await?;
+                    for id in &ids {
+                        rows.extend(session.ask(&one(id)).await?.rows);
+                    }
+                    session.commit().await?;
+                }
             }
             let mut done = Vec::new();
             for (key, id) in self.keys.iter().zip(&ids) {
