@@ -5,6 +5,8 @@
 //! story with them. The tests run the stories in small form; the binary `must-show` runs them in
 //! full and prints figures.
 //!
+//! [`compare`] measures what transactions across groups cost, beside plain PostgreSQL servers.
+//!
 //! The consistency tests are the other half: [`run`] lets many [`client`]s carry out a
 //! [`workload`] while a [`nemesis`] breaks things. A [`history`] is what the clients asked and were
 //! told, and [`check`] finds what in it no correct database does.
@@ -12,6 +14,7 @@
 pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod compare;
 pub mod history;
 pub mod load;
 pub mod nemesis;

@@ -6,19 +6,28 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use shard::id::GroupId;
-use sql_tests::cluster::{Cluster, Frozen, Network, Options, program};
+use sql_tests::cluster::{Cluster, Frozen, Guard, Network, Options, program};
+use sql_tests::compare::{
+    Autogroup, Fight, FightPlan, Figures, ReadKind, Readers, Rounds, Way, cuts, deadlocks, transfers,
+};
 use sql_tests::report::{median, seconds};
 use sql_tests::scenario::{KillPlan, PausePlan, kill_leaders, load_rows, pause_leaders, uncommitted_wal};
 use sql_tests::{Failure, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str =
     "usage: must-show rows [ROWS] | kill [ROUNDS] | pause [ROUNDS] [SECONDS] | uncommitted | all
+       must-show transfers [SECONDS] [ROUNDS] | cuts [SECONDS] [ROUNDS] | deadlocks [SECONDS]
   rows         ROWS rows (100000) by pipelined INSERTs through one node, read back through the others
   kill         kill -9 of the leader with its PostgreSQL, ROUNDS times (10), with writers
   pause        SIGSTOP of the leader for SECONDS (20), ROUNDS times (4), with writers and readers
   uncommitted  a leader with WAL that Raft did not commit is failed over
-  all          all of them
-pgbench is compared by ops/bench.";
+  all          all of these
+  transfers    transfers within a group and between two, and by hand with PREPARE TRANSACTION between plain servers;
+               SECONDS (5) for each in each of ROUNDS (5)
+  cuts         what a snapshot of all groups costs readers, and writers with 200 of them a second; SECONDS (5), ROUNDS (5)
+  deadlocks    8 clients lock 6 rows on two groups in random order for SECONDS (120), and as long on a plain server
+Run as root, the last three switch the kernel's autogroups off meanwhile (ops/bench says why). pgbench is compared by ops/bench.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -45,8 +54,18 @@ fn complain(error: &Failure) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Ends in order when it is told to stop: servers that were started go away, and settings of the kernel come back.
 #[tokio::main]
 async fn run(arguments: &[String]) -> Result<()> {
+    let mut told = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = tell(arguments) => done,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        _ = told.recv() => Err("told to stop".into()),
+    }
+}
+
+async fn tell(arguments: &[String]) -> Result<()> {
     let number = |place: usize, default: usize| match arguments.get(place) {
         Some(text) => text
             .parse()
@@ -64,6 +83,9 @@ async fn run(arguments: &[String]) -> Result<()> {
             pause(4, 20).await?;
             uncommitted().await
         }
+        Some("transfers") => compare_transfers(plan(number(1, 5)?, number(2, 5)?)?).await,
+        Some("cuts") => compare_cuts(plan(number(1, 5)?, number(2, 5)?)?).await,
+        Some("deadlocks") => fight(number(1, 120)?).await,
         _ => Err(USAGE.into()),
     }
 }
@@ -156,4 +178,154 @@ async fn uncommitted() -> Result<()> {
         report.waiting, report.acknowledged, report.looks,
     ));
     Ok(())
+}
+
+fn plan(seconds: usize, rounds: usize) -> Result<Rounds> {
+    if seconds == 0 || rounds == 0 {
+        return Err(USAGE.into());
+    }
+    let time = Duration::from_secs(u64::try_from(seconds)?);
+    Ok(Rounds { time, rounds })
+}
+
+/// A table's head and foot, of what was measured.
+fn say_conditions(plan: Rounds, autogroup: &Autogroup) {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    say(&format!(
+        "\n{:?} each, medians of {} alternating rounds; {cores} cores; 3 nodes, 2 groups; {}\n",
+        plan.time,
+        plan.rounds,
+        autogroup.describe()
+    ));
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Which node leads which group: a client on that node has one hop less.
+async fn say_leaders(cluster: &Cluster) -> Result<()> {
+    for group in cluster.groups() {
+        say(&format!(
+            "group {group} is led by node {}",
+            cluster.leader_of(group).await?
+        ));
+    }
+    Ok(())
+}
+
+async fn compare_transfers(plan: Rounds) -> Result<()> {
+    let autogroup = Autogroup::off();
+    let cluster = Cluster::start(&program()?, &Options::default()).await?;
+    let report = transfers(&cluster, plan).await?;
+    say_conditions(plan, &autogroup);
+    say(&format!(
+        "{:<38} {:>16} {:>16} {:>20}",
+        "a transfer", "1 client: median", "p99", "16 clients: a second"
+    ));
+    let mut two: Option<[Figures; 2]> = None;
+    let mut ratios = Vec::new();
+    for (way, figures) in &report.figures {
+        let name = match way {
+            Way::OneGroup => "on one group",
+            Way::TwoGroups => "on two groups",
+            Way::ByHand(Guard::Alone) => "by hand, two servers",
+            Way::ByHand(Guard::Standbys) => "by hand, two servers with two standbys",
+        };
+        let [one, many] = figures;
+        say(&format!(
+            "{name:<38} {:>16} {:>16} {:>20.0}",
+            milliseconds(one.median),
+            milliseconds(one.p99),
+            many.per_second
+        ));
+        if *way == Way::TwoGroups {
+            two = Some(*figures);
+        } else {
+            ratios.push((name, *figures));
+        }
+    }
+    let Some([alone, together]) = two else {
+        return Err("nothing was measured on two groups".into());
+    };
+    say("");
+    for (name, [one, many]) in ratios {
+        say(&format!(
+            "two groups against \"{name}\": latency x {:.2}, throughput x {:.2}",
+            alone.median.as_secs_f64() / one.median.as_secs_f64(),
+            together.per_second / many.per_second,
+        ));
+    }
+    say_leaders(&cluster).await?;
+    cluster.shutdown(&[]).await
+}
+
+async fn compare_cuts(plan: Rounds) -> Result<()> {
+    let autogroup = Autogroup::off();
+    let cluster = Cluster::start(&program()?, &Options::default()).await?;
+    let report = cuts(&cluster, plan).await?;
+    say_conditions(plan, &autogroup);
+    say(&format!(
+        "{:<44} {:>12} {:>12}",
+        "1 client, READ ONLY, two SELECTs", "median", "p99"
+    ));
+    for (kind, figures) in &report.reads {
+        let name = match kind {
+            ReadKind::OneGroup => "REPEATABLE READ, one group",
+            ReadKind::TwoGroups => "REPEATABLE READ, two groups",
+            ReadKind::WithoutCut => "READ COMMITTED, two groups (no cut)",
+        };
+        say(&format!(
+            "{name:<44} {:>12} {:>12}",
+            milliseconds(figures.median),
+            milliseconds(figures.p99)
+        ));
+    }
+    say(&format!(
+        "\n{:<44} {:>12} {:>12} {:>12} {:>8}",
+        "16 clients, UPDATE by key, meanwhile", "a second", "median", "p99", "ratio"
+    ));
+    let alone = report
+        .writes
+        .first()
+        .map_or(1.0, |(_, figures, _)| figures.per_second);
+    for (readers, figures, rate) in &report.writes {
+        let name = match readers {
+            Readers::None => "nobody reads".to_owned(),
+            Readers::WithoutCuts => format!("{rate:.0} reads a second without a cut"),
+            Readers::Cuts => format!("{rate:.0} reads a second, each with a cut"),
+        };
+        say(&format!(
+            "{name:<44} {:>12.0} {:>12} {:>12} {:>8.2}",
+            figures.per_second,
+            milliseconds(figures.median),
+            milliseconds(figures.p99),
+            figures.per_second / alone
+        ));
+    }
+    say_leaders(&cluster).await?;
+    cluster.shutdown(&[]).await
+}
+
+async fn fight(time: usize) -> Result<()> {
+    let autogroup = Autogroup::off();
+    let cluster = Cluster::start(&program()?, &Options::default()).await?;
+    let time = Duration::from_secs(u64::try_from(time)?);
+    let report = deadlocks(&cluster, FightPlan { time }).await?;
+    let told = |fight: &Fight| {
+        format!(
+            "{} committed ({:.1} a second), {} victims, all with 40P01, longest wait {}",
+            fight.commits,
+            fight.per_second(),
+            fight.victims,
+            seconds(Some(fight.longest)),
+        )
+    };
+    say(&format!(
+        "deadlocks: 8 clients, 6 rows, {time:?} each, in turns; no hang; {}\n  two groups:       {}\n  a plain server:   {}",
+        autogroup.describe(),
+        told(&report.groups),
+        told(&report.plain),
+    ));
+    cluster.shutdown(&[]).await
 }

@@ -49,6 +49,11 @@ impl Ports {
         )
     }
 
+    /// For clients, in the order of the nodes.
+    pub(super) fn sql_addresses(&self) -> Vec<SocketAddr> {
+        self.0.values().map(|addresses| addresses.sql).collect()
+    }
+
     pub(super) fn peer_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
         self.0
             .iter()

@@ -4,6 +4,7 @@ mod disk;
 mod inside;
 mod layout;
 mod node;
+mod plain;
 mod relay;
 mod replica;
 
@@ -25,6 +26,7 @@ pub use self::disk::can_mount;
 pub use self::inside::Inside;
 use self::node::NodeProcess;
 pub use self::node::{Frozen, Victim};
+pub use self::plain::{Guard, Plain};
 use self::relay::Relays;
 pub use self::relay::{Link, LinkRule, RuleId};
 use crate::{Failure, Result};

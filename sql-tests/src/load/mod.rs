@@ -38,7 +38,7 @@ pub async fn prepare(cluster: &Cluster) -> Result<Ledger> {
     let mut counters = Vec::new();
     for group in cluster.groups() {
         counters.extend(
-            counters_in(cluster, group)
+            ids_in(cluster, group, "counter")
                 .await?
                 .into_iter()
                 .map(|id| Counter { id, group }),
@@ -50,12 +50,15 @@ pub async fn prepare(cluster: &Cluster) -> Result<Ledger> {
     Ok(Ledger::new(counters))
 }
 
-async fn counters_in(cluster: &Cluster, group: GroupId) -> Result<Vec<i64>> {
+/// Whose rows of a table with the key `id` live in a group, in order: a look into the leader's own server.
+pub(crate) async fn ids_in(cluster: &Cluster, group: GroupId, table: &str) -> Result<Vec<i64>> {
     let leader = cluster.leader_of(group).await?;
     let server = cluster.replica(leader, group).await?;
-    let rows = server.query("SELECT id FROM counter ORDER BY id", &[]).await?;
+    let rows = server
+        .query(&format!("SELECT id FROM {table} ORDER BY id"), &[])
+        .await?;
     if rows.is_empty() {
-        return Err(format!("no counter of {COUNTERS} is in group {group}").into());
+        return Err(format!("no row of {table} is in group {group}").into());
     }
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
 
+mod compare;
 mod consistency;
 mod demo;
 mod faults;

@@ -1,0 +1,44 @@
+//! The comparisons in small form: figures mean nothing here, what they check on the way does.
+
+use std::time::Duration;
+
+use sql_tests::cluster::Options;
+use sql_tests::compare::{FightPlan, Rounds, cuts, deadlocks, transfers};
+
+use crate::cluster;
+
+const SHORT: Rounds = Rounds {
+    time: Duration::from_millis(500),
+    rounds: 1,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_by_every_way_keep_the_sum_and_leave_nothing_prepared() {
+    let (_turn, cluster) = cluster(&Options::default()).await;
+    let report = transfers(&cluster, SHORT).await.unwrap();
+    for (way, figures) in report.figures {
+        assert!(figures.iter().all(|one| one.per_second > 0.0), "{way:?}");
+    }
+    cluster.shutdown(&[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_get_on_while_every_node_takes_cuts() {
+    let (_turn, cluster) = cluster(&Options::default()).await;
+    let report = cuts(&cluster, SHORT).await.unwrap();
+    for (readers, figures, _) in report.writes {
+        assert!(figures.per_second > 0.0, "{readers:?}");
+    }
+    cluster.shutdown(&[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fight_over_six_rows_on_two_groups_never_hangs_and_victims_get_40p01() {
+    let (_turn, cluster) = cluster(&Options::default()).await;
+    let time = Duration::from_secs(10);
+    let fights = deadlocks(&cluster, FightPlan { time }).await.unwrap();
+    for fight in [fights.groups, fights.plain] {
+        assert!(fight.commits > 0 && fight.victims > 0, "{fight:?}");
+    }
+    cluster.shutdown(&[]).await.unwrap();
+}
