@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
 
 mod consistency;
+#[cfg(feature = "failpoints")]
+mod coordinators;
 mod demo;
 mod faults;
 mod rows;
