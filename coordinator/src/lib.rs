@@ -25,10 +25,12 @@
 //!
 //! Transactions across groups (two-phase commit, decisions, snapshots) will live here too, and do not yet.
 
+mod broken;
 pub mod catalogue;
 mod connection;
 pub mod cut;
 pub mod deadlock;
+pub mod failpoint;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;

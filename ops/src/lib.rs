@@ -6,6 +6,8 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -127,6 +127,9 @@ pub(crate) enum Ask {
     Transactions,
     /// What is prepared and not settled, on all groups. Answer: [`InDoubtAnswer`].
     InDoubt,
+    /// Die when you come to this step; none: at no step. Answer: `true`.
+    #[cfg(feature = "failpoints")]
+    Arm(Option<coordinator::failpoint::Step>),
 }
 
 /// By group: what is in doubt there, or why that is not known.
@@ -160,6 +163,11 @@ fn answer(
                 }
                 Ok(Ask::Transactions) => postcard::to_stdvec(&sessions.transactions()),
                 Ok(Ask::InDoubt) => postcard::to_stdvec(&in_doubt(&*groups, IN_DOUBT_PATIENCE).await),
+                #[cfg(feature = "failpoints")]
+                Ok(Ask::Arm(step)) => {
+                    coordinator::failpoint::arm(step);
+                    postcard::to_stdvec(&true)
+                }
                 // Of another version: an answer that is none, and the asker does without.
                 Err(_) => Ok(Vec::new()),
             };

@@ -11,6 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::snapshot::{Snapshot, behind};
 use super::take::{Taker, hold_all, release_all};
 use super::{CutError, Cuts, Strength};
+use crate::broken;
 
 /// Nothing but stragglers and prepared parts of decided transactions becomes visible while this lives, for at most a
 /// second: [`Held::release`] tells whether it lasted.
@@ -58,6 +59,9 @@ impl Held {
     /// # Errors
     /// When a group does not answer, or such a transaction does not end in time.
     pub async fn behind(&self, before: &BTreeMap<GroupId, Snapshot>) -> Result<BTreeSet<GroupId>, CutError> {
+        if broken::NO_CUT {
+            return Ok(BTreeSet::new());
+        }
         let behind = behind(before, &self.taker.all_decided().await?);
         if !behind.is_empty() {
             self.taker.see_ended(&behind, self.began).await?;

@@ -7,6 +7,7 @@ use shard::client::Groups;
 use shard::id::GroupId;
 
 use crate::connection::{Connection, OpenError};
+use crate::failpoint::{Step, pass};
 
 /// How long one group may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -72,10 +73,16 @@ async fn clean_database(groups: &dyn Groups, anchor: GroupId, database: &str) ->
         }
     }
     let done: Vec<String> = done.into_iter().collect();
+    if !done.is_empty() {
+        pass(Step::BeforeCleaning);
+    }
     // A crash before or after: what is left is deleted the next time.
     client
         .execute("DELETE FROM howdah.decisions WHERE gid = ANY ($1)", &[&done])
         .await?;
+    if !done.is_empty() {
+        pass(Step::Cleaned);
+    }
     client
         .execute(
             &format!(

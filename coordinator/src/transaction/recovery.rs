@@ -16,6 +16,7 @@ use tokio_postgres::Client;
 use super::settle;
 use super::{Gid, clean};
 use crate::connection::{Connection, OpenError};
+use crate::failpoint::{Step, pass};
 
 /// How often a leader's node looks for parts whose coordinator is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -159,13 +160,19 @@ async fn settle_on(groups: &dyn Groups, group: GroupId, which: Which) -> Result<
         };
         let ended = match outcome {
             Ok(None) => continue,
-            Ok(Some(outcome)) => settle::finish(groups, database, *gid, group, outcome, PATIENCE)
-                .await
-                .map(|()| outcome),
+            Ok(Some(outcome)) => {
+                pass(Step::OutcomeLearned);
+                settle::finish(groups, database, *gid, group, outcome, PATIENCE)
+                    .await
+                    .map(|()| outcome)
+            }
             Err(error) => Err(error),
         };
         match ended {
-            Ok(outcome) => tracing::info!(%group, %gid, ?outcome, ?age, "settled a part"),
+            Ok(outcome) => {
+                pass(Step::PartEnded);
+                tracing::info!(%group, %gid, ?outcome, ?age, "settled a part");
+            }
             // The others do not wait for its anchor.
             Err(error) => failed = Some(error.to_string()),
         }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use coordinator::failpoint::{Step, pass};
 use coordinator::transaction::{Gid, Outcome, Xid, decide_and_commit, prepare};
 use shard::id::GroupId;
 
@@ -31,6 +32,7 @@ impl Session {
         };
         let gid = self.shared.transactions.name(self.group(anchor.place));
         self.entered.session.aim(None);
+        pass(Step::BeforePrepare);
 
         // A crash here leaves parts prepared and nothing decided: recovery finds them and rolls all of it back.
         // No part is visible, and the anchor's own part goes with this session.
@@ -41,6 +43,7 @@ impl Session {
                 return Err(halt);
             }
         };
+        pass(Step::AllPrepared);
 
         // A crash before the anchor's commit record is replicated is as one before; after it all is committed, and whoever
         // finds a prepared part finds the decision: the other groups' next leaders and recovery end it.
@@ -50,6 +53,7 @@ impl Session {
             Audience::Quiet,
             Stake::Commit,
         );
+        self.pass_sent(Step::DecisionSent, anchor.place).await;
         match self.decision(gid, anchor.place).await {
             Ok(()) => {}
             Err((Some(Outcome::RolledBack), halt)) => {
@@ -58,9 +62,12 @@ impl Session {
             }
             Err((_, halt)) => return Err(halt),
         }
+        pass(Step::Decided);
 
         // A crash from here on changes nothing: see above.
-        self.commit_prepared(gid, rest).await
+        let committed = self.commit_prepared(gid, rest).await;
+        pass(Step::AllCommitted);
+        committed
     }
 
     /// Prepares on all that wrote, and ends those that only read. Gives the prepared parts.
@@ -72,6 +79,9 @@ impl Session {
                 "COMMIT"
             };
             self.send(participant.place, sql, Audience::Session, Stake::Nothing);
+        }
+        if let Some(last) = rest.last() {
+            self.pass_sent(Step::PrepareSent, last.place).await;
         }
         let (mut parts, mut failed) = (Vec::new(), None);
         for participant in rest {
@@ -88,7 +98,10 @@ impl Session {
                 }
             });
             match prepared {
-                Ok(Some(xid)) => parts.push((self.group(participant.place), xid)),
+                Ok(Some(xid)) => {
+                    parts.push((self.group(participant.place), xid));
+                    pass(Step::PartPrepared);
+                }
                 Ok(None) => {}
                 Err(halt) => failed = failed.or(Some(halt)),
             }
@@ -142,10 +155,14 @@ impl Session {
                 self.send(place, sql, Audience::Quiet, Stake::Nothing);
             }
         }
+        if let Some(last) = prepared().next_back() {
+            self.pass_sent(Step::CommitSent, last).await;
+        }
         let database = self.database_name();
         let mut result = Ok(());
         for place in prepared() {
             let Err(halt) = self.hear(place, Stake::Nothing).await else {
+                pass(Step::PartCommitted);
                 continue;
             };
             let group = self.group(place);
@@ -192,6 +209,16 @@ impl Session {
             // There may be nothing prepared, or nobody to hear: either way nothing is left but what recovery ends.
             let _ = self.hear(participant.place, Stake::Nothing).await;
         }
+    }
+
+    /// Comes to a step that is reached when what was sent has gone out, to this group and all others.
+    async fn pass_sent(&mut self, step: Step, place: usize) {
+        if cfg!(feature = "failpoints") {
+            // What is heard meanwhile waits for whoever listens; so does a client's end.
+            self.current = Some(place);
+            let _ = self.written(place).await;
+        }
+        pass(step);
     }
 
     /// Sends a Query of our own, whose answer is for [`Session::hear`].

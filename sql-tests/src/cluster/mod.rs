@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use coordinator::failpoint::Step;
 use ops::config::ClusterConfig;
 use ops::status::{ClusterStatus, GroupStatus, NodeState, ReplicaView, gather};
 use shard::id::{GroupId, NodeId};
@@ -213,6 +214,29 @@ impl Cluster {
     /// kill -9 of a node and its PostgreSQL servers: what the loss of its machine looks like.
     pub fn kill_node(&mut self, node: NodeId) -> Result<()> {
         self.process_mut(node)?.kill()
+    }
+
+    /// Has a node die when it comes to this step, and at no other; none: at no step. False where it did not say that
+    /// it will: it does not run or answer, or is built without failpoints.
+    pub async fn arm(&self, node: NodeId, step: Option<Step>) -> bool {
+        #[cfg(feature = "failpoints")]
+        return ops::failpoint::arm(&self.config, node, step).await;
+        #[cfg(not(feature = "failpoints"))]
+        {
+            let _ = (node, step);
+            false
+        }
+    }
+
+    /// Whether a node has ended by itself.
+    #[must_use]
+    pub fn has_ended(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(NodeProcess::has_ended)
+    }
+
+    /// Takes note that a node has ended by itself, and lets its PostgreSQL servers go on.
+    pub fn bury_node(&mut self, node: NodeId) -> Result<()> {
+        self.process_mut(node)?.bury()
     }
 
     /// Starts a killed node again.

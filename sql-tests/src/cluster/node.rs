@@ -105,6 +105,20 @@ impl NodeProcess {
         }
     }
 
+    /// Whether it has ended by itself, and nobody has taken note of that.
+    pub(super) fn has_ended(&self) -> bool {
+        let ended = |(_, process): &(Child, ProcessId)| !process.is_alive();
+        self.child.as_ref().is_some_and(ended)
+    }
+
+    /// Takes note of its end; its PostgreSQL servers go on.
+    pub(super) fn bury(&mut self) -> Result<()> {
+        if let Some((mut child, _)) = self.child.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
     pub(super) fn pause(&self, frozen: Frozen) -> Result<()> {
         let (_, process) = self
             .child

@@ -91,6 +91,13 @@ impl World {
         Some(free)
     }
 
+    /// The nodes that are not held.
+    pub(super) fn free(&self) -> Vec<NodeId> {
+        let mut nodes = self.cluster.node_ids();
+        nodes.retain(|node| !self.held.contains(node));
+        nodes
+    }
+
     pub(super) fn release(&mut self, node: NodeId) {
         self.held.remove(&node);
     }

@@ -1,6 +1,9 @@
 //! The kinds of faults, by the names that the command line takes.
 
+use coordinator::failpoint::Step;
+
 use super::clients::{Cancel, Terminate};
+use super::coordinator::Coordinator;
 use super::corrupt::CorruptLog;
 use super::disk::DiskFull;
 use super::fault::Fault;
@@ -40,6 +43,8 @@ pub enum Kind {
     Transfer,
     /// No space left on a node's disk.
     DiskFull,
+    /// A node that dies at a step of a transaction across groups.
+    Coordinator(Step),
 }
 
 /// A name on the command line.
@@ -55,8 +60,11 @@ pub struct Known {
     pub kind: Kind,
 }
 
+/// The family of those that take a build with the feature `failpoints`.
+const COORDINATOR: &str = "coordinator";
+
 /// All faults that there are.
-pub const KNOWN: [Known; 20] = [
+pub const KNOWN: [Known; 33] = [
     built(
         "kill-node",
         "kill",
@@ -177,7 +185,57 @@ pub const KNOWN: [Known; 20] = [
         "kill -9 of a node whose log files are cut or flipped before it starts again",
         Kind::CorruptLog,
     ),
+    died_at(
+        Step::BeforePrepare,
+        "a coordinator dies before it sends the first PREPARE",
+    ),
+    died_at(
+        Step::PrepareSent,
+        "a coordinator dies when it has sent every PREPARE",
+    ),
+    died_at(
+        Step::PartPrepared,
+        "a coordinator dies when the first part is prepared",
+    ),
+    died_at(
+        Step::AllPrepared,
+        "a coordinator dies when all parts are prepared",
+    ),
+    died_at(
+        Step::DecisionSent,
+        "a coordinator dies when it has sent the decision",
+    ),
+    died_at(Step::Decided, "a coordinator dies when the decision is answered"),
+    died_at(
+        Step::CommitSent,
+        "a coordinator dies when it has sent every COMMIT PREPARED",
+    ),
+    died_at(
+        Step::PartCommitted,
+        "a coordinator dies when the first part is committed",
+    ),
+    died_at(
+        Step::AllCommitted,
+        "a coordinator dies when all are, before it tells the client",
+    ),
+    died_at(
+        Step::OutcomeLearned,
+        "a coordinator dies and then who settles it, before it ends a part",
+    ),
+    died_at(
+        Step::PartEnded,
+        "a coordinator dies and then who settles it, when it has ended a part",
+    ),
+    died_at(
+        Step::BeforeCleaning,
+        "a node dies before it deletes old decisions",
+    ),
+    died_at(Step::Cleaned, "a node dies when it has deleted old decisions"),
 ];
+
+const fn died_at(step: Step, about: &'static str) -> Known {
+    built(step.name(), COORDINATOR, about, Kind::Coordinator(step))
+}
 
 const fn built(name: &'static str, family: &'static str, about: &'static str, kind: Kind) -> Known {
     Known {
@@ -222,6 +280,12 @@ impl Kind {
         known.map_or("unknown", |known| known.name)
     }
 
+    /// Whether it takes a build with the feature `failpoints`.
+    #[must_use]
+    pub fn needs_failpoints(self) -> bool {
+        matches!(self, Kind::Coordinator(_))
+    }
+
     /// Whether it needs relays between the nodes.
     #[must_use]
     pub fn needs_relays(self) -> bool {
@@ -244,6 +308,7 @@ impl Kind {
             Kind::CorruptLog => Box::new(CorruptLog::default()),
             Kind::Transfer => Box::new(Transfer::default()),
             Kind::DiskFull => Box::new(DiskFull::default()),
+            Kind::Coordinator(step) => Box::new(Coordinator::at(step)),
         }
     }
 }
@@ -263,6 +328,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
+        assert_eq!(kinds("coordinator").unwrap().len(), Step::ALL.len());
         for known in KNOWN {
             assert_eq!(known.kind.name(), known.name);
             assert_eq!(known.kind.fault().name(), known.name);

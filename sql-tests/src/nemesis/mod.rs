@@ -3,6 +3,7 @@
 //! schedule out, and heals everything at its end.
 
 mod clients;
+mod coordinator;
 mod corrupt;
 mod disk;
 mod fault;

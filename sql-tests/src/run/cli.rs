@@ -138,22 +138,34 @@ fn options(cli: Cli) -> Result<Options> {
     })
 }
 
+/// What is missing where a coordinator cannot be killed at a step.
+const NO_FAILPOINTS: &str = "this program is built without failpoints (cargo run --features failpoints)";
+
 /// The faults of a list. One that cannot be made here is refused where it was asked for by its name; `all` then
 /// goes without it, and says so.
 fn faults(list: &str) -> Result<Vec<nemesis::Kind>> {
     let mut kinds = nemesis::kinds(list)?;
-    if !kinds.contains(&nemesis::Kind::DiskFull) {
-        return Ok(kinds);
-    }
-    let Err(error) = cluster::can_mount() else {
-        return Ok(kinds);
+    let all = list.split(',').any(|word| word.trim() == "all");
+    let mut refuse = |what: &str, why: &str, is: fn(nemesis::Kind) -> bool| {
+        if !kinds.iter().any(|kind| is(*kind)) {
+            return Ok(());
+        }
+        if all {
+            complain(&format!("WITHOUT {what}, which is one of all faults: {why}"));
+            kinds.retain(|kind| !is(*kind));
+            return Ok(());
+        }
+        Err(format!("nemesis {what} cannot be made: {why}"))
     };
-    if list.split(',').any(|word| word.trim() == "all") {
-        complain(&format!("WITHOUT disk-full, which is one of all faults: {error}"));
-        kinds.retain(|kind| *kind != nemesis::Kind::DiskFull);
-        return Ok(kinds);
+    if let Err(error) = cluster::can_mount() {
+        refuse("disk-full", &error.to_string(), |kind| {
+            kind == nemesis::Kind::DiskFull
+        })?;
     }
-    Err(format!("nemesis disk-full cannot be made: {error}").into())
+    if !cfg!(feature = "failpoints") {
+        refuse("coordinator", NO_FAILPOINTS, nemesis::Kind::needs_failpoints)?;
+    }
+    Ok(kinds)
 }
 
 /// Workloads and faults, one a line.
@@ -166,8 +178,21 @@ fn list() -> String {
     for known in workload::KNOWN {
         text += &row(known.name, known.about, known.pending);
     }
-    text += "\nFaults (kill, pause and partition name several):\n";
-    for known in nemesis::KNOWN {
+    text += "\nFaults (kill, pause, partition and coordinator name several):\n";
+    for known in nemesis::KNOWN
+        .iter()
+        .filter(|known| !known.kind.needs_failpoints())
+    {
+        text += &row(known.name, known.about, None);
+    }
+    text += "\nFaults of the family coordinator:\n";
+    if !cfg!(feature = "failpoints") {
+        text += &format!("  NOT IN THIS PROGRAM: {NO_FAILPOINTS}\n");
+    }
+    for known in nemesis::KNOWN
+        .iter()
+        .filter(|known| known.kind.needs_failpoints())
+    {
         text += &row(known.name, known.about, None);
     }
     text

@@ -5,6 +5,7 @@
 
 mod cli;
 mod clients;
+mod doubt;
 mod feed;
 mod judge;
 mod look;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::cli::{main_from, program_is_node};
 use self::clients::Crew;
 pub use self::clients::Tally;
+pub use self::doubt::Doubt;
 use self::feed::Feed;
 pub use self::judge::judge;
 use self::progress::Progress;
@@ -108,7 +110,9 @@ pub struct Outcome {
     pub tally: Tally,
     /// How often each fault struck.
     pub faults: BTreeMap<&'static str, u64>,
-    /// What went wrong with the run itself: a cluster that did not become whole, a final read that
+    /// What was in doubt after the last fault; none: there is no cluster of ours.
+    pub doubt: Option<Doubt>,
+    /// What went wrong with the run itself: transactions left in doubt, a cluster that did not become whole, a final read that
     /// failed, replicas that differ, a panic, an answer that no correct server gives.
     pub troubles: Vec<String>,
     /// What the checker says.
@@ -158,7 +162,8 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let reporting = progress.watch(crew.tally(), recorder.clone());
     let (faults, mut troubles) = work(options, &mut crew, &feed, &mut target, disturbance).await;
     progress.say("healed; waiting until all is whole");
-    let whole = target.wait_whole(options.whole_within).await;
+    let (whole, doubt) = tokio::join!(target.wait_whole(options.whole_within), target.doubt());
+    troubles.extend(doubt.iter().filter_map(Doubt::trouble));
     progress.say("reading everything back through every node");
     let reads = feed.final_reads();
     let reading = crew.read_back(&reads);
@@ -181,6 +186,9 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     if let Err(error) = look::into_servers(&feed, &target, &recorder).await {
         troubles.push(format!("the servers could not be looked into: {error}"));
     }
+    if let Some(cluster) = target.cluster().filter(|_| whole.is_ok()) {
+        troubles.extend(doubt::left(cluster.config()).await);
+    }
     troubles.extend(target.panics()?);
 
     let history = recorder.history();
@@ -191,6 +199,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         history,
         tally,
         faults,
+        doubt,
         troubles,
         verdict,
     };

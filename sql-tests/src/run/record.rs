@@ -96,6 +96,9 @@ pub(super) fn summary(options: &Options, outcome: &Outcome) -> String {
         .map(|(fault, times)| format!("{fault} {times}"));
     let kinds: Vec<String> = kinds.collect();
     line(&mut text, &format!("{struck} faults: {}", kinds.join(", ")));
+    if let Some(doubt) = &outcome.doubt {
+        line(&mut text, &doubt.to_string());
+    }
     let mut errors: Vec<_> = tally.errors.iter().collect();
     errors.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
     for (error, times) in errors {

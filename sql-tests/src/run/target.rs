@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, Config, NoTls};
 
+use super::doubt::{self, Doubt};
 use super::{Options, Place};
 use crate::Result;
 use crate::cluster::{self, Cluster, Disks, Network};
@@ -142,6 +143,11 @@ impl Target {
             Some(cluster) => cluster.wait_whole(patience).await.map(drop),
             None => Ok(()),
         }
+    }
+
+    /// What is in doubt from now on, until nothing is.
+    pub(super) async fn doubt(&self) -> Option<Doubt> {
+        Some(doubt::watch(self.cluster.as_ref()?.config()).await)
     }
 
     /// Lines of the nodes' logs that tell of a panic.

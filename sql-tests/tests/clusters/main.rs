@@ -7,6 +7,8 @@
 
 mod compare;
 mod consistency;
+#[cfg(feature = "failpoints")]
+mod coordinators;
 mod demo;
 mod faults;
 mod rows;
