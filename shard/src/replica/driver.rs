@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::lead;
 use super::life::{Facts, Feed, Life, Part, Server as ServerState, Step, decide};
 use super::source::SourceRelay;
+use super::turns::Turns;
 use super::{ReplicaError, Shared};
 use crate::causes::with_causes;
 use crate::entry::{Command, Genesis, TimelineSwitch};
@@ -64,6 +65,7 @@ pub(super) struct Driver {
     /// The newest timeline in the control file; forgotten whenever a server is started.
     reached: Option<TimelineId>,
     resigned: Option<Instant>,
+    turns: Turns,
     /// Since when this replica leads without an open gate.
     closed_since: Option<Instant>,
 }
@@ -87,6 +89,7 @@ impl Driver {
             history,
             reached: None,
             resigned: None,
+            turns: Turns::default(),
             closed_since: None,
         };
         // Unreadable where the directory is empty; where it matters the step that needs it asks again.
@@ -481,11 +484,7 @@ impl Driver {
             tokio::time::sleep_until(resigned + BETWEEN_RESIGNATIONS).await;
         }
         self.resigned = Some(Instant::now());
-        let mut others = self.shared.raft.others_by_progress();
-        // Not the same one every time: it may have no directory to lead with either.
-        let turn = usize::try_from(self.shared.raft.status().term.0).unwrap_or(0);
-        let count = others.len().max(1);
-        others.rotate_left(turn % count);
+        let others = self.turns.order(self.shared.raft.others_by_progress());
         self.hand_on(others).await
     }
 

@@ -8,6 +8,7 @@ mod observe;
 mod readmission;
 mod source;
 mod switchover;
+mod turns;
 
 use std::fmt;
 use std::sync::Arc;
