@@ -37,8 +37,9 @@ async fn a_fight_over_six_rows_on_two_groups_never_hangs_and_victims_get_40p01()
     let (_turn, cluster) = cluster(&Options::default()).await;
     let time = Duration::from_secs(10);
     let fights = deadlocks(&cluster, FightPlan { time }).await.unwrap();
-    for fight in [fights.groups, fights.plain] {
-        assert!(fight.commits > 0 && fight.victims > 0, "{fight:?}");
-    }
+    let (groups, plain) = (fights.groups, fights.plain);
+    assert!(groups.commits > 0 && groups.victims > 0, "{groups:?}");
+    // One server may come through none in that time: it chooses its victims without regard to their age.
+    assert!(plain.victims > 0, "{plain:?}");
     cluster.shutdown(&[]).await.unwrap();
 }
