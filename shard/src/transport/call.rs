@@ -1,14 +1,20 @@
-//! One question, one answer, of bytes that this crate does not look into.
+//! A question, its answer, of bytes that this crate does not look into; then perhaps another question.
+//!
+//! Connections between nodes are kept for the next question: a snapshot of all groups asks every leader twice, and a handshake
+//! costs several times as much as a question.
 //!
 //! ```text
 //! length u32 | crc32c of the body u32 | body
 //! ```
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -20,6 +26,10 @@ use crate::id::NodeId;
 pub const MAX_CALL: usize = 4 << 20;
 /// How long a question may take to arrive.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node keeps a connection on which another asks nothing.
+const IDLE: Duration = Duration::from_secs(60);
+/// Connections to a node that are kept for its next questions.
+const KEPT: usize = 4;
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,19 +62,79 @@ pub async fn call_as_client(
         to: None,
         purpose: Purpose::Call,
     };
-    within(timeout, ask(address, secret, &hello, body)).await
+    within(timeout, async {
+        let mut stream = open(address, secret, &hello).await?;
+        Ok(ask(&mut stream, &body).await?)
+    })
+    .await
 }
 
-/// Asks another node of the cluster.
+/// Connections on which nothing is owed, by the node at their other end.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<HashMap<NodeId, Vec<TcpStream>>>);
+
+impl Kept {
+    /// One that its other end has not closed, as far as is known here.
+    fn take(&self, node: NodeId) -> Option<TcpStream> {
+        let mut kept = self.0.lock();
+        let streams = kept.get_mut(&node)?;
+        // Nothing was asked, so whatever there is to read is the end.
+        std::iter::from_fn(|| streams.pop()).find(|stream| {
+            let looked = stream.try_read(&mut [0]);
+            matches!(looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        })
+    }
+
+    fn keep(&self, node: NodeId, stream: TcpStream) {
+        let mut kept = self.0.lock();
+        let streams = kept.entry(node).or_default();
+        if streams.len() < KEPT {
+            streams.push(stream);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn addresses(&self, node: NodeId) -> Vec<SocketAddr> {
+        let kept = self.0.lock();
+        let streams = kept.get(&node).into_iter().flatten();
+        streams
+            .map(|stream| stream.local_addr().expect("it is connected"))
+            .collect()
+    }
+
+    /// What went wrong on one connection may be wrong with all.
+    fn forget(&self, node: NodeId) {
+        self.0.lock().remove(&node);
+    }
+}
+
+/// Asks another node of the cluster. Never asks twice: a question that was not answered may have been heard.
 pub(super) async fn call(
     identity: &Identity,
+    kept: &Kept,
     to: NodeId,
     body: Bytes,
     timeout: Duration,
 ) -> Result<Bytes, CallError> {
     let address = *identity.nodes.get(&to).ok_or(CallError::UnknownNode(to))?;
-    let hello = identity.hello(to, Purpose::Call);
-    within(timeout, ask(address, &identity.secret, &hello, body)).await
+    let asked = within(timeout, async {
+        let mut stream = match kept.take(to) {
+            Some(stream) => stream,
+            None => open(address, &identity.secret, &identity.hello(to, Purpose::Call)).await?,
+        };
+        let answer = ask(&mut stream, &body).await?;
+        Ok((stream, answer))
+    });
+    match asked.await {
+        Ok((stream, answer)) => {
+            kept.keep(to, stream);
+            Ok(answer)
+        }
+        Err(error) => {
+            kept.forget(to);
+            Err(error)
+        }
+    }
 }
 
 async fn within<T>(
@@ -76,23 +146,39 @@ async fn within<T>(
         .unwrap_or(Err(CallError::Timeout(timeout)))
 }
 
-async fn ask(address: SocketAddr, secret: &str, hello: &Hello, body: Bytes) -> Result<Bytes, CallError> {
+async fn open(address: SocketAddr, secret: &str, hello: &Hello) -> Result<TcpStream, CallError> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     greet(&mut stream, secret, hello).await?;
-    write(&mut stream, &body).await?;
-    Ok(read(&mut stream).await?)
+    Ok(stream)
 }
 
-/// Answers the one question of a connection.
+async fn ask(stream: &mut TcpStream, body: &Bytes) -> io::Result<Bytes> {
+    write(stream, body).await?;
+    read(stream).await
+}
+
+/// Answers the questions of a connection.
 pub(super) async fn serve(mut stream: TcpStream, from: NodeId, handlers: &dyn Handlers) {
-    let question = tokio::time::timeout(QUESTION_TIMEOUT, read(&mut stream)).await;
-    let Ok(Ok(question)) = question else {
-        return tracing::info!(node = %from, "a call ended before its question");
-    };
-    let answer = handlers.call(from, question).await;
-    if let Err(error) = write(&mut stream, &answer).await {
-        tracing::debug!(node = %from, %error, "nobody waits for the answer");
+    let mut patience = QUESTION_TIMEOUT;
+    loop {
+        let waited = tokio::time::timeout(patience, stream.readable()).await;
+        if !matches!(waited, Ok(Ok(()))) {
+            return;
+        }
+        let question = tokio::time::timeout(QUESTION_TIMEOUT, read(&mut stream)).await;
+        let Ok(Ok(question)) = question else {
+            return tracing::debug!(node = %from, "a connection for calls ended");
+        };
+        // Who has given up meanwhile, because this node slept, has been told that nothing came of it.
+        if matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(0) | Err(_))) {
+            return tracing::debug!(node = %from, "nobody waits for the answer to a question any more");
+        }
+        let answer = handlers.call(from, question).await;
+        if let Err(error) = write(&mut stream, &answer).await {
+            return tracing::debug!(node = %from, %error, "nobody waits for the answer");
+        }
+        patience = IDLE;
     }
 }
 

@@ -6,7 +6,7 @@
 //! - Raft: one connection for each ordered pair of nodes carries the requests of all groups and
 //!   their answers, pipelined (`frame`, `peer`, `server`).
 //! - A stream: raw bytes between a node and the PostgreSQL behind another (`stream`).
-//! - A call: one question and its answer (`call`).
+//! - Calls: a question and its answer at a time (`call`).
 //!
 //! Addresses come from the configuration only, so a relay may stand between two nodes. Whatever
 //! is sent to the port, the worst that follows is the end of that connection.
@@ -115,6 +115,7 @@ impl Identity {
 pub struct Transport {
     identity: Arc<Identity>,
     peers: Arc<BTreeMap<NodeId, Peer>>,
+    kept: Arc<call::Kept>,
     server: Arc<Server>,
 }
 
@@ -149,6 +150,7 @@ impl Transport {
         Transport {
             identity,
             peers: Arc::new(peers),
+            kept: Arc::default(),
             server,
         }
     }
@@ -166,7 +168,7 @@ impl Transport {
 
     /// Asks `node` (which may be this node) and waits for its answer.
     pub async fn call(&self, node: NodeId, body: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
-        call::call(&self.identity, node, body, timeout).await
+        call::call(&self.identity, &self.kept, node, body, timeout).await
     }
 
     /// Stops listening and ends every connection.

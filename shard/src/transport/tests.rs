@@ -19,7 +19,10 @@ const GROUP: GroupId = GroupId(1);
 const SOON: Duration = Duration::from_secs(10);
 
 /// Streams to group 1 echo; calls are answered with the caller and the question.
-struct Echo;
+#[derive(Default)]
+struct Echo {
+    heard: parking_lot::Mutex<Vec<Bytes>>,
+}
 
 impl Handlers for Echo {
     fn stream(
@@ -46,6 +49,7 @@ impl Handlers for Echo {
     }
 
     fn call(&self, from: NodeId, body: Bytes) -> BoxFuture<'_, Bytes> {
+        self.heard.lock().push(body.clone());
         async move { format!("{from}: {}", String::from_utf8_lossy(&body)).into() }.boxed()
     }
 }
@@ -71,6 +75,8 @@ impl RaftEndpoint for Slow {
 struct Net {
     one: Transport,
     two: Transport,
+    /// Behind `one`.
+    echo: Arc<Echo>,
     address: SocketAddr,
     config: Config,
 }
@@ -91,9 +97,11 @@ async fn net() -> Net {
         log: LogConfig::default(),
     };
     let (mine, theirs) = (config(NodeId(1)), config(NodeId(2)));
+    let echo = Arc::new(Echo::default());
     Net {
-        one: Transport::serve(&mine, first, Arc::new(Echo)),
-        two: Transport::serve(&theirs, second, Arc::new(Echo)),
+        one: Transport::serve(&mine, first, echo.clone()),
+        two: Transport::serve(&theirs, second, Arc::new(Echo::default())),
+        echo,
         address,
         config: theirs,
     }
@@ -163,6 +171,57 @@ async fn streams_and_calls_reach_the_other_node() {
         .await
         .unwrap();
     assert_eq!(&answer[..], b"0: hi");
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_for_the_next_question() {
+    let net = net().await;
+    net.two.call(NodeId(1), Bytes::new(), SOON).await.unwrap();
+    let first = net.two.kept.addresses(NodeId(1));
+    assert_eq!(first.len(), 1);
+    net.two.call(NodeId(1), Bytes::new(), SOON).await.unwrap();
+    assert_eq!(net.two.kept.addresses(NodeId(1)), first);
+    // Two at a time take two.
+    let both = [(); 2].map(|()| net.two.call(NodeId(1), Bytes::new(), SOON));
+    futures::future::try_join_all(both).await.unwrap();
+    assert_eq!(net.two.kept.addresses(NodeId(1)).len(), 2);
+    // One that the other end has closed is not used.
+    net.one.shutdown();
+    while !net.two.kept.addresses(NodeId(1)).is_empty() {
+        let answer = net
+            .two
+            .call(NodeId(1), Bytes::new(), Duration::from_millis(300))
+            .await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_whose_asker_is_gone_is_not_answered() {
+    let net = net().await;
+    let question = |words: &'static [u8]| {
+        let length = u32::try_from(words.len()).unwrap();
+        [
+            &length.to_be_bytes()[..],
+            &crc32c::crc32c(words).to_be_bytes(),
+            words,
+        ]
+        .concat()
+    };
+    let mut call = knock(&net, SECRET, &hello(2, Purpose::Call)).await.unwrap();
+    call.write_all(&question(b"early")).await.unwrap();
+    call.read_exact(&mut [0; 16]).await.unwrap();
+    // Nothing else runs between these two, as if the node slept.
+    call.try_write(&question(b"late")).unwrap();
+    drop(call);
+    net.two
+        .call(NodeId(1), Bytes::from_static(b"next"), SOON)
+        .await
+        .unwrap();
+    assert_eq!(
+        *net.echo.heard.lock(),
+        [Bytes::from_static(b"early"), Bytes::from_static(b"next")]
+    );
 }
 
 #[tokio::test]
@@ -263,7 +322,7 @@ async fn server_without_the_secret_is_refused_by_its_client() {
     config.nodes.insert(NodeId(1), address);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     config.groups.clear();
-    let two = Transport::serve(&config, listener, Arc::new(Echo));
+    let two = Transport::serve(&config, listener, Arc::new(Echo::default()));
     let answer = two.call(NodeId(1), Bytes::new(), SOON).await;
     // The transport's own Raft connection may have met the impostor first; then nobody listens.
     assert!(
