@@ -77,7 +77,14 @@ impl Server {
         let control = Control::connect(source).await?;
         control.checkpoint().await?;
         let server = self.shared();
-        self.exclusively(move || server.files().begin_rebuild()).await?;
+        self.exclusively(move || {
+            let files = server.files();
+            // A postmaster that was killed and that nobody has waited for yet looks alive to the server that pg_rewind
+            // starts for crash recovery. Nobody runs here.
+            durable::remove(&files.pgdata.join("postmaster.pid"))?;
+            files.begin_rebuild()
+        })
+        .await?;
         let output = self.run_pg_rewind(source).await?;
         // pg_rewind makes this directory need WAL up to where the source had *inserted*, which need not be written and may
         // never come on this timeline. What is written after a commit that came later covers it.

@@ -43,9 +43,15 @@ async fn a_base_backup_follows_is_promoted_and_the_diverged_old_primary_is_rewou
     drop(old_control);
     old.stop(StopMode::Immediate).await.unwrap();
 
+    // A postmaster that was killed leaves this, and until somebody waits for it its pid is taken.
+    let mut killed = std::process::Command::new("true").spawn().unwrap();
+    let lock = first.files().pgdata.join("postmaster.pid");
+    std::fs::write(lock, format!("{}\n", killed.id())).unwrap();
+
     let Rewind::Rewound(rewound) = first.rewind(&new.endpoint()).await.unwrap() else {
         panic!("the old primary wrote on after the new timeline began")
     };
+    killed.wait().unwrap();
     assert_eq!(rewound.timeline, new_control.timeline().await.unwrap());
     assert_eq!(first.rebuild_state().unwrap(), Rebuild::Copied(rewound));
     assert!(matches!(
