@@ -60,7 +60,10 @@ pub(super) async fn entrance(cluster: &Cluster, number: usize) -> Result<Client>
 
 async fn fill(client: &Client, ids: &[i64]) -> Result<()> {
     client
-        .batch_execute("CREATE TABLE account (id bigint PRIMARY KEY, balance bigint NOT NULL)")
+        .batch_execute(
+            "DROP TABLE IF EXISTS account; \
+             CREATE TABLE account (id bigint PRIMARY KEY, balance bigint NOT NULL)",
+        )
         .await?;
     let rows: Vec<String> = ids.iter().map(|id| format!("({id}, 0)")).collect();
     let sql = format!("INSERT INTO account VALUES {}", rows.join(", "));

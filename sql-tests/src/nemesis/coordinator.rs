@@ -59,23 +59,24 @@ impl Coordinator {
         while !died(world) && began.elapsed() < patience {
             sleep(LOOK_EVERY).await;
         }
+        let mut ended = Vec::new();
         for node in nodes {
-            world.cluster.arm(*node, None).await;
+            let disarmed = world.cluster.arm(*node, None).await;
+            // One that cannot be asked would die some time later: that has to be now, too.
+            if !disarmed || world.cluster.has_ended(*node) {
+                ended.push(*node);
+            }
         }
-        let ended: Vec<NodeId> = nodes
-            .iter()
-            .copied()
-            .filter(|node| world.cluster.has_ended(*node))
-            .collect();
+        let hit = died(world);
         for node in &ended {
             world.held.insert(*node);
             self.dead.push(*node);
             match postgres {
-                Postgres::DiesToo => world.cluster.kill_node(*node)?,
-                Postgres::Stays => world.cluster.bury_node(*node)?,
+                Postgres::Stays if world.cluster.has_ended(*node) => world.cluster.bury_node(*node)?,
+                Postgres::Stays | Postgres::DiesToo => world.cluster.kill_node(*node)?,
             }
         }
-        Ok(!ended.is_empty())
+        Ok(hit)
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
+use shard::causes::with_causes;
 
 use super::{Audience, Options, Outcome, Place, record, run};
 use crate::client::Isolation;
@@ -84,7 +85,7 @@ pub fn main_from(arguments: Vec<OsString>) -> ExitCode {
     match carry_out(cli) {
         Ok(outcome) if outcome.is_good() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
-        Err(error) => complain(&error.to_string()),
+        Err(error) => complain(&with_causes(error.as_ref())),
     }
 }
 

@@ -13,33 +13,21 @@ const SHORT: Rounds = Rounds {
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transfers_by_every_way_keep_the_sum_and_leave_nothing_prepared() {
+async fn comparisons_keep_their_sums_hang_nowhere_and_have_victims_with_40p01() {
     let (_turn, cluster) = cluster(&Options::default()).await;
     let report = transfers(&cluster, SHORT).await.unwrap();
     for (way, figures) in report.figures {
         assert!(figures.iter().all(|one| one.per_second > 0.0), "{way:?}");
     }
-    cluster.shutdown(&[]).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn writers_get_on_while_every_node_takes_cuts() {
-    let (_turn, cluster) = cluster(&Options::default()).await;
     let report = cuts(&cluster, SHORT).await.unwrap();
     for (readers, figures, _) in report.writes {
         assert!(figures.per_second > 0.0, "{readers:?}");
     }
-    cluster.shutdown(&[]).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fight_over_six_rows_on_two_groups_never_hangs_and_victims_get_40p01() {
-    let (_turn, cluster) = cluster(&Options::default()).await;
-    let time = Duration::from_secs(10);
+    let time = Duration::from_secs(5);
     let fights = deadlocks(&cluster, FightPlan { time }).await.unwrap();
     let (groups, plain) = (fights.groups, fights.plain);
     assert!(groups.commits > 0 && groups.victims > 0, "{groups:?}");
-    // One server may come through none in that time: it chooses its victims without regard to their age.
+    // One server may let none through in that time: it chooses its victims without regard to their age.
     assert!(plain.victims > 0, "{plain:?}");
     cluster.shutdown(&[]).await.unwrap();
 }
