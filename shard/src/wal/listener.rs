@@ -59,7 +59,8 @@ impl Listener {
                         tokio::time::sleep(ACCEPT_REST).await;
                     }
                 },
-                Some(ended) = connections.join_next() => if let Err(error) = ended {
+                // Nobody cancels one but a runtime that ends, while this may still run for a moment.
+                Some(ended) = connections.join_next() => if let Err(error) = ended && error.is_panic() {
                     tracing::error!(%error, "a WAL sender died");
                 },
             }
