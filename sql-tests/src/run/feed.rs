@@ -13,8 +13,9 @@ use super::Options;
 use crate::client::Effect;
 use crate::workload::{Look, Operation, Workload};
 
-/// Operations that readers may leave to the others at a time; where a workload hardly reads, readers help with the rest.
-const LEFT: usize = 64;
+/// Operations that readers may leave to the others at a time; where a workload hardly reads, readers help with the rest. While a
+/// group has no leader the others leave as many where they are as come in some seconds.
+pub(super) const LEFT: usize = 1000;
 
 /// Hands out operations, in the seed's order and at the run's rate.
 pub(super) struct Feed {

@@ -245,5 +245,5 @@ async fn work(
 
 fn operations(options: &Options) -> Result<usize> {
     let seconds = options.time.as_secs() + 1;
-    Ok(usize::try_from(seconds * u64::from(options.rate))?)
+    Ok(usize::try_from(seconds * u64::from(options.rate))? + feed::LEFT)
 }
