@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam::queue::ArrayQueue;
 use futures::FutureExt;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -69,15 +69,20 @@ pub async fn call_as_client(
     .await
 }
 
-/// Connections on which nothing is owed, by the node at their other end.
-#[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<HashMap<NodeId, Vec<TcpStream>>>);
+/// Connections on which nothing is owed, by the node at their other end: the one that has waited longest is taken first. Nodes
+/// are fixed, so nobody waits for a lock.
+#[derive(Debug)]
+pub(super) struct Kept(HashMap<NodeId, ArrayQueue<TcpStream>>);
 
 impl Kept {
+    /// None yet, to any of these nodes.
+    pub(super) fn new(nodes: impl Iterator<Item = NodeId>) -> Kept {
+        Kept(nodes.map(|node| (node, ArrayQueue::new(KEPT))).collect())
+    }
+
     /// One that its other end has not closed, as far as is known here.
     fn take(&self, node: NodeId) -> Option<TcpStream> {
-        let mut kept = self.0.lock();
-        let streams = kept.get_mut(&node)?;
+        let streams = self.0.get(&node)?;
         // Nothing was asked, so whatever there is to read is the end.
         std::iter::from_fn(|| streams.pop()).find(|stream| {
             let looked = stream.try_read(&mut [0]);
@@ -86,25 +91,27 @@ impl Kept {
     }
 
     fn keep(&self, node: NodeId, stream: TcpStream) {
-        let mut kept = self.0.lock();
-        let streams = kept.entry(node).or_default();
-        if streams.len() < KEPT {
-            streams.push(stream);
+        if let Some(streams) = self.0.get(&node) {
+            // Where enough are kept it is closed.
+            let _ = streams.push(stream);
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn addresses(&self, node: NodeId) -> Vec<SocketAddr> {
-        let kept = self.0.lock();
-        let streams = kept.get(&node).into_iter().flatten();
-        streams
-            .map(|stream| stream.local_addr().expect("it is connected"))
-            .collect()
     }
 
     /// What went wrong on one connection may be wrong with all.
     fn forget(&self, node: NodeId) {
-        self.0.lock().remove(&node);
+        while self.0.get(&node).is_some_and(|streams| streams.pop().is_some()) {}
+    }
+
+    /// The near ends of those to this node. Nothing else may use them meanwhile.
+    #[cfg(test)]
+    pub(super) fn addresses(&self, node: NodeId) -> Vec<SocketAddr> {
+        let streams: Vec<_> = std::iter::from_fn(|| self.0[&node].pop()).collect();
+        let address = |stream: &TcpStream| stream.local_addr().expect("it is connected");
+        let addresses = streams.iter().map(address).collect();
+        for stream in streams {
+            self.keep(node, stream);
+        }
+        addresses
     }
 }
 

@@ -147,10 +147,11 @@ impl Transport {
         let peers = others
             .map(|node| (*node, Peer::start(Arc::clone(&identity), *node, stop.clone())))
             .collect();
+        let kept = Arc::new(call::Kept::new(identity.nodes.keys().copied()));
         Transport {
             identity,
             peers: Arc::new(peers),
-            kept: Arc::default(),
+            kept,
             server,
         }
     }

@@ -13,8 +13,8 @@ use crate::report::median;
 const WARM_UP: usize = 5;
 
 /// A client.
-pub(super) trait Worker: Send + 'static {
-    /// Does one piece of work, whole.
+pub trait Worker: Send + 'static {
+    /// Does one piece of work, whole. Fails where any of it does.
     fn work(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 

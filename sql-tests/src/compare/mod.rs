@@ -16,8 +16,8 @@ use std::time::Duration;
 pub use self::autogroup::Autogroup;
 pub use self::cuts::{CutsReport, ReadKind, Readers, cuts};
 pub use self::deadlocks::{Fight, FightPlan, Fights, deadlocks};
-pub use self::measure::Figures;
-pub use self::transfers::{TransferReport, Way, transfers};
+pub use self::measure::{Figures, Worker};
+pub use self::transfers::{Bank, Transfer, TransferReport, Way, transfers};
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]

@@ -40,39 +40,98 @@ pub struct TransferReport {
     pub figures: Vec<(Way, [Figures; 2])>,
 }
 
-/// Transfers between random accounts by each way in turn, by one client and by 16, which are spread over the nodes. The sum of
-/// all balances must be what it was, and nothing may be left prepared.
+/// Accounts on a cluster of two groups, and the same on plain servers.
+#[derive(Debug)]
+pub struct Bank {
+    accounts: Accounts,
+    alone: [Plain; 2],
+    guarded: [Plain; 2],
+}
+
+impl Bank {
+    /// Starts the plain servers, and fills both.
+    ///
+    /// # Errors
+    /// When the cluster has not two groups, or a server does not start.
+    pub async fn open(cluster: &Cluster) -> Result<Bank> {
+        let accounts = Accounts::make(cluster).await?;
+        if accounts.by_group().len() != 2 {
+            return Err("transfers are compared on two groups".into());
+        }
+        let pair = async |guard| Ok::<_, Failure>([Plain::start(guard).await?, Plain::start(guard).await?]);
+        let (alone, guarded) = (pair(Guard::Alone).await?, pair(Guard::Standbys).await?);
+        for servers in [&alone, &guarded] {
+            accounts.make_beside(servers).await?;
+        }
+        Ok(Bank {
+            accounts,
+            alone,
+            guarded,
+        })
+    }
+
+    /// Client number `number`: one after the other they go to each node in turn.
+    ///
+    /// # Errors
+    /// When it cannot connect.
+    pub async fn client(&self, cluster: &Cluster, way: Way, number: usize) -> Result<Transfer> {
+        let over = match way {
+            Way::OneGroup | Way::TwoGroups => Over::cluster(cluster, number).await?,
+            Way::ByHand(Guard::Alone) => Over::servers(&self.alone).await?,
+            Way::ByHand(Guard::Standbys) => Over::servers(&self.guarded).await?,
+        };
+        Ok(Transfer::new(way, over, &self.accounts))
+    }
+
+    /// The sum of all balances is what it was, and nothing is left prepared.
+    ///
+    /// # Errors
+    /// When that is not so.
+    pub async fn check(&self, cluster: &Cluster) -> Result<()> {
+        let found = sum(&entrance(cluster, 0).await?).await?;
+        if found != 0 {
+            return Err(format!("the sum of all balances is {found}, not 0").into());
+        }
+        for [one, two] in [&self.alone, &self.guarded] {
+            let (one, two) = (one.connect().await?, two.connect().await?);
+            let found = sum(&one).await? + sum(&two).await?;
+            if found != 0 {
+                return Err(format!("by hand the sum of all balances is {found}, not 0").into());
+            }
+        }
+        for group in cluster.groups() {
+            let server = cluster.inside().leader(group).await?;
+            let left: i64 = server
+                .query_one("SELECT count(*) FROM pg_prepared_xacts", &[])
+                .await?
+                .get(0);
+            if left != 0 {
+                return Err(format!("{left} transactions are still prepared on group {group}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Transfers between random accounts by each way in turn, by one client and by 16, which are spread over the nodes.
 ///
 /// # Errors
-/// When a transfer fails, or the sums are wrong.
+/// When a transfer fails, or [`Bank::check`] does.
 pub async fn transfers(cluster: &Cluster, plan: Rounds) -> Result<TransferReport> {
-    let accounts = Accounts::make(cluster).await?;
-    if accounts.by_group().len() != 2 {
-        return Err("transfers are compared on two groups".into());
-    }
-    let pair = async |guard| Ok::<_, Failure>([Plain::start(guard).await?, Plain::start(guard).await?]);
-    let (alone, guarded) = (pair(Guard::Alone).await?, pair(Guard::Standbys).await?);
-    for servers in [&alone, &guarded] {
-        accounts.make_beside(servers).await?;
-    }
+    let bank = Bank::open(cluster).await?;
     let mut turns: Vec<[Vec<Turn>; 2]> = Way::ALL.iter().map(|_| Default::default()).collect();
     for _ in 0..plan.rounds {
         for (at, clients) in [1, CLIENTS].into_iter().enumerate() {
             for (way, turns) in Way::ALL.iter().zip(&mut turns) {
                 let mut workers = Vec::new();
                 for number in 0..clients {
-                    let over = match way {
-                        Way::OneGroup | Way::TwoGroups => Over::cluster(cluster, number).await?,
-                        Way::ByHand(Guard::Alone) => Over::servers(&alone).await?,
-                        Way::ByHand(Guard::Standbys) => Over::servers(&guarded).await?,
-                    };
-                    workers.push(Transfer::new(*way, over, &accounts));
+                    workers.push(bank.client(cluster, *way, number).await?);
                 }
                 turns[at].push(turn(workers, plan.time).await?);
             }
         }
     }
-    check(cluster, &[alone, guarded]).await?;
+    bank.check(cluster).await?;
     let figures = Way::ALL.into_iter().zip(turns);
     let figures = figures.map(|(way, [one, many])| Ok((way, [Figures::of(&one)?, Figures::of(&many)?])));
     Ok(TransferReport {
@@ -80,32 +139,8 @@ pub async fn transfers(cluster: &Cluster, plan: Rounds) -> Result<TransferReport
     })
 }
 
-async fn check(cluster: &Cluster, by_hand: &[[Plain; 2]]) -> Result<()> {
-    let found = sum(&entrance(cluster, 0).await?).await?;
-    if found != 0 {
-        return Err(format!("the sum of all balances is {found}, not 0").into());
-    }
-    for [one, two] in by_hand {
-        let (one, two) = (one.connect().await?, two.connect().await?);
-        let found = sum(&one).await? + sum(&two).await?;
-        if found != 0 {
-            return Err(format!("by hand the sum of all balances is {found}, not 0").into());
-        }
-    }
-    for group in cluster.groups() {
-        let server = cluster.inside().leader(group).await?;
-        let left: i64 = server
-            .query_one("SELECT count(*) FROM pg_prepared_xacts", &[])
-            .await?
-            .get(0);
-        if left != 0 {
-            return Err(format!("{left} transactions are still prepared on group {group}").into());
-        }
-    }
-    Ok(())
-}
-
 /// A connection with its UPDATE.
+#[derive(Debug)]
 struct Door(Client, Statement);
 
 impl Door {
@@ -128,6 +163,7 @@ impl Door {
     }
 }
 
+#[derive(Debug)]
 enum Over {
     Cluster(Door),
     Servers(Door, Door),
@@ -144,7 +180,9 @@ impl Over {
     }
 }
 
-struct Transfer {
+/// A client that makes transfers between random accounts.
+#[derive(Debug)]
+pub struct Transfer {
     way: Way,
     over: Over,
     /// The accounts of each group.
