@@ -11,7 +11,9 @@ use super::statements::SqlPrepared;
 use super::together::Statement;
 use super::transaction::{Step, View, Why};
 use super::{Session, conn::Conn};
-use crate::analysis::{Discard, Form, Format, Parameter, Plan, PreparedCommand, Refusal, SessionCommand};
+use crate::analysis::{
+    Access, Discard, Form, Format, Parameter, Plan, PreparedCommand, Refusal, SessionCommand,
+};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
@@ -315,11 +317,27 @@ impl Session {
         self.take_captured(place, group, Stake::Nothing).map(drop)
     }
 
-    /// Remembers where a cursor is, or forgets it.
-    pub(super) fn note_cursor(&mut self, form: &Form, place: usize) {
-        if let Form::Declare { name, .. } = form {
-            self.cursors.insert(name.clone(), place);
+    /// Remembers where a cursor will be.
+    pub(super) fn note_cursor(&mut self, form: &Form, place: usize) -> Result<(), Halt> {
+        let Form::Declare { name, hold } = form else {
+            return Ok(());
+        };
+        if *hold {
+            self.check_held(place, Access::Read, true)?;
+            if let Some(transaction) = &mut self.transaction {
+                transaction.cursors_held.push(place);
+            }
         }
+        self.cursors.insert(name.clone(), place);
+        Ok(())
+    }
+
+    /// Where the cursor is that a statement is about.
+    pub(super) fn cursor_place(&self, form: &Form) -> Option<usize> {
+        let Form::Cursor { name: Some(name) } = form else {
+            return None;
+        };
+        self.cursors.get(name).copied()
     }
 
     pub(super) fn bound_statements(&self) -> Result<(), Failure> {

@@ -3,7 +3,9 @@
 
 use super::conn::{Audience, Captured, Conn, Kind, Stake};
 use super::io::{self, Event, Wait};
-use super::transaction::{Participant, Step, Transaction, View, Why, second_snapshot, strength};
+use super::transaction::{
+    Participant, Step, Transaction, View, Why, held_elsewhere, second_snapshot, strength,
+};
 use super::{Session, relay};
 use crate::analysis::{Access, Isolation, TransactionModes};
 use crate::failure::{Ended, Failure, Halt};
@@ -144,7 +146,17 @@ impl Session {
                 self.open_pipeline_transaction().await?;
             }
         }
+        self.check_held(place, access, false)?;
         self.see_other_groups(place)
+    }
+
+    /// Whether the transaction could still be prepared where it has to be, if it did this.
+    pub(super) fn check_held(&self, place: usize, access: Access, declares: bool) -> Result<(), Halt> {
+        let transaction = self.transaction.as_ref();
+        match transaction.and_then(|t| t.holds_elsewhere(place, access, declares)) {
+            Some(other) => Err(held_elsewhere(self.group(other), self.group(place)).into()),
+            None => Ok(()),
+        }
     }
 
     /// Whether the transaction may look at another group than those that it has used.

@@ -196,7 +196,7 @@ impl Session {
         match routed {
             Placed::One(place) => {
                 if let Some(query) = query {
-                    self.note_cursor(&query.form, place);
+                    self.note_cursor(&query.form, place)?;
                 }
                 self.enter(place, access, Style::Extended).await?;
                 self.supply(place, &statement);
@@ -260,12 +260,14 @@ impl Session {
                     return Err(Failure::NoStatement(String::from_utf8_lossy(name).into_owned()).into());
                 };
                 let plan = planned.only()?;
-                if relayed(plan).is_none() {
+                let Some(query) = relayed(plan) else {
                     self.settle().await?;
                     encode::no_parameters(self.out());
                     describe_own(plan, self.out());
                     return Ok(());
-                }
+                };
+                // Only there it is known which columns FETCH gives.
+                let cursor = query.and_then(|query| self.cursor_place(&query.form));
                 if self
                     .statements
                     .held
@@ -274,7 +276,10 @@ impl Session {
                 {
                     self.release_held().await?;
                 }
-                let place = self.any_place().await?;
+                let place = match cursor {
+                    Some(place) => place,
+                    None => self.any_place().await?,
+                };
                 self.enter_bare(place).await?;
                 self.join(place).await?;
                 self.mark_pipeline(place);

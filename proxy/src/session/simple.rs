@@ -158,7 +158,7 @@ impl Session {
         text: &str,
         message: Option<&[u8]>,
     ) -> Result<Ready, Halt> {
-        self.note_cursor(&query.form, place);
+        self.note_cursor(&query.form, place)?;
         self.send_query(place, query.access, text, message).await
     }
 
@@ -291,10 +291,8 @@ impl Session {
         parameters: &[Parameter<'_>],
         planned: &Planned,
     ) -> Result<Placed, Halt> {
-        if let crate::analysis::Form::Cursor { name } = &query.form
-            && let Some(place) = name.as_ref().and_then(|name| self.cursors.get(name))
-        {
-            return Ok(Placed::One(*place));
+        if let Some(place) = self.cursor_place(&query.form) {
+            return Ok(Placed::One(place));
         }
         let slots = planned.catalogue.slots();
         let mut answers = crate::analysis::Answers::new();

@@ -27,6 +27,8 @@ pub(crate) struct Transaction {
     /// What a group runs after `begin` when it joins.
     pub(crate) script: Vec<Step>,
     pub(crate) participants: Vec<Participant>,
+    /// Where it has declared cursors WITH HOLD.
+    pub(crate) cursors_held: Vec<usize>,
     /// Nothing but its end, or a rollback to a savepoint, is taken.
     pub(crate) failed: bool,
     /// It has failed, and holds no locks any more for which others wait.
@@ -129,6 +131,7 @@ impl Transaction {
             view: None,
             script: Vec::new(),
             participants: Vec::new(),
+            cursors_held: Vec::new(),
             failed: false,
             let_go: false,
             lost: false,
@@ -203,10 +206,22 @@ impl Transaction {
         });
     }
 
-    /// The participants in the order in which they commit: those that only read first.
+    /// The group that already has a cursor WITH HOLD and writes, when `place` is about to be a second one. What has such
+    /// a cursor cannot be prepared (`PreCommit_Portals` in portalmem.c), so of the groups that write only the anchor may.
+    pub(crate) fn holds_elsewhere(&self, place: usize, access: Access, declares: bool) -> Option<usize> {
+        let wrote = |at| self.participants.iter().any(|p| p.place == at && p.wrote);
+        let holds = declares || self.cursors_held.contains(&place);
+        if !holds || !(access == Access::Write || wrote(place)) {
+            return None;
+        }
+        let mut others = self.cursors_held.iter().copied();
+        others.find(|other| *other != place && wrote(*other))
+    }
+
+    /// The participants in the order in which they commit: those that only read first, and last the one that is not prepared.
     pub(crate) fn in_commit_order(&self) -> Vec<Participant> {
         let mut all = self.participants.clone();
-        all.sort_by_key(|p| (p.wrote, p.touched));
+        all.sort_by_key(|p| (p.wrote, self.cursors_held.contains(&p.place), p.touched));
         all
     }
 }
@@ -215,6 +230,17 @@ impl Transaction {
 pub(crate) fn no_cut(error: &CutError) -> Refusal {
     Refusal::new("57P03", error.to_string())
         .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader.")
+}
+
+/// A second group that writes and has cursors WITH HOLD.
+pub(crate) fn held_elsewhere(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
+    Refusal::unsupported(
+        "a transaction that writes on several groups can have cursors WITH HOLD on one of them only",
+    )
+    .detail(format!(
+        "It has one on group {first}, and this statement would make group {second} another."
+    ))
+    .hint("Declare the cursor outside of the transaction, or without WITH HOLD.")
 }
 
 /// A second group in a transaction that has no snapshot of it.
@@ -260,17 +286,41 @@ mod tests {
         assert_eq!(sql, ["SAVEPOINT \"a\"", "SET x = 1", "SET y = 1"]);
     }
 
-    #[test]
-    fn the_writer_commits_last() {
+    /// By place, whether they wrote.
+    fn with(wrote: &[bool]) -> Transaction {
         let mut t = Transaction::new("BEGIN", TransactionModes::default());
-        for (place, wrote) in [(0, true), (1, false)] {
+        for (place, wrote) in wrote.iter().enumerate() {
             t.participants.push(Participant {
                 place,
                 touched: true,
-                wrote,
+                wrote: *wrote,
             });
         }
-        let order: Vec<_> = t.in_commit_order().iter().map(|p| p.place).collect();
-        assert_eq!(order, [1, 0]);
+        t
+    }
+
+    fn order(t: &Transaction) -> Vec<usize> {
+        t.in_commit_order().iter().map(|p| p.place).collect()
+    }
+
+    #[test]
+    fn the_writer_commits_last() {
+        assert_eq!(order(&with(&[true, false])), [1, 0]);
+    }
+
+    #[test]
+    fn of_the_writers_the_one_with_a_cursor_with_hold_commits_last() {
+        let mut t = with(&[true, true, false]);
+        t.cursors_held = vec![0, 2];
+        assert_eq!(order(&t), [2, 1, 0]);
+        assert_eq!(t.holds_elsewhere(0, Access::Write, true), None, "it is the one");
+        assert_eq!(t.holds_elsewhere(1, Access::Write, false), None, "it has none");
+        assert_eq!(
+            t.holds_elsewhere(1, Access::Read, true),
+            Some(0),
+            "it has written"
+        );
+        assert_eq!(t.holds_elsewhere(2, Access::Read, true), None, "it only reads");
+        assert_eq!(t.holds_elsewhere(2, Access::Write, false), Some(0), "it has one");
     }
 }

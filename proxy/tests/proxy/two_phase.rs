@@ -149,25 +149,6 @@ async fn a_deferred_rule_that_fails_at_commit_keeps_nothing_wherever_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_prepared_is_an_error_and_keeps_nothing() {
-    let cluster = Cluster::start().await;
-    let (client, one, two) = accounts(&cluster).await;
-    client.batch_execute("BEGIN").await.unwrap();
-    for key in [one, two] {
-        client
-            .batch_execute(&format!("INSERT INTO t VALUES ({key}, 1)"))
-            .await
-            .unwrap();
-        let held = format!("DECLARE c{key} CURSOR WITH HOLD FOR SELECT * FROM t WHERE id = {key}");
-        client.batch_execute(&held).await.unwrap();
-    }
-    let error = client.batch_execute("COMMIT").await.unwrap_err();
-    assert_eq!(code(&error), "0A000");
-    assert!(values(&client).await.is_empty());
-    nothing_in_doubt(&cluster).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_is_one_transaction_over_two_groups() {
     let cluster = Cluster::start().await;
     let (client, one, two) = accounts(&cluster).await;
@@ -292,4 +273,42 @@ async fn a_statement_after_such_a_commit_can_be_cancelled() {
             .await
             .unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_with_a_cursor_that_outlives_the_transaction_is_not_prepared() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    let fill = format!("INSERT INTO t VALUES ({one}, 1), ({two}, 1)");
+    client.batch_execute(&fill).await.unwrap();
+    let update = |id| format!("UPDATE t SET v = v + 1 WHERE id = {id}");
+    let declare = |id| format!("DECLARE c{id} CURSOR WITH HOLD FOR SELECT v FROM t WHERE id = {id}");
+    let v = |row: &tokio_postgres::Row| row.get::<_, i64>(0);
+    // Whichever group it is, and whichever was written on first.
+    for (held, first, second) in [(one, one, two), (one, two, one), (two, one, two)] {
+        let block = ["BEGIN", &update(first), &declare(held), &update(second), "COMMIT"].join("; ");
+        client.batch_execute(&block).await.unwrap();
+        let fetched = client.query_one(&format!("FETCH c{held}"), &[]).await.unwrap();
+        let now = client
+            .query_one("SELECT v FROM t WHERE id = $1", &[&held])
+            .await
+            .unwrap();
+        assert_eq!(
+            v(&now) - v(&fetched),
+            i64::from(held == second),
+            "what it showed when it was declared"
+        );
+        client.batch_execute(&format!("CLOSE c{held}")).await.unwrap();
+    }
+    let before = values(&client).await;
+    // A second one is refused at the statement that makes it one.
+    for [then, last] in [[update(one), declare(two)], [declare(two), update(one)]] {
+        let block = ["BEGIN", &update(two), &declare(one), &then].join("; ");
+        client.batch_execute(&block).await.unwrap();
+        let refused = client.batch_execute(&last).await;
+        assert_eq!(code(&refused.unwrap_err()), "0A000");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    assert_eq!(values(&client).await, before);
+    nothing_in_doubt(&cluster).await;
 }
