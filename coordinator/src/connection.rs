@@ -5,10 +5,14 @@ use std::time::Duration;
 use shard::client::{Backend, ConnectError, Groups};
 use shard::id::GroupId;
 use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 /// The superuser of every group. Only nodes reach PostgreSQL's socket.
-const SUPERUSER: &str = "postgres";
+pub(crate) const SUPERUSER: &str = "postgres";
+
+/// What `pg_stat_activity` calls these connections.
+pub(crate) const APPLICATION_NAME: &str = "howdah control";
 
 /// What no user's `ALTER ROLE` or `ALTER DATABASE` may change under us.
 const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off \
@@ -47,7 +51,7 @@ impl Connection {
         config
             .user(SUPERUSER)
             .dbname(database)
-            .application_name("howdah control")
+            .application_name(APPLICATION_NAME)
             .options(SETTINGS);
         let (client, connection) = config.connect_raw(backend, NoTls).await?;
         // An error of the connection is also the error of what is asked over it, and is told there.
@@ -87,4 +91,11 @@ pub(crate) enum OpenError {
     /// PostgreSQL refused.
     #[error(transparent)]
     Postgres(#[from] tokio_postgres::Error),
+}
+
+impl OpenError {
+    /// Whether the group has no such database.
+    pub(crate) fn no_such_database(&self) -> bool {
+        matches!(self, OpenError::Postgres(error) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME))
+    }
 }

@@ -29,6 +29,7 @@ mod broken;
 pub mod catalogue;
 mod connection;
 pub mod cut;
+pub mod databases;
 pub mod deadlock;
 pub mod failpoint;
 #[cfg(any(test, feature = "fuzz"))]

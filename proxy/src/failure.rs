@@ -102,6 +102,8 @@ pub(crate) enum Again {
     Same,
     /// So that it does nothing where it is done.
     IfNeeded,
+    /// As it is; it does the rest.
+    Rest,
 }
 
 impl From<Refusal> for Failure {
@@ -281,6 +283,7 @@ fn partly_words(partly: &Partly) -> Refusal {
         .detail(detail)
         .hint(match partly.again {
             Again::Same => "Remove the cause and repeat it. Groups that have done it do it once more.",
+            Again::Rest => "Remove the cause and repeat it: it goes on with the groups that have not done it.",
             Again::IfNeeded => {
                 "Remove the cause and repeat it with IF NOT EXISTS or IF EXISTS, so that all groups are alike. \
                  An index that it has left invalid is made anew."

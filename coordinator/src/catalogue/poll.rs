@@ -22,7 +22,7 @@ const READING: Duration = Duration::from_secs(10);
 /// What the last questions have shown.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    /// The newest answer. Kept when later questions fail: its lease ends by itself.
+    /// The newest answer. Kept when later questions fail: its lease ends by itself. Gone with the database.
     pub(super) verified: Option<Verified>,
     /// The newest failure; none after an answer.
     pub(super) failure: Option<Failure>,
@@ -55,6 +55,8 @@ impl Failure {
         let unprepared = [SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_TABLE];
         let reason = if sqlstate.is_some_and(|state| unprepared.contains(state)) {
             "the database is not prepared there yet".to_owned()
+        } else if sqlstate == Some(&SqlState::INVALID_CATALOG_NAME) {
+            "there is no such database".to_owned()
         } else {
             with_causes(error)
         };
@@ -72,7 +74,7 @@ impl Failure {
     }
 }
 
-/// Asks every [`EVERY`], and at once when `wanted`, until it is aborted.
+/// Asks every [`EVERY`], and at once when `wanted`, until it is aborted; only when wanted while there is no such database.
 pub(super) async fn run(
     groups: Arc<dyn Groups>,
     group: GroupId,
@@ -89,7 +91,18 @@ pub(super) async fn run(
                 connection = None;
                 let failure = Failure::new(began, &error);
                 tracing::debug!(%group, database, reason = failure.reason, "the catalogue was not read");
-                publish.send_modify(|view| view.failure = Some(failure));
+                let is_final = failure.is_final();
+                publish.send_modify(|view| {
+                    view.failure = Some(failure);
+                    if is_final {
+                        view.verified = None;
+                    }
+                });
+                if is_final {
+                    // It was dropped, or never made: it is asked for again when someone wants it.
+                    wanted.notified().await;
+                    continue;
+                }
             }
         }
         // A large catalogue may have taken the whole lease to be read: then its version is asked for at once.

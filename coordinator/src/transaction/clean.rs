@@ -28,14 +28,21 @@ pub(super) async fn clean(groups: &dyn Groups, anchor: GroupId) -> Result<(), Op
     let databases = connection
         .client
         .query(
-            "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate",
+            // Nobody can connect to what an interrupted DROP DATABASE has left: its limit is -2.
+            "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2",
             &[],
         )
         .await?;
+    let mut failed = None;
     for row in databases {
-        clean_database(groups, anchor, row.try_get(0)?).await?;
+        match clean_database(groups, anchor, row.try_get(0)?).await {
+            // Dropped in the meantime.
+            Err(error) if error.no_such_database() => {}
+            Err(error) => failed = Some(error),
+            Ok(()) => {}
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 async fn clean_database(groups: &dyn Groups, anchor: GroupId, database: &str) -> Result<(), OpenError> {
@@ -68,7 +75,7 @@ async fn clean_database(groups: &dyn Groups, anchor: GroupId, database: &str) ->
     }
     for (group, gids) in parts {
         let Ok(group) = u32::try_from(group) else { continue };
-        for gid in still_prepared(groups, GroupId(group), database, &gids).await? {
+        for gid in still_prepared(groups, GroupId(group), &gids).await? {
             done.remove(&gid);
         }
     }
@@ -99,10 +106,10 @@ async fn clean_database(groups: &dyn Groups, anchor: GroupId, database: &str) ->
 async fn still_prepared(
     groups: &dyn Groups,
     group: GroupId,
-    database: &str,
     gids: &HashSet<String>,
 ) -> Result<Vec<String>, OpenError> {
-    let connection = Connection::open(groups, group, database, PATIENCE).await?;
+    // What is prepared in any database is listed in each. The transactions' own may have been dropped there.
+    let connection = Connection::open(groups, group, "postgres", PATIENCE).await?;
     let rows = connection
         .client
         .query("SELECT gid FROM pg_prepared_xacts", &[])

@@ -55,7 +55,10 @@ pub(super) async fn outcome(
 ) -> Result<Outcome, Unsettled> {
     persist(gid.anchor, patience, |left| {
         Box::pin(async move {
-            let connection = Connection::open_to_settle(groups, gid.anchor, database, left).await?;
+            let opened = Connection::open_to_settle(groups, gid.anchor, database, left).await;
+            let Some(connection) = still_there(opened)? else {
+                return Ok(Outcome::RolledBack);
+            };
             // A crash before this commits leaves the question open, and whoever asks next decides. After it the answer is the
             // same for everyone, for good: the row cannot be inserted a second time.
             let row = connection
@@ -78,7 +81,10 @@ pub(super) async fn decided(
 ) -> Result<Option<Outcome>, Unsettled> {
     persist(gid.anchor, patience, |left| {
         Box::pin(async move {
-            let connection = Connection::open_to_settle(groups, gid.anchor, database, left).await?;
+            let opened = Connection::open_to_settle(groups, gid.anchor, database, left).await;
+            let Some(connection) = still_there(opened)? else {
+                return Ok(Some(Outcome::RolledBack));
+            };
             let query = "SELECT committed FROM howdah.decisions WHERE gid = $1";
             let row = connection.client.query_opt(query, &[&gid.to_string()]).await?;
             Ok(row.map(|row| row.try_get(0)).transpose()?.map(Outcome::of))
@@ -103,7 +109,11 @@ pub(super) async fn finish(
     let sql = &format!("{verb} PREPARED '{gid}'");
     persist(group, patience, |left| {
         Box::pin(async move {
-            let connection = Connection::open_to_settle(groups, group, database, left).await?;
+            let opened = Connection::open_to_settle(groups, group, database, left).await;
+            // PostgreSQL drops no database in which something is prepared.
+            let Some(connection) = still_there(opened)? else {
+                return Ok(());
+            };
             // A part is ended for good without waiting: it is prepared on a majority, and decided. So a group whose
             // commits are held back for a cut can end it too.
             connection
@@ -124,6 +134,18 @@ pub(super) async fn finish(
         })
     })
     .await
+}
+
+/// A connection to a database, or none where it was dropped.
+///
+/// While DROP DATABASE goes from group to group the anchor may have no database any more, and no decision, while a part is
+/// prepared on a group whose turn is still to come, and stands in its way. What the part did is dropped with
+/// the rest of the database, so it is rolled back. CREATE DATABASE makes no new one before that: see [`crate::databases`].
+fn still_there(opened: Result<Connection, OpenError>) -> Result<Option<Connection>, OpenError> {
+    match opened {
+        Err(error) if error.no_such_database() => Ok(None),
+        opened => opened.map(Some),
+    }
 }
 
 /// Tries something on a group, with the time that is left, until it succeeds or no time is left.

@@ -15,6 +15,7 @@ use crate::server::{FIRST, SECOND, TwoGroups};
 const SOON: Duration = Duration::from_secs(5);
 
 struct Scene {
+    database: &'static str,
     groups: Arc<TwoGroups>,
     transactions: Transactions,
     /// The session's own connection to the anchor.
@@ -22,22 +23,26 @@ struct Scene {
     look: [Client; 2],
 }
 
-/// One table, plain, on both.
 async fn scene() -> Scene {
-    let groups = Arc::new(TwoGroups::start().await);
+    scene_in(Arc::new(TwoGroups::start().await), "postgres").await
+}
+
+/// One table, plain, on both.
+async fn scene_in(groups: Arc<TwoGroups>, database: &'static str) -> Scene {
     for group in [FIRST, SECOND] {
-        let client = groups.connect_client(group, "postgres").await;
+        let client = groups.connect_client(group, database).await;
         client
             .batch_execute("CREATE TABLE howdah.seen (v int)")
             .await
             .unwrap();
     }
     Scene {
+        database,
         transactions: Transactions::new(NodeId(1), groups.clone()),
-        anchor: groups.connect_client(FIRST, "postgres").await,
+        anchor: groups.connect_client(FIRST, database).await,
         look: [
-            groups.connect_client(FIRST, "postgres").await,
-            groups.connect_client(SECOND, "postgres").await,
+            groups.connect_client(FIRST, database).await,
+            groups.connect_client(SECOND, database).await,
         ],
         groups,
     }
@@ -50,7 +55,7 @@ impl Scene {
     async fn prepared(&self) -> (Gid, Xid) {
         let gid = self.transactions.name(FIRST);
         self.anchor.batch_execute(WRITE).await.unwrap();
-        let part = self.groups.connect_client(SECOND, "postgres").await;
+        let part = self.groups.connect_client(SECOND, self.database).await;
         part.batch_execute(WRITE).await.unwrap();
         let said = part.simple_query(&prepare(gid)).await.unwrap();
         let xid = said.iter().find_map(|message| match message {
@@ -190,4 +195,31 @@ async fn decisions_are_kept_while_a_part_is_prepared_and_deleted_after() {
     });
     deleted.await.expect("the decision is deleted");
     recovering.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_another_database_it_is_settled_there_and_when_the_anchor_has_dropped_it() {
+    let groups = Arc::new(TwoGroups::start().await);
+    for group in [FIRST, SECOND] {
+        let client = groups.connect_client(group, "postgres").await;
+        client.batch_execute("CREATE DATABASE shop").await.unwrap();
+    }
+    let scene = scene_in(groups.clone(), "shop").await;
+    let (gid, xid) = scene.prepared().await;
+    let decide = decide_and_commit(gid, &[(SECOND, xid)]);
+    scene.anchor.batch_execute(&decide).await.unwrap();
+    scene.recovered().await;
+    assert_eq!(scene.seen().await, [1, 1]);
+    scene.prepared().await;
+    scene.anchor.batch_execute("ROLLBACK").await.unwrap();
+    // DROP DATABASE stops here: the part's decision is gone.
+    let admin = groups.connect_client(FIRST, "postgres").await;
+    admin
+        .batch_execute("DROP DATABASE shop WITH (FORCE)")
+        .await
+        .unwrap();
+    scene.recovered().await;
+    let left = "SELECT count(*) FROM howdah.seen";
+    let left: i64 = scene.look[1].query_one(left, &[]).await.unwrap().get(0);
+    assert_eq!(left, 1, "rolled back");
 }

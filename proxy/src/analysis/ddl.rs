@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use super::create_table::{self, check_element, constraint_columns, without_key};
+use super::databases;
 use super::functions;
 use super::lexer::{Kind, Token};
 use super::plan::{Ddl, DdlEffect, Index, Plan, RelationName};
@@ -90,6 +91,9 @@ fn create(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     if words.take(&["statistics"]) {
         return everywhere(DdlEffect::None);
     }
+    if words.take(&["database"]) {
+        return databases::create(words);
+    }
     Err(refused_object(words, replace))
 }
 
@@ -110,7 +114,6 @@ fn refused_object(mut words: Words<'_>, _replace: bool) -> Refusal {
             .detail("Sequences of the whole cluster come later; each group would count for itself.")
             .hint("Use gen_random_uuid(), or numbers that the application chooses."),
         "materialized" => unsupported("CREATE MATERIALIZED VIEW").detail("Its rows would be of one group."),
-        "database" => unsupported("CREATE DATABASE").hint("Use schemas."),
         "extension" => unsupported("CREATE EXTENSION").detail(code),
         _ => unsupported(&format!("CREATE {}", word.to_uppercase())),
     }
@@ -196,6 +199,9 @@ fn drop(mut words: Words<'_>) -> Result<Plan, Refusal> {
     }
     if words.take_any(&["role", "user", "group", "statistics"]).is_some() {
         return everywhere(DdlEffect::None);
+    }
+    if words.take(&["database"]) {
+        return databases::drop(words);
     }
     match words.name() {
         Some(word) => Err(unsupported(&format!("DROP {}", word.to_uppercase()))),

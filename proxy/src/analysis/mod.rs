@@ -7,6 +7,7 @@ mod check;
 mod constants;
 mod copy;
 mod create_table;
+mod databases;
 mod ddl;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;

@@ -367,8 +367,31 @@ pub enum DdlEffect {
     /// Tables or schemas may be gone, moved or renamed, or columns renamed or dropped: read the
     /// catalogue again.
     Reload,
+    /// A whole database comes or goes.
+    Database(DatabaseChange),
     /// Nothing about tables.
     None,
+}
+
+/// CREATE DATABASE or DROP DATABASE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseChange {
+    /// The database.
+    pub name: String,
+    /// What becomes of it.
+    pub action: DatabaseAction,
+}
+
+/// What a [`DatabaseChange`] does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseAction {
+    /// It is made.
+    Create {
+        /// The database that it is a copy of: one of PostgreSQL's own.
+        template: String,
+    },
+    /// It is dropped.
+    Drop,
 }
 
 /// See [`Plan::EachGroup`].

@@ -341,7 +341,7 @@ impl DdlEffect {
     /// Whether tables, columns or names may be others afterwards.
     #[must_use]
     pub fn changes_tables(&self) -> bool {
-        !matches!(self, DdlEffect::None)
+        !matches!(self, DdlEffect::None | DdlEffect::Database(_))
     }
 }
 

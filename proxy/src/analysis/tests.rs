@@ -102,6 +102,7 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
                     )
                 }
                 DdlEffect::AlterTable(_) | DdlEffect::Reload => format!("DDL, catalogue changes{alone}"),
+                DdlEffect::Database(change) => format!("{:?} of {}{alone}", change.action, change.name),
                 DdlEffect::None => format!("DDL{alone}"),
             }
         }

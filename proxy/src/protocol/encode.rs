@@ -281,15 +281,20 @@ pub(crate) fn startup(out: &mut BytesMut, parameters: &[(Vec<u8>, Vec<u8>)]) {
 
 /// NoticeResponse with severity WARNING.
 pub(crate) fn warning(out: &mut BytesMut, sqlstate: &str, text: &str) {
-    notice(out, "WARNING", sqlstate, text);
+    notice_response(out, "WARNING", sqlstate, text);
 }
 
 /// NoticeResponse with severity INFO, which every client wants to see.
 pub(crate) fn info(out: &mut BytesMut, text: &str) {
-    notice(out, "INFO", "00000", text);
+    notice_response(out, "INFO", "00000", text);
 }
 
-fn notice(out: &mut BytesMut, severity: &str, sqlstate: &str, text: &str) {
+/// NoticeResponse with severity NOTICE.
+pub(crate) fn notice(out: &mut BytesMut, text: &str) {
+    notice_response(out, "NOTICE", "00000", text);
+}
+
+fn notice_response(out: &mut BytesMut, severity: &str, sqlstate: &str, text: &str) {
     message(out, b'N', |out| {
         for (kind, value) in [(b'S', severity), (b'V', severity), (b'C', sqlstate), (b'M', text)] {
             out.put_u8(kind);

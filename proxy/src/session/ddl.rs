@@ -3,15 +3,18 @@
 //! Definitions are written on all groups in one transaction, the client's block or one of their own, and `two_phase` commits
 //! it. Until then the transaction plans by the tables as it sees them itself (`plans`), and nobody else sees them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use coordinator::catalogue::bootstrap::{distribute_table_sql, drop_invalid_index_sql, shard_key_sql};
-use coordinator::catalogue::cache::{LEASE, wait_until_seen};
+use coordinator::catalogue::cache::{DatabaseCatalogue, LEASE, wait_until_seen};
 
 use super::Session;
 use super::commands::Rows;
 use super::conn::{Audience, Stake};
+use super::databases::{Creation, unreadable};
 use super::enter::Style;
+use crate::Peers;
 use crate::analysis::{
     Access, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
 };
@@ -36,15 +39,22 @@ fn another_key(table: &RelationName) -> Refusal {
 }
 
 /// What a statement is that each group runs for itself.
-enum Each {
+pub(super) enum Each {
     /// A definition, and the index that it leaves invalid where it fails.
     Defines(Option<Index>),
+    /// A database is made.
+    Creates(Creation),
+    /// The database of this name is dropped.
+    Drops(String),
     Maintains(EachGroup),
 }
 
 impl Session {
     /// Runs DDL on every group: all of them have it or none.
     pub(super) async fn ddl(&mut self, ddl: &Ddl, text: &str, rows: Rows) -> Result<(), Halt> {
+        if let DdlEffect::Database(change) = &ddl.effect {
+            return Box::pin(self.change_database(change, text)).await;
+        }
         if ddl.outside_transaction {
             return self
                 .group_by_group(text, &Each::Defines(ddl.leaves.clone()))
@@ -155,17 +165,16 @@ impl Session {
     }
 
     /// A group that is not prepared yet would run a definition without taking note of the table.
-    async fn all_prepared(&mut self) -> Result<(), Failure> {
+    pub(super) async fn all_prepared(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.shared.limits.leader_wait;
         for (_, read) in self.database.refresh_all(deadline).await {
-            read.map_err(|stale| Failure::Catalogue(stale.to_string()))?;
+            read.map_err(|stale| unreadable(&self.database_name(), &stale))?;
         }
         Ok(())
     }
 
-    /// Runs a statement that cannot run in a transaction: one group after the other, each for itself. The first that fails ends
-    /// it; the error says which have done it. It can be repeated then.
-    async fn group_by_group(&mut self, text: &str, each: &Each) -> Result<(), Halt> {
+    /// PostgreSQL's rule for what it cannot undo.
+    pub(super) fn outside_transaction(&self) -> Result<(), Failure> {
         if self.transaction.is_some() {
             let words =
                 "this statement cannot run inside a transaction block, or together with others in one Query";
@@ -173,33 +182,60 @@ impl Session {
                 .hint("Run it alone, outside of BEGIN and COMMIT.")
                 .into());
         }
-        self.all_prepared().await?;
-        let mut tag = String::new();
-        for place in 0..self.slots.len() {
-            // A crash here leaves some groups with it and others without; whoever repeats the statement finishes it.
-            // A group's own part is PostgreSQL's: all of it, or nothing but an index that is marked as invalid.
-            match self.on_one_group(place, text, each).await {
-                Ok(of_group) => tag = of_group,
-                Err(Halt::Fail(error)) => {
-                    self.catalogue_changed().await;
-                    return Err(self.partly(place, error, each).into());
-                }
-                Err(halt) => return Err(halt),
-            }
-        }
-        self.catalogue_changed().await;
-        encode::command_complete(self.out(), &tag);
         Ok(())
     }
 
-    async fn on_one_group(&mut self, place: usize, text: &str, each: &Each) -> Result<String, Halt> {
+    /// Runs a statement that cannot run in a transaction: one group after the other, each for itself.
+    async fn group_by_group(&mut self, text: &str, each: &Each) -> Result<(), Halt> {
+        self.outside_transaction()?;
+        self.all_prepared().await?;
+        let places: Vec<usize> = (0..self.slots.len()).collect();
+        let done = self.in_turn(&places, text, each).await;
+        if !matches!(done, Err(Halt::Skip | Halt::End(_))) {
+            self.catalogue_changed().await;
+        }
+        encode::command_complete(self.out(), &done?);
+        Ok(())
+    }
+
+    /// Runs a statement on these groups, one after the other. The first that fails ends it; the error says which have done it. It
+    /// can be repeated then. Gives the tag of the last.
+    pub(super) async fn in_turn(
+        &mut self,
+        places: &[usize],
+        text: &str,
+        each: &Each,
+    ) -> Result<String, Halt> {
+        let mut tag = String::new();
+        for (done, place) in places.iter().enumerate() {
+            // A crash here leaves some groups with it and others without; whoever repeats the statement finishes it.
+            // A group's own part is PostgreSQL's: all of it, or nothing but an index or a database that is marked as invalid.
+            // Definitions say the same everywhere. What maintenance has to say is about a group's own rows.
+            let audience = match each {
+                Each::Maintains(_) => Audience::Session,
+                _ if done == 0 => Audience::Session,
+                _ => Audience::Quiet,
+            };
+            match self.on_one_group(*place, text, each, audience).await {
+                Ok(of_group) => tag = of_group,
+                Err(Halt::Fail(error)) => return Err(self.partly(places, done, error, each).into()),
+                Err(halt) => return Err(halt),
+            }
+        }
+        Ok(tag)
+    }
+
+    async fn on_one_group(
+        &mut self,
+        place: usize,
+        text: &str,
+        each: &Each,
+        audience: Audience,
+    ) -> Result<String, Halt> {
         self.enter_bare(place).await?;
-        // Definitions say the same everywhere. What maintenance has to say is about a group's own rows.
-        let audience = match each {
-            Each::Defines(_) if place > 0 => Audience::Quiet,
-            _ => Audience::Session,
-        };
         match each {
+            Each::Creates(creation) => return self.create_on(place, text, creation, audience).await,
+            Each::Drops(name) => return self.drop_on(place, text, name, audience).await,
             Each::Defines(Some(index)) => {
                 let table = &index.table;
                 let sql = drop_invalid_index_sql(&table.schema, &table.name, &index.name);
@@ -223,9 +259,9 @@ impl Session {
         Ok(done.tag.unwrap_or_default())
     }
 
-    /// A failure on the group at `failed`; it is done on those before.
-    fn partly(&self, failed: usize, error: Failure, each: &Each) -> Failure {
-        let groups = self.shared.groups.groups();
+    /// A failure on the group at `places[failed]`; it is done on those before.
+    fn partly(&self, places: &[usize], failed: usize, error: Failure, each: &Each) -> Failure {
+        let groups: Vec<_> = places.iter().map(|place| self.group(*place)).collect();
         let unknown = matches!(
             error,
             Failure::CommitBroken { .. } | Failure::CommitUnconfirmed { .. }
@@ -240,6 +276,7 @@ impl Session {
             error,
             again: match each {
                 Each::Defines(_) => Again::IfNeeded,
+                Each::Creates(_) | Each::Drops(_) => Again::Rest,
                 Each::Maintains(_) => Again::Same,
             },
         }))
@@ -248,15 +285,18 @@ impl Session {
     /// Tables may be others than before: nobody may route by what was before.
     pub(super) async fn catalogue_changed(&mut self) {
         self.search_path = None;
-        let committed = Instant::now();
-        let refreshed = self.database.refresh_all(committed + LEASE).await;
-        let versions = self.database.versions();
-        let own = refreshed.iter().all(|(_, result)| result.is_ok());
-        let database = self.database_name();
-        let others = self
-            .shared
-            .peers
-            .have_seen(&database, &versions, committed + LEASE);
-        wait_until_seen(committed, [async { others.await && own }]).await;
+        let (shared, name) = (Arc::clone(&self.shared), self.database_name());
+        let database = Arc::clone(&self.database);
+        seen_by_all(&*shared.peers, &database, &name).await;
     }
+}
+
+/// Reads a database's catalogues again, and waits until no node routes by older ones.
+pub(super) async fn seen_by_all(peers: &dyn Peers, database: &DatabaseCatalogue, name: &str) {
+    let committed = Instant::now();
+    let refreshed = database.refresh_all(committed + LEASE).await;
+    let versions = database.versions();
+    let own = refreshed.iter().all(|(_, result)| result.is_ok());
+    let others = peers.have_seen(name, &versions, committed + LEASE);
+    wait_until_seen(committed, [async { others.await && own }]).await;
 }

@@ -14,6 +14,7 @@ mod commands;
 mod conn;
 mod control;
 mod copy;
+mod databases;
 mod ddl;
 mod enter;
 mod extended;

@@ -10,6 +10,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::Session;
+use super::databases::unreadable;
 use super::transaction::OwnTables;
 use crate::analysis::{self, Plan, Refusal};
 use crate::failure::{Failure, Halt};
@@ -199,10 +200,13 @@ impl Session {
                     }
                     return Ok((place, catalogue));
                 }
-                Err(stale) => why = why.or(Some(stale.to_string())),
+                Err(stale) => why = why.or(Some(stale)),
             }
         }
-        Err(Failure::Catalogue(why.unwrap_or_default()).into())
+        Err(match why {
+            Some(stale) => unreadable(&self.database_name(), &stale).into(),
+            None => Failure::Catalogue("there are no groups".to_owned()).into(),
+        })
     }
 
     /// The schemas that are searched for names without one.

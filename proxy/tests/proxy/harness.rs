@@ -5,15 +5,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::bootstrap::{Identity, bootstrap};
 use coordinator::catalogue::cache::CatalogueCache;
+use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap};
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
-use proxy::{Limits, Listener, NoPeers, ProxyConfig};
+use proxy::{Limits, Listener, Peers, ProxyConfig};
 use shard::client::{Backend, ConnectError, Groups, Hold};
 use shard::id::{GroupId, NodeId, Term};
 use tempfile::TempDir;
@@ -236,13 +238,40 @@ impl Groups for Sockets {
     }
 }
 
+/// The other node, if there is one.
+#[derive(Debug, Default)]
+struct Other(OnceLock<Arc<CatalogueCache>>);
+
+impl Peers for Other {
+    fn have_seen<'a>(
+        &'a self,
+        database: &'a str,
+        versions: &'a [(GroupId, CatalogueVersion)],
+        deadline: Instant,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            match self.0.get() {
+                Some(catalogues) => catalogues.has_seen(database, versions, deadline).await,
+                None => true,
+            }
+        })
+    }
+
+    fn transactions(&self, _patience: Duration) -> BoxFuture<'_, Vec<Transaction>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+}
+
 /// Two groups and a proxy. Everything ends when it is dropped.
 pub(crate) struct Cluster {
     servers: Vec<Server>,
     pub(crate) address: SocketAddr,
     pub(crate) slots: SlotMap,
     shutdown: CancellationToken,
-    _catalogues: Arc<CatalogueCache>,
+    groups: Arc<dyn Groups>,
+    limits: Limits,
+    catalogues: Arc<CatalogueCache>,
+    other: Arc<Other>,
 }
 
 impl Drop for Cluster {
@@ -288,27 +317,47 @@ impl Cluster {
                 .expect("bootstrap");
         }
         let catalogues = Arc::new(CatalogueCache::start(Arc::clone(&sockets)));
+        let mut cluster = Cluster {
+            servers,
+            address: "127.0.0.1:0".parse().expect("it fits"),
+            slots,
+            shutdown: CancellationToken::new(),
+            groups: sockets,
+            limits,
+            catalogues,
+            other: Arc::default(),
+        };
+        let (catalogues, other) = (Arc::clone(&cluster.catalogues), Arc::clone(&cluster.other));
+        cluster.address = cluster.node(NodeId(1), catalogues, other).await;
+        cluster
+    }
+
+    async fn node(&self, id: NodeId, catalogues: Arc<CatalogueCache>, other: Arc<Other>) -> SocketAddr {
         let config = ProxyConfig {
             listen: "127.0.0.1:0".parse().expect("it fits"),
-            limits,
+            limits: self.limits.clone(),
         };
         let listener = Listener::bind(config).await.expect("bind");
         let address = listener.address();
-        let shutdown = CancellationToken::new();
         tokio::spawn(listener.serve(
-            Arc::clone(&sockets),
-            Arc::clone(&catalogues),
-            Transactions::new(NodeId(1), sockets),
-            Arc::new(NoPeers),
-            shutdown.clone(),
+            Arc::clone(&self.groups),
+            catalogues,
+            Transactions::new(id, Arc::clone(&self.groups)),
+            other,
+            self.shutdown.clone(),
         ));
-        Cluster {
-            servers,
-            address,
-            slots,
-            shutdown,
-            _catalogues: catalogues,
-        }
+        address
+    }
+
+    /// Starts a second node: its port, for [`Cluster::connect_as`].
+    pub(crate) async fn second_node(&self) -> u16 {
+        let catalogues = Arc::new(CatalogueCache::start(Arc::clone(&self.groups)));
+        let other = Other(OnceLock::from(Arc::clone(&self.catalogues)));
+        self.other
+            .0
+            .set(Arc::clone(&catalogues))
+            .expect("one second node");
+        self.node(NodeId(2), catalogues, Arc::new(other)).await.port()
     }
 
     pub(crate) fn shut_down(&self) {
@@ -321,19 +370,32 @@ impl Cluster {
     }
 
     pub(crate) async fn connect_as(&self, options: &str) -> Client {
-        let config = format!(
-            "host=127.0.0.1 port={} dbname=postgres {options}",
-            self.address.port()
-        );
-        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connect");
+        self.try_connect(self.address.port(), options)
+            .await
+            .expect("connect")
+    }
+
+    /// A client of the node with this port.
+    pub(crate) async fn try_connect(
+        &self,
+        port: u16,
+        options: &str,
+    ) -> Result<Client, tokio_postgres::Error> {
+        let config = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres {options}");
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
         tokio::spawn(connection);
-        client
+        Ok(client)
     }
 
     /// A client of one group's PostgreSQL itself.
     pub(crate) async fn direct(&self, server: usize) -> Client {
+        self.direct_in(server, "postgres").await
+    }
+
+    /// As [`Cluster::direct`], in another database.
+    pub(crate) async fn direct_in(&self, server: usize, database: &str) -> Client {
         let host = self.servers[server].directory.path().display().to_string();
-        let config = format!("host={host} user=postgres dbname=postgres");
+        let config = format!("host={host} user=postgres dbname={database}");
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connect");
         tokio::spawn(connection);
         client

@@ -2,6 +2,7 @@
 
 mod commands;
 mod copy;
+mod databases;
 mod ddl;
 mod deadlock;
 mod faults;
