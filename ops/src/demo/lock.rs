@@ -12,7 +12,13 @@ use super::process::ProcessId;
 /// Held while a demo runs. The system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let_go(&self.file);
+    }
 }
 
 /// Who holds the lock of a data folder.
@@ -53,7 +59,7 @@ impl Lock {
             .and_then(|()| opened.rewind())
             .and_then(|()| writeln!(opened, "{own}"))
             .map_err(file(&path, "cannot be written"))?;
-        Ok(Lock { _file: opened })
+        Ok(Lock { file: opened })
     }
 
     /// Who holds it now.
@@ -62,10 +68,17 @@ impl Lock {
             return Holder::Nobody;
         };
         if flock(&opened, FlockOperation::NonBlockingLockShared).is_ok() {
+            let_go(&opened);
             return Holder::Nobody;
         }
         read_holder(&mut opened).map_or(Holder::Unknown, Holder::Process)
     }
+}
+
+/// Closing the file would not be enough: a child that is being started holds it open, too, until its program begins.
+fn let_go(locked: &File) {
+    // An open file that was locked can be unlocked; and if not, the end of the process does it.
+    let _ = flock(locked, FlockOperation::Unlock);
 }
 
 /// The process that the file names, if that very process still runs.
@@ -95,5 +108,16 @@ mod tests {
         assert!(matches!(Lock::holder(data.path()), Holder::Process(_)));
         drop(lock);
         Lock::take(data.path()).unwrap();
+    }
+
+    #[test]
+    fn a_child_that_has_the_file_open_too_does_not_keep_the_lock() {
+        let data = tempfile::tempdir().unwrap();
+        let lock = Lock::take(data.path()).unwrap();
+        let of_a_child = lock.file.try_clone().unwrap();
+        drop(lock);
+        assert!(matches!(Lock::holder(data.path()), Holder::Nobody));
+        Lock::take(data.path()).unwrap();
+        drop(of_a_child);
     }
 }

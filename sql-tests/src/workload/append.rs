@@ -20,8 +20,13 @@ use crate::history::Edn;
 const USES: u32 = 32;
 /// Two hold texts, the last an array.
 const TABLES: [&str; 3] = ["append_0", "append_1", "append_2"];
-/// The longest pause between two steps of a transaction.
+/// Steps of a transaction, at the most.
+const STEPS: usize = 6;
+/// The longest pause between two of them.
 const PAUSE: u64 = 10;
+/// Half of the transactions are hurried, with no pause and so many steps at the most: of many commits at
+/// a time some become visible in another order than that in which they were written.
+const HURRIED_STEPS: usize = 2;
 /// Of so many operations one is a [`Look`].
 const ONE_LOOKS: u32 = 3;
 /// How many keys it reads, at the most.
@@ -207,10 +212,13 @@ impl Workload for Append {
             (Reach::AllGroups, Isolation::Serializable) => (Reach::OneGroup, false),
             (reach, _) => (reach, false),
         };
-        let hurried = rng.random::<bool>();
-        let steps: Vec<(Duration, Step)> = (0..rng.random_range(1..=6))
+        let (most, longest) = match rng.random() {
+            true => (HURRIED_STEPS, 0),
+            false => (STEPS, PAUSE),
+        };
+        let steps: Vec<(Duration, Step)> = (0..rng.random_range(1..=most))
             .map(|_| {
-                let pause = if hurried { 0 } else { rng.random_range(0..=PAUSE) };
+                let pause = rng.random_range(0..=longest);
                 let pool = match reach {
                     Reach::OneGroup => one,
                     Reach::AllGroups => rng.random_range(0..self.pools.len()),
