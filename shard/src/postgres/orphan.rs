@@ -88,7 +88,8 @@ fn gone_within(pgdata: &Path, patience: Duration) -> Result<bool, Error> {
     Ok(false)
 }
 
-fn attached(pgdata: &Path) -> Result<Vec<(Pid, OwnedFd)>, Error> {
+/// The PostgreSQL processes that work in `pgdata`.
+pub(super) fn attached(pgdata: &Path) -> Result<Vec<(Pid, OwnedFd)>, Error> {
     let Ok(home) = fs::metadata(pgdata) else {
         return Ok(Vec::new());
     };

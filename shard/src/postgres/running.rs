@@ -22,7 +22,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// What the last lines of the log may take from the pipe to the file.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// A postmaster that is told to quit kills its slow children after 5 s.
-const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(7);
+pub(super) const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(7);
 /// A fast stop writes a checkpoint.
 const FAST_PATIENCE: Duration = Duration::from_secs(60);
 

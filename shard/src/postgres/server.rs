@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::process::Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,7 +17,7 @@ use super::account::{Account, Owner};
 use super::control_data::{self, ControlData};
 use super::files::{self, Files, Identity, LastRole, Rebuild};
 use super::process::{Launcher, OnOrphaned, Process};
-use super::running::Running;
+use super::running::{IMMEDIATE_PATIENCE, Running};
 use super::sockets::{self, Endpoint};
 use super::{Error, Installation, SUPERUSER, durable, log, orphan, settings, tool};
 use crate::config::PostgresConfig;
@@ -333,6 +334,20 @@ impl Server {
         if ours.is_some_and(|process| process.exited().now().is_none()) {
             return Err(Error::StillRunning { path: pgdata });
         }
+        blocking(move || orphan::end_all(&pgdata)).await
+    }
+
+    /// Ends whatever works in the directory, for a node that stops. A step that was broken off may have
+    /// started a server of which nobody has a handle: on its own it would outlive the node.
+    pub async fn end(&self) -> Result<(), Error> {
+        // A change whose caller was dropped goes on to its end: no later look would see what it starts.
+        drop(self.inner.changing.lock().await);
+        let started = self.inner.running.lock().upgrade();
+        if let Some(process) = started {
+            process.signal(Signal::QUIT);
+            process.exited().wait_at_most(IMMEDIATE_PATIENCE).await;
+        }
+        let pgdata = self.files().pgdata.clone();
         blocking(move || orphan::end_all(&pgdata)).await
     }
 

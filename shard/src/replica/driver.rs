@@ -152,9 +152,14 @@ impl Driver {
             }
         }
         self.shared.publish_state("stopped", None);
-        if let Err(error) = self.stop_server().await {
+        if let Err(error) = self.end().await {
             tracing::warn!(group = %self.shared.group, %error, "PostgreSQL could not be stopped");
         }
+    }
+
+    async fn end(&mut self) -> Result<(), ReplicaError> {
+        self.stop_server().await?;
+        Ok(self.server.end().await?)
     }
 
     fn report(&self, step: &Step, error: &ReplicaError) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::super::{ClusterState, Error, LastRole, StopMode};
+use super::super::{ClusterState, Error, LastRole, StopMode, orphan};
 use super::*;
 
 #[tokio::test]
@@ -161,4 +161,19 @@ async fn a_server_whose_handle_is_dropped_ends_and_can_be_started_again() {
     assert!(exited.wait_at_most(PATIENCE).await.is_some());
     assert!(running.is_running());
     running.stop(StopMode::Immediate).await.unwrap();
+}
+
+/// A node that is stopped breaks off the start that it is about.
+#[tokio::test]
+async fn a_start_that_is_broken_off_leaves_nothing_once_the_server_is_ended() {
+    let home = Home::new();
+    let server = home.fresh().await;
+    for moment in 0..40 {
+        let start = server.start(&StartMode::Primary);
+        // From before the first process to a server that runs: on a slow machine longer, on none shorter.
+        drop(tokio::time::timeout(Duration::from_millis(3 * moment), start).await);
+        server.end().await.unwrap();
+        let left = orphan::attached(&server.files().pgdata).unwrap();
+        assert!(left.is_empty(), "after {} ms: {left:?}", 3 * moment);
+    }
 }
