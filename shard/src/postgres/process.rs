@@ -13,13 +13,16 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tokio::sync::watch;
 
 use super::account::Account;
+
+/// Between two signals to a postmaster that may not have heard the first.
+const QUIT_AGAIN: Duration = Duration::from_millis(50);
 
 /// What the kernel does to a child whose node is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +168,22 @@ impl Process {
             // Fails only where the child ended this moment, which is as good.
             let _ = kill_process(self.pid, signal);
         }
+    }
+
+    /// SIGQUIT to a postmaster, until it has ended; false where that takes longer than `patience`.
+    ///
+    /// Again and again: where this process was started with the signal ignored, as a shell starts a job in the
+    /// background, the child ignores it too until it is PostgreSQL and has set its handlers.
+    pub(super) async fn quit(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut exited = self.exited();
+        while Instant::now() < deadline {
+            self.signal(Signal::QUIT);
+            if exited.wait_at_most(QUIT_AGAIN).await.is_some() {
+                return true;
+            }
+        }
+        false
     }
 
     /// SIGKILL for the child and those of its children that stayed in its process group.

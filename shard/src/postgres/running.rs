@@ -145,8 +145,7 @@ impl Running {
             self.process.signal(Signal::INT);
             exited.wait_at_most(FAST_PATIENCE).await;
         }
-        self.process.signal(Signal::QUIT);
-        if exited.wait_at_most(IMMEDIATE_PATIENCE).await.is_none() {
+        if !self.process.quit(IMMEDIATE_PATIENCE).await {
             tracing::info!(pid = self.pid(), "PostgreSQL does not stop, killing it");
         }
         // Backends lead process groups of their own, and outlive a killed postmaster.

@@ -9,7 +9,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::process::Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -49,6 +48,14 @@ pub struct Server {
     inner: Arc<Inner>,
 }
 
+/// The postmaster that was made last.
+#[derive(Debug, Default)]
+struct Launched {
+    process: Weak<Process>,
+    /// Whether its handle, a [`Running`], is gone: then whoever needs the directory ends it.
+    dismissed: bool,
+}
+
 #[derive(Debug)]
 struct Inner {
     identity: Identity,
@@ -57,7 +64,7 @@ struct Inner {
     config: PostgresConfig,
     files: Files,
     socket_dir: std::path::PathBuf,
-    running: Mutex<Weak<Process>>,
+    launched: Mutex<Launched>,
     /// Held while the directory is being changed.
     changing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -84,7 +91,7 @@ impl Server {
             let socket_dir = sockets::choose_dir(&files.replica);
             sockets::make_dir(&socket_dir, &account)?;
             let launcher = Launcher::new(account);
-            let running = Mutex::new(Weak::new());
+            let launched = Mutex::default();
             let inner = Inner {
                 identity,
                 installation,
@@ -92,7 +99,7 @@ impl Server {
                 config,
                 files,
                 socket_dir,
-                running,
+                launched,
                 changing: Arc::default(),
             };
             Ok(Server {
@@ -315,7 +322,10 @@ impl Server {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let log_start = log::end(&files.log);
         let (process, pipes) = Process::spawn(command).map_err(Error::io("start", &program))?;
-        *self.inner.running.lock() = Arc::downgrade(&process);
+        *self.inner.launched.lock() = Launched {
+            process: Arc::downgrade(&process),
+            dismissed: false,
+        };
         // From here on an early return stops what was started.
         let mut running = Running::new(self.clone(), process, log_start);
         if let Some(stderr) = pipes.stderr {
@@ -325,16 +335,20 @@ impl Server {
         Ok(running)
     }
 
-    /// Ends what an earlier node left running here; refuses while a server of ours runs.
+    /// Ends what an earlier node, or a step that was broken off, left running here; refuses while a server of ours runs.
     pub(super) async fn require_stopped(&self) -> Result<(), Error> {
         // A change whose caller was dropped goes on: it may be about to start a server.
         drop(self.inner.changing.lock().await);
-        let pgdata = self.files().pgdata.clone();
-        let ours = self.inner.running.lock().upgrade();
-        if ours.is_some_and(|process| process.exited().now().is_none()) {
-            return Err(Error::StillRunning { path: pgdata });
+        let held = {
+            let launched = self.inner.launched.lock();
+            let process = launched.process.upgrade();
+            !launched.dismissed && process.is_some_and(|process| process.exited().now().is_none())
+        };
+        if held {
+            let path = self.files().pgdata.clone();
+            return Err(Error::StillRunning { path });
         }
-        blocking(move || orphan::end_all(&pgdata)).await
+        self.end().await
     }
 
     /// Ends whatever works in the directory, for a node that stops. A step that was broken off may have
@@ -342,20 +356,23 @@ impl Server {
     pub async fn end(&self) -> Result<(), Error> {
         // A change whose caller was dropped goes on to its end: no later look would see what it starts.
         drop(self.inner.changing.lock().await);
-        let started = self.inner.running.lock().upgrade();
-        if let Some(process) = started {
-            process.signal(Signal::QUIT);
-            process.exited().wait_at_most(IMMEDIATE_PATIENCE).await;
+        let launched = self.inner.launched.lock().process.upgrade();
+        if let Some(process) = launched
+            && !process.quit(IMMEDIATE_PATIENCE).await
+        {
+            process.kill_group();
+            process.exited().wait().await;
         }
+        // Its backends lead groups of their own; and what others started shows once it works in the directory.
         let pgdata = self.files().pgdata.clone();
         blocking(move || orphan::end_all(&pgdata)).await
     }
 
-    /// The handle of the server that ran here is gone: what is left of it is an orphan.
+    /// The handle of the server that ran here is gone.
     pub(super) fn dismiss_running(&self, process: &Arc<Process>) {
-        let mut running = self.inner.running.lock();
-        if Weak::ptr_eq(&running, &Arc::downgrade(process)) {
-            *running = Weak::new();
+        let mut launched = self.inner.launched.lock();
+        if Weak::ptr_eq(&launched.process, &Arc::downgrade(process)) {
+            launched.dismissed = true;
         }
     }
 
