@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coordinator::deadlock::Transaction;
 
@@ -33,25 +32,48 @@ pub(crate) struct Cancellable {
     victim: Arc<Victim>,
 }
 
-/// Whether a session's transaction was broken off to end a deadlock: its next cancelled statement is that.
+/// Whether a session's transaction was broken off to end a deadlock: its next cancelled statements are that, as many as cancels were
+/// sent for it.
 ///
 /// PostgreSQL's CancelRequest names a backend, not what it does, so it may meet the session's next transaction when this
-/// one was over a moment before. That one, too, is told that it was a deadlock: it can be tried again.
+/// one was over a moment before. That one, too, is told that it was a deadlock: it can be tried again. On a busy machine
+/// several are under way: the victim is seen to wait twice more before the first arrives.
 #[derive(Debug, Default)]
-pub(crate) struct Victim {
-    /// Microseconds since 1970; 0: no.
-    since: AtomicU64,
+pub(crate) struct Victim(Mutex<Option<BrokenOff>>);
+
+#[derive(Debug)]
+struct BrokenOff {
+    since: Instant,
+    /// Cancels that have met nothing yet; more than none.
+    sent: usize,
 }
 
 impl Victim {
-    fn set(&self) {
-        self.since.store(now(), Ordering::Relaxed);
+    /// So many cancels are about to be sent.
+    fn set(&self, cancels: usize) {
+        let mut broken_off = self.0.lock();
+        let earlier = broken_off.take().filter(|earlier| earlier.since.elapsed() < LATE);
+        let sent = cancels + earlier.map_or(0, |earlier| earlier.sent);
+        *broken_off = (sent > 0).then(|| BrokenOff {
+            since: Instant::now(),
+            sent,
+        });
     }
 
     /// Whether a statement that was cancelled just now was cancelled for that.
     pub(crate) fn take(&self) -> bool {
-        let since = Duration::from_micros(self.since.swap(0, Ordering::Relaxed));
-        Duration::from_micros(now()).saturating_sub(since) < LATE
+        let mut broken_off = self.0.lock();
+        let Some(BrokenOff { since, sent }) = broken_off.take() else {
+            return false;
+        };
+        let fresh = since.elapsed() < LATE;
+        if fresh && sent > 1 {
+            *broken_off = Some(BrokenOff {
+                since,
+                sent: sent - 1,
+            });
+        }
+        fresh
     }
 }
 
@@ -120,9 +142,10 @@ impl Sessions {
             if let Some(transaction) = &*session.transaction.lock()
                 && transaction.id == id
             {
-                session.victim.set();
                 // What it waits for now; the other backends are idle in its transaction.
-                return session.now.lock().clone();
+                let targets = session.now.lock().clone();
+                session.victim.set(targets.len());
+                return targets;
             }
         }
         Vec::new()
@@ -171,5 +194,22 @@ pub(crate) struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.sessions.0.lock().remove(&self.session.process_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cancel_of_a_victim_is_told_as_a_deadlock_and_no_other() {
+        let victim = Victim::default();
+        assert!(!victim.take());
+        victim.set(1);
+        victim.set(2);
+        assert!(victim.take() && victim.take() && victim.take());
+        assert!(!victim.take());
+        victim.set(0);
+        assert!(!victim.take());
     }
 }

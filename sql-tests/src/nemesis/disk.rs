@@ -14,6 +14,9 @@ use crate::Result;
 use crate::cluster::{Cluster, Inside, PATIENCE};
 use crate::history::Edn;
 
+/// How long a node that was struck a moment ago may take to answer, before this strike passes it by.
+const UP_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the system says where there is no room, in the words of a node's log and of PostgreSQL's.
 const NO_ROOM: &str = "No space left on device";
 
@@ -58,6 +61,11 @@ impl Fault for DiskFull {
             let Some(node) = world.hold(strike.aim).await else {
                 return Ok(None);
             };
+            // One that is still starting would end, which is no fault of a running node.
+            if world.cluster.wait_up(node, UP_PATIENCE).await.is_err() {
+                world.release(node);
+                return Ok(None);
+            }
             let before = world.cluster.log_lines(node)?.len();
             world.cluster.fill_disk(node)?;
             let writing = tokio::spawn(write(world.cluster.inside()));
