@@ -32,48 +32,47 @@ pub(crate) struct Cancellable {
     victim: Arc<Victim>,
 }
 
-/// Whether a session's transaction was broken off to end a deadlock: its next cancelled statements are that, as many as cancels were
-/// sent for it.
+/// Whether a session's transaction was broken off to end a deadlock: a statement that is cancelled meanwhile was cancelled for that.
 ///
 /// PostgreSQL's CancelRequest names a backend, not what it does, so it may meet the session's next transaction when this
-/// one was over a moment before. That one, too, is told that it was a deadlock: it can be tried again. On a busy machine
-/// several are under way: the victim is seen to wait twice more before the first arrives.
+/// one was over a moment before. And it signals the backend twice, as a process and as a group (`signal_child` in
+/// postmaster.c): on a busy machine the second signal meets the next transaction. Those, too, are told that it was a
+/// deadlock: they can be tried again. When the request has been answered no signal of it can come any more, but what
+/// the last one ended may still have to be read.
 #[derive(Debug, Default)]
-pub(crate) struct Victim(Mutex<Option<BrokenOff>>);
+pub(crate) struct Victim(Mutex<Hunt>);
 
-#[derive(Debug)]
-struct BrokenOff {
-    since: Instant,
-    /// Cancels that have met nothing yet; more than none.
-    sent: usize,
+#[derive(Debug, Default)]
+struct Hunt {
+    /// Cancels that have not been answered.
+    under_way: usize,
+    /// When the last one was, until a statement has ended by it.
+    answered: Option<Instant>,
 }
 
 impl Victim {
-    /// So many cancels are about to be sent.
-    fn set(&self, cancels: usize) {
-        let mut broken_off = self.0.lock();
-        let earlier = broken_off.take().filter(|earlier| earlier.since.elapsed() < LATE);
-        let sent = cancels + earlier.map_or(0, |earlier| earlier.sent);
-        *broken_off = (sent > 0).then(|| BrokenOff {
-            since: Instant::now(),
-            sent,
-        });
+    /// A cancel is about to be sent; it is under way until the answer is dropped.
+    fn hunted(self: &Arc<Self>) -> UnderWay {
+        self.0.lock().under_way += 1;
+        UnderWay(Arc::clone(self))
     }
 
     /// Whether a statement that was cancelled just now was cancelled for that.
     pub(crate) fn take(&self) -> bool {
-        let mut broken_off = self.0.lock();
-        let Some(BrokenOff { since, sent }) = broken_off.take() else {
-            return false;
-        };
-        let fresh = since.elapsed() < LATE;
-        if fresh && sent > 1 {
-            *broken_off = Some(BrokenOff {
-                since,
-                sent: sent - 1,
-            });
-        }
-        fresh
+        let mut hunt = self.0.lock();
+        hunt.under_way > 0 || hunt.answered.take().is_some_and(|at| at.elapsed() < LATE)
+    }
+}
+
+/// A cancel to end a deadlock, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Victim>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut hunt = self.0.0.lock();
+        hunt.under_way -= 1;
+        hunt.answered = Some(Instant::now());
     }
 }
 
@@ -136,16 +135,18 @@ impl Sessions {
     }
 
     /// A transaction is the victim of a deadlock: the backends to cancel, one of which waits.
-    pub(crate) fn break_off(&self, id: u64) -> Vec<Target> {
+    pub(crate) fn break_off(&self, id: u64) -> Vec<(Target, UnderWay)> {
         let sessions = self.0.lock();
         for session in sessions.values() {
             if let Some(transaction) = &*session.transaction.lock()
                 && transaction.id == id
             {
                 // What it waits for now; the other backends are idle in its transaction.
-                let targets = session.now.lock().clone();
-                session.victim.set(targets.len());
-                return targets;
+                let now = session.now.lock();
+                return now
+                    .iter()
+                    .map(|target| (*target, session.victim.hunted()))
+                    .collect();
             }
         }
         Vec::new()
@@ -202,14 +203,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cancel_of_a_victim_is_told_as_a_deadlock_and_no_other() {
-        let victim = Victim::default();
+    fn what_is_cancelled_while_a_victim_is_hunted_is_told_as_a_deadlock_and_nothing_else() {
+        let victim = Arc::new(Victim::default());
         assert!(!victim.take());
-        victim.set(1);
-        victim.set(2);
+        let (one, other) = (victim.hunted(), victim.hunted());
         assert!(victim.take() && victim.take() && victim.take());
-        assert!(!victim.take());
-        victim.set(0);
+        drop(one);
+        assert!(victim.take() && victim.take());
+        drop(other);
+        assert!(victim.take());
         assert!(!victim.take());
     }
 }
