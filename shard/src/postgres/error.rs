@@ -134,7 +134,7 @@ pub enum Error {
     },
     /// A control connection or a query over one failed.
     #[error("control connection to PostgreSQL: {}", described(.0))]
-    Query(#[from] tokio_postgres::Error),
+    Query(tokio_postgres::Error),
     /// The old data cannot be rewound: rebuild it by base backup. If a rewind had begun, the
     /// directory is marked as an unfinished copy.
     #[error("cannot rewind: {reason}")]
@@ -145,6 +145,13 @@ pub enum Error {
 }
 
 /// tokio-postgres says only "db error"; the server's words are in the source.
+// Not by `#[from]`, which would make it the source too: what it says is told above, with its own source.
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        Error::Query(error)
+    }
+}
+
 fn described(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
