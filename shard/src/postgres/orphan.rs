@@ -16,9 +16,8 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::error::Error;
+use super::process::{QUIT_AGAIN, QUIT_PATIENCE};
 
-/// A postmaster that is told to quit kills its slow children after 5 s (`SIGKILL_CHILDREN_AFTER_SECS`).
-const QUIT_PATIENCE: Duration = Duration::from_secs(7);
 /// What SIGKILL may take: a process in the kernel's disk wait ends late.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -40,9 +39,13 @@ pub(super) fn end_all(pgdata: &Path) -> Result<(), Error> {
         .iter()
         .find(|(pid, _)| Some(pid.as_raw_nonzero().get()) == postmaster);
     if let Some((_, pidfd)) = quit {
-        let _ = pidfd_send_signal(pidfd, Signal::QUIT);
-        if gone_within(pgdata, QUIT_PATIENCE)? {
-            return Ok(());
+        // Again and again, as to a child of our own: it may not have set its handlers yet.
+        let deadline = Instant::now() + QUIT_PATIENCE;
+        while Instant::now() < deadline {
+            let _ = pidfd_send_signal(pidfd, Signal::QUIT);
+            if gone_within(pgdata, QUIT_AGAIN)? {
+                return Ok(());
+            }
         }
     }
     kill_all(pgdata)

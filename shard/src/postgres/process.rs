@@ -21,8 +21,10 @@ use tokio::sync::watch;
 
 use super::account::Account;
 
+/// A postmaster that is told to quit kills its slow children after 5 s (`SIGKILL_CHILDREN_AFTER_SECS`).
+pub(super) const QUIT_PATIENCE: Duration = Duration::from_secs(7);
 /// Between two signals to a postmaster that may not have heard the first.
-const QUIT_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const QUIT_AGAIN: Duration = Duration::from_millis(50);
 
 /// What the kernel does to a child whose node is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,12 +172,12 @@ impl Process {
         }
     }
 
-    /// SIGQUIT to a postmaster, until it has ended; false where that takes longer than `patience`.
+    /// SIGQUIT to a postmaster, until it has ended; false where that takes longer than it may.
     ///
     /// Again and again: where this process was started with the signal ignored, as a shell starts a job in the
     /// background, the child ignores it too until it is PostgreSQL and has set its handlers.
-    pub(super) async fn quit(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    pub(super) async fn quit(&self) -> bool {
+        let deadline = Instant::now() + QUIT_PATIENCE;
         let mut exited = self.exited();
         while Instant::now() < deadline {
             self.signal(Signal::QUIT);

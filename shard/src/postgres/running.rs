@@ -21,8 +21,6 @@ const PROMOTED_POLL: Duration = Duration::from_millis(5);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// What the last lines of the log may take from the pipe to the file.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
-/// A postmaster that is told to quit kills its slow children after 5 s.
-pub(super) const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(7);
 /// A fast stop writes a checkpoint.
 const FAST_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -145,7 +143,7 @@ impl Running {
             self.process.signal(Signal::INT);
             exited.wait_at_most(FAST_PATIENCE).await;
         }
-        if !self.process.quit(IMMEDIATE_PATIENCE).await {
+        if !self.process.quit().await {
             tracing::info!(pid = self.pid(), "PostgreSQL does not stop, killing it");
         }
         // Backends lead process groups of their own, and outlive a killed postmaster.

@@ -16,7 +16,7 @@ use super::account::{Account, Owner};
 use super::control_data::{self, ControlData};
 use super::files::{self, Files, Identity, LastRole, Rebuild};
 use super::process::{Launcher, OnOrphaned, Process};
-use super::running::{IMMEDIATE_PATIENCE, Running};
+use super::running::Running;
 use super::sockets::{self, Endpoint};
 use super::{Error, Installation, SUPERUSER, durable, log, orphan, settings, tool};
 use crate::config::PostgresConfig;
@@ -348,7 +348,7 @@ impl Server {
             let path = self.files().pgdata.clone();
             return Err(Error::StillRunning { path });
         }
-        self.end().await
+        self.end_all().await
     }
 
     /// Ends whatever works in the directory, for a node that stops. A step that was broken off may have
@@ -356,9 +356,13 @@ impl Server {
     pub async fn end(&self) -> Result<(), Error> {
         // A change whose caller was dropped goes on to its end: no later look would see what it starts.
         drop(self.inner.changing.lock().await);
+        self.end_all().await
+    }
+
+    async fn end_all(&self) -> Result<(), Error> {
         let launched = self.inner.launched.lock().process.upgrade();
         if let Some(process) = launched
-            && !process.quit(IMMEDIATE_PATIENCE).await
+            && !process.quit().await
         {
             process.kill_group();
             process.exited().wait().await;

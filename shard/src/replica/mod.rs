@@ -291,8 +291,9 @@ impl Replica {
         if node == self.shared.node || !self.leads() {
             return Err(RequestFailed::NotLeader);
         }
-        tracing::warn!(group = %self.shared.group, %node, "a replica has lost its log: it is taken out of the group, to be rebuilt");
-        self.shared.raft.readmit(node).await
+        self.shared.raft.readmit(node).await?;
+        tracing::warn!(group = %self.shared.group, %node, "a replica has lost its log: it is out of the group, to be rebuilt");
+        Ok(())
     }
 
     /// What it is doing.
