@@ -17,6 +17,7 @@ use crossbeam::queue::ArrayQueue;
 use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 
 use super::handshake::{HandshakeError, Hello, Purpose, greet};
 use super::{Handlers, Identity};
@@ -178,7 +179,10 @@ pub(super) async fn serve(mut stream: TcpStream, from: NodeId, handlers: &dyn Ha
             return tracing::debug!(node = %from, "a connection for calls ended");
         };
         // Who has given up meanwhile, because this node slept, has been told that nothing came of it.
-        if matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(0) | Err(_))) {
+        if matches!(
+            unconstrained(stream.peek(&mut [0])).now_or_never(),
+            Some(Ok(0) | Err(_))
+        ) {
             return tracing::debug!(node = %from, "nobody waits for the answer to a question any more");
         }
         let answer = handlers.call(from, question).await;

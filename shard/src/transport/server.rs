@@ -173,11 +173,14 @@ impl Server {
             while let Some(request) = frame::read(&mut source).await? {
                 let permit = Arc::clone(&in_flight).acquire_owned().await;
                 let endpoint = self.endpoints.lock().get(&request.group).cloned();
-                let mut work = match endpoint {
+                let work = match endpoint {
                     Some(endpoint) => endpoint.receive(from, request.kind, request.body),
                     None => Box::pin(async { None }),
                 };
-                let done = futures::poll!(Pin::as_mut(&mut work));
+                // The first poll has to bring it into the replica's queue, before the next request: it must not be put off since
+                // this task has done much without a pause (`tokio::task::coop`).
+                let mut work = tokio::task::unconstrained(work);
+                let done = futures::poll!(Pin::new(&mut work));
                 let (group, number, answers) = (request.group, request.request, answers.clone());
                 if let std::task::Poll::Ready(answer) = done {
                     let _ = answers.send((group, number, answer)).await;

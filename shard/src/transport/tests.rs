@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use super::handshake::{Hello, Purpose, greet};
 use super::*;
@@ -69,6 +70,16 @@ impl RaftEndpoint for Slow {
             (kind == Kind::Append).then_some(body)
         }
         .boxed()
+    }
+}
+
+/// Enters a queue, as openraft's is entered, and answers.
+struct Queued(mpsc::Sender<Bytes>);
+
+impl RaftEndpoint for Queued {
+    fn receive(&self, _: NodeId, _: Kind, body: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        let queue = self.0.clone();
+        async move { queue.send(body.clone()).await.ok().map(|()| body) }.boxed()
     }
 }
 
@@ -222,6 +233,35 @@ async fn a_question_whose_asker_is_gone_is_not_answered() {
         *net.echo.heard.lock(),
         [Bytes::from_static(b"early"), Bytes::from_static(b"next")]
     );
+}
+
+/// Tokio makes a task wait that has done much without a pause; no request may enter the queue after the one behind it for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_at_once_enter_a_queue_in_order() {
+    const MANY: u32 = 20_000;
+    let net = net().await;
+    let (queue, mut queued) = mpsc::channel(MANY as usize);
+    net.one.register(GROUP, Arc::new(Queued(queue)));
+    let ask = |number: u32| {
+        let body = vec![Bytes::from(number.to_be_bytes().to_vec())];
+        net.two.request(NodeId(1), Lane::Bulk, Kind::Append, GROUP, body)
+    };
+    // The connection is made in the background.
+    while let Err(RequestError::NotConnected) = ask(0).await.await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    queued.recv().await.unwrap();
+    let mut answers = Vec::new();
+    for number in 0..MANY {
+        answers.push(ask(number).await);
+    }
+    for answer in answers {
+        answer.await.unwrap().unwrap();
+    }
+    let mut order = Vec::new();
+    queued.recv_many(&mut order, MANY as usize).await;
+    let sorted = (0..MANY).map(|number| Bytes::from(number.to_be_bytes().to_vec()));
+    assert!(order.into_iter().eq(sorted));
 }
 
 #[tokio::test]
