@@ -144,7 +144,6 @@ pub enum Error {
     },
 }
 
-/// tokio-postgres says only "db error"; the server's words are in the source.
 // Not by `#[from]`, which would make it the source too: what it says is told above, with its own source.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Error {
@@ -152,6 +151,7 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
+/// tokio-postgres says only "db error"; the server's words are in the source.
 fn described(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),

@@ -42,5 +42,6 @@ async fn acknowledged_rows_survive_a_crash_of_all_nodes_even_while_one_is_being_
         .agree_on("SELECT sum(hashtext(t::text)::bigint)::bigint FROM t")
         .await;
     // The first crash meets the followers while they are being made: asking the leader, or in pg_basebackup.
-    cluster.stop(&["step=\"rebuilding\""]).await;
+    let asking = "control connection to PostgreSQL: error communicating with the server";
+    cluster.stop(&["pg_basebackup failed", asking]).await;
 }
