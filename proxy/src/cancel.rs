@@ -175,13 +175,12 @@ impl Sessions {
         }
     }
 
-    /// The backends to cancel; none if the key is wrong or the session idle or gone.
-    pub(crate) fn find(&self, process_id: i32, secret_key: i32) -> Vec<Target> {
+    /// The backends to cancel, if the session is not idle; `None` if there is none with this key.
+    pub(crate) fn find(&self, process_id: i32, secret_key: i32) -> Option<Vec<Target>> {
         let session = self.0.lock().get(&process_id).cloned();
-        match session {
-            Some(session) if session.secret_key == secret_key => session.now.lock().clone(),
-            _ => Vec::new(),
-        }
+        let session = session.filter(|session| session.secret_key == secret_key)?;
+        let now = session.now.lock();
+        Some(now.clone())
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a client sees: the PostgreSQL protocol, SQL analysis, routing, pooling, merging.
 //!
 //! [`run`] is the door. [`analysis`] says what a statement is and where it may run; `session` conducts
-//! each client's messages; `protocol` is the wire format; `failure` has the words for what goes wrong.
+//! each client's messages; `access` says who is let in; `protocol` is the wire format; `failure` has the words for what goes wrong.
 
+mod access;
 pub mod analysis;
 mod cancel;
 mod config;
@@ -14,6 +15,8 @@ pub mod fuzz;
 mod listener;
 mod protocol;
 mod session;
+mod stream;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,14 +26,17 @@ use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
 use coordinator::deadlock::Transaction;
+use coordinator::roles::Roles;
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
 use shard::client::Groups;
 use shard::id::GroupId;
 
+pub use access::{Hba, HbaError, Places};
 pub use cancel::Sessions;
 pub use config::{Limits, ProxyConfig};
-pub use listener::{Listener, ProxyError, run};
+pub use listener::{Listener, ProxyError, Reload, run};
+pub use tls::{Tls, TlsError};
 
 /// The other nodes, as far as DDL needs them.
 pub trait Peers: Send + Sync + fmt::Debug + 'static {
@@ -67,14 +73,19 @@ impl Peers for NoPeers {
 }
 
 /// What all sessions of a node share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) catalogues: Arc<CatalogueCache>,
     pub(crate) transactions: Transactions,
-    pub(crate) cuts: Cuts,
+    pub(crate) cuts: Arc<Cuts>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) sessions: Arc<cancel::Sessions>,
-    pub(crate) plans: session::PlanCache,
+    pub(crate) plans: Arc<session::PlanCache>,
     pub(crate) limits: Limits,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) hba: Arc<Hba>,
+    pub(crate) roles: Arc<Roles>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) mock_authentication_nonce: [u8; 32],
 }

@@ -10,6 +10,7 @@
 //! - A statement is never sent twice to a backend.
 //! - What is written on several groups is committed by `two_phase` alone.
 
+mod authenticate;
 mod commands;
 mod conn;
 mod control;
@@ -21,6 +22,7 @@ mod extended;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod io;
+mod login;
 mod plans;
 mod portals;
 mod relay;
@@ -31,6 +33,7 @@ mod simple;
 mod split;
 mod startup;
 mod statements;
+mod stranger;
 mod together;
 mod transaction;
 mod two_phase;
@@ -43,6 +46,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use coordinator::catalogue::cache::DatabaseCatalogue;
+use tokio::io::AsyncWriteExt;
 
 use crate::Shared;
 use crate::cancel::Entered;
@@ -264,6 +268,8 @@ impl Session {
                     break;
                 }
             }
+            // Within TLS it is told that this is the end. It may be gone already.
+            let _ = self.client.stream.shutdown().await;
         };
         let patience = std::time::Duration::from_secs(1);
         if tokio::time::timeout(patience, goodbye).await.is_err() {

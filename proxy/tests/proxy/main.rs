@@ -1,5 +1,7 @@
 //! The proxy over two real PostgreSQL servers as groups, driven by real clients.
 
+mod access;
+mod certificates;
 mod commands;
 mod copy;
 mod databases;
@@ -13,5 +15,6 @@ mod prepared;
 mod scatter;
 mod snapshots;
 mod split;
+mod tls;
 mod transactions;
 mod two_phase;
