@@ -36,5 +36,6 @@ pub mod failpoint;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod hash;
+pub mod roles;
 pub mod slots;
 pub mod transaction;

@@ -76,13 +76,15 @@ fn run_node(args: &NodeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error, 2),
     };
-    logging::start(&config.log);
+    let logging = logging::start(&config.log);
     report(with_runtime(async move {
         let shutdown = signals::stop_requested();
         if args.until_stdin_closes {
             signals::stop_when_stdin_closes(shutdown.clone());
         }
-        node::run(config, shutdown).await.map(|()| ExitCode::SUCCESS)
+        node::run(config, logging, shutdown)
+            .await
+            .map(|()| ExitCode::SUCCESS)
     }))
 }
 

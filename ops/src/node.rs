@@ -20,6 +20,8 @@ use shard::node::{Asker, Node};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
+use crate::logging::Logging;
+use crate::operator::Operator;
 
 /// How often a node looks whether it leads a group whose databases it has not prepared yet.
 const PREPARE_EVERY: Duration = Duration::from_millis(100);
@@ -45,12 +47,18 @@ pub enum NodeError {
 ///
 /// # Errors
 /// When it cannot start: ports in use, no PostgreSQL, a data directory that is not its own.
-pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), NodeError> {
+pub(crate) async fn run(
+    config: NodeConfig,
+    logging: Logging,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
     let me = config.shard.node;
     let cluster = config.shard.cluster.clone();
     tracing::info!(node = %me, cluster, "starting");
     // The ports first: where they are taken another node runs here, and nothing must be touched.
-    let listener = Listener::bind(proxy_config(&config)).await?;
+    let operator = Arc::new(Operator::new(config.clone(), logging));
+    let listener = Listener::bind(proxy_config(&config, operator.clone())).await?;
+    operator.limits(listener.reload());
     let settler = Arc::new(Settler::default());
     let node = Node::start(config.shard, Some(settler.clone())).await?;
     let groups = node.groups();
@@ -80,15 +88,11 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), 
     Ok(())
 }
 
-fn proxy_config(config: &NodeConfig) -> ProxyConfig {
+fn proxy_config(config: &NodeConfig, operations: Arc<Operator>) -> ProxyConfig {
     ProxyConfig {
         listen: config.sql.listen,
-        limits: Limits {
-            max_client_connections: config.sql.max_sessions,
-            max_message: config.sql.max_message,
-            leader_wait: config.sql.leader_patience,
-            ..Limits::default()
-        },
+        limits: config.sql.limits(Limits::default()),
+        operations,
     }
 }
 

@@ -134,6 +134,15 @@ impl Sessions {
         transactions.collect()
     }
 
+    /// The backends that a cancel of this session would mean, by group and process id.
+    pub(crate) fn aimed(&self, process_id: i32) -> Vec<(GroupId, i32)> {
+        let sessions = self.0.lock();
+        let session = sessions.get(&process_id);
+        let aimed = session.map(|session| session.now.lock().clone());
+        let aimed = aimed.unwrap_or_default().into_iter();
+        aimed.map(|target| (target.group, target.process_id)).collect()
+    }
+
     /// A transaction is the victim of a deadlock: the backends to cancel, one of which waits.
     pub(crate) fn break_off(&self, id: u64) -> Vec<(Target, UnderWay)> {
         let sessions = self.0.lock();

@@ -1,7 +1,10 @@
 //! What the proxy is told at its start.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::operations::{NoOperations, Operations};
 
 /// The SQL port of one node and its limits.
 #[derive(Clone, Debug)]
@@ -10,6 +13,8 @@ pub struct ProxyConfig {
     pub listen: SocketAddr,
     /// What bounds them.
     pub limits: Limits,
+    /// The node around it, for the console.
+    pub operations: Arc<dyn Operations>,
 }
 
 impl ProxyConfig {
@@ -19,12 +24,13 @@ impl ProxyConfig {
         ProxyConfig {
             listen,
             limits: Limits::default(),
+            operations: Arc::new(NoOperations),
         }
     }
 }
 
 /// Bounds on what clients can make this node hold, and on how long they are kept waiting.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections at a time; one more is told 53300. Each may hold a backend in every group,
     /// so this should not exceed PostgreSQL's `max_connections`.

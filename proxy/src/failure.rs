@@ -73,6 +73,12 @@ pub(crate) enum Failure {
     /// A message's content cannot be.
     #[error("{0}")]
     Malformed(#[from] Malformed),
+    /// No group says whether someone may use the console.
+    #[error("no group answers: {0}")]
+    Unanswered(String),
+    /// An operator ended it.
+    #[error("an operator ended the session")]
+    Killed,
     /// Nothing was heard in time.
     #[error("no start-up packet in time")]
     StartupTimeout,
@@ -203,6 +209,13 @@ impl Failure {
                 .detail(format!("This node takes {max} clients.")),
             Failure::Frame(error) => Refusal::new("08P01", error.to_string()),
             Failure::Malformed(error) => Refusal::new("08P01", error.to_string()),
+            Failure::Unanswered(why) => Refusal::new("57P03", "no group answers who may use the console")
+                .detail(why)
+                .hint("`howdah status` shows how the cluster is."),
+            Failure::Killed => {
+                Refusal::new("57P01", "terminating connection due to administrator command")
+                    .detail("An operator has ended the connections to this database (KILL).")
+            }
             Failure::StartupTimeout => Refusal::new("08P01", "no start-up packet came in time"),
             Failure::ShuttingDown => Refusal::new(
                 "57P01",

@@ -1,19 +1,24 @@
 //! What a client sees: the PostgreSQL protocol, SQL analysis, routing, pooling, merging.
 //!
 //! [`run`] is the door. [`analysis`] says what a statement is and where it may run; `session` conducts
-//! each client's messages; `protocol` is the wire format; `failure` has the words for what goes wrong.
+//! each client's messages; `protocol` is the wire format; `failure` has the words for what goes wrong. `console` is for
+//! operators, and knows of sessions what `registry` says.
 
 pub mod analysis;
 mod cancel;
 mod config;
+mod console;
 mod deadlock;
 mod failure;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod listener;
+pub mod operations;
 mod protocol;
+mod registry;
 mod session;
+pub mod status;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +35,7 @@ use shard::id::GroupId;
 
 pub use cancel::Sessions;
 pub use config::{Limits, ProxyConfig};
-pub use listener::{Listener, ProxyError, run};
+pub use listener::{Listener, ProxyError, Reload, run};
 
 /// The other nodes, as far as DDL needs them.
 pub trait Peers: Send + Sync + fmt::Debug + 'static {
@@ -67,14 +72,16 @@ impl Peers for NoPeers {
 }
 
 /// What all sessions of a node share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) catalogues: Arc<CatalogueCache>,
     pub(crate) transactions: Transactions,
-    pub(crate) cuts: Cuts,
+    pub(crate) cuts: Arc<Cuts>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) sessions: Arc<cancel::Sessions>,
-    pub(crate) plans: session::PlanCache,
+    pub(crate) registry: Arc<registry::Registry>,
+    pub(crate) operations: Arc<dyn operations::Operations>,
+    pub(crate) plans: Arc<session::PlanCache>,
     pub(crate) limits: Limits,
 }

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
 use coordinator::transaction::Transactions;
+use parking_lot::Mutex;
 use shard::client::Groups;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -14,12 +15,65 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::ProxyConfig;
+use crate::config::{Limits, ProxyConfig};
 use crate::failure::{Ended, Failure, Severity};
 use crate::{Peers, Sessions, Shared, deadlock, session};
 
 /// Connections beyond the limit that are being told so, or that want to cancel.
 const SPARE: usize = 32;
+
+/// The limits of a running SQL port, to be changed. Sessions keep those with which they began.
+#[derive(Clone, Debug)]
+pub struct Reload(Arc<Mutex<Limits>>);
+
+impl Reload {
+    /// What holds for new clients.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.0.lock().clone()
+    }
+
+    /// Holds for new clients from now on. [`Limits::analysed_texts`] stays as it was at the start.
+    pub fn set(&self, limits: Limits) {
+        *self.0.lock() = limits;
+    }
+}
+
+/// Places for clients, whose number can change.
+struct Places {
+    free: Arc<Semaphore>,
+    number: usize,
+    /// Places that are gone as soon as their clients are.
+    surplus: usize,
+}
+
+impl Places {
+    fn new(number: usize) -> Places {
+        Places {
+            free: Arc::new(Semaphore::new(number)),
+            number,
+            surplus: 0,
+        }
+    }
+
+    /// From now on there are so many.
+    fn resize(&mut self, number: usize) {
+        if number > self.number {
+            let more = number - self.number;
+            let kept = more.min(self.surplus);
+            self.surplus -= kept;
+            self.free.add_permits(more - kept);
+        } else {
+            self.surplus += self.number - number;
+        }
+        self.number = number;
+    }
+
+    fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.surplus -= self.free.forget_permits(self.surplus);
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+}
 
 /// Why the SQL port cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +95,7 @@ pub struct Listener {
     address: SocketAddr,
     config: ProxyConfig,
     sessions: Arc<Sessions>,
+    reload: Reload,
 }
 
 impl Listener {
@@ -58,6 +113,7 @@ impl Listener {
         Ok(Listener {
             socket,
             address,
+            reload: Reload(Arc::new(Mutex::new(config.limits.clone()))),
             config,
             sessions: Arc::default(),
         })
@@ -75,6 +131,12 @@ impl Listener {
         Arc::clone(&self.sessions)
     }
 
+    /// To change its limits while it serves.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// Serves clients until `shutdown`, then ends their sessions with 57P01.
     pub async fn serve(
         self,
@@ -85,19 +147,21 @@ impl Listener {
         shutdown: CancellationToken,
     ) {
         let limits = self.config.limits;
-        let places = Arc::new(Semaphore::new(limits.max_client_connections));
+        let mut places = Places::new(limits.max_client_connections);
         let spare = Arc::new(Semaphore::new(SPARE));
         let plans = session::PlanCache::new(limits.analysed_texts);
         let sessions = self.sessions;
-        let cuts = Cuts::new(Arc::clone(&groups), transactions.clone());
-        let shared = Arc::new(Shared {
+        let cuts = Arc::new(Cuts::new(Arc::clone(&groups), transactions.clone()));
+        let mut shared = Arc::new(Shared {
             groups,
             catalogues,
             transactions,
             cuts,
             peers,
             sessions,
-            plans,
+            registry: Arc::default(),
+            operations: self.config.operations,
+            plans: Arc::new(plans),
             limits,
         });
         let watching = tokio::spawn(deadlock::watch(Arc::clone(&shared)));
@@ -117,7 +181,15 @@ impl Listener {
                     continue;
                 }
             };
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let limits = self.reload.limits();
+            if limits != shared.limits {
+                places.resize(limits.max_client_connections);
+                shared = Arc::new(Shared {
+                    limits,
+                    ..(*shared).clone()
+                });
+            }
+            if let Some(place) = places.take() {
                 tasks.spawn(conversation(stream, Arc::clone(&shared), place, shutdown.clone()));
             } else if let Ok(place) = Arc::clone(&spare).try_acquire_owned() {
                 tasks.spawn(turn_away(stream, shared.limits.max_client_connections, place));
@@ -179,4 +251,25 @@ async fn turn_away(mut stream: TcpStream, limit: usize, _place: OwnedSemaphorePe
     // It may not wait for the answer.
     let _ = stream.write_all(&out).await;
     let _ = stream.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Places;
+
+    #[test]
+    fn places_that_are_taken_away_are_gone_when_their_clients_are() {
+        let mut places = Places::new(2);
+        let (one, other) = (places.take(), places.take());
+        assert!(one.is_some() && other.is_some() && places.take().is_none());
+        places.resize(1);
+        drop(one);
+        assert!(places.take().is_none(), "the one place is taken");
+        drop(other);
+        let one = places.take();
+        assert!(one.is_some() && places.take().is_none());
+        places.resize(0);
+        places.resize(3);
+        assert!(places.take().is_some() && places.take().is_some() && places.take().is_none());
+    }
 }

@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proxy::Limits;
 use shard::config::{ConfigError as ShardError, LogConfig, PostgresConfig, Timing};
 use shard::id::{GroupId, NodeId};
 use toml::Spanned;
@@ -52,6 +53,10 @@ pub struct NodeConfig {
     pub shard: shard::config::Config,
     /// Its port for clients.
     pub sql: SqlConfig,
+    /// The whole cluster.
+    pub cluster: ClusterConfig,
+    /// Where it was read; none where it came as a text.
+    pub origin: Option<Origin>,
     /// What is logged, in the form of `RUST_LOG`.
     pub log: String,
 }
@@ -67,6 +72,28 @@ pub struct SqlConfig {
     pub max_message: usize,
     /// How long a statement waits for a group's leader before it fails with 57P03.
     pub leader_patience: Duration,
+}
+
+/// Where a configuration was read.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// What flags and the environment said instead of it.
+    pub overrides: Overrides,
+}
+
+impl SqlConfig {
+    /// The limits that it sets; the others as they are.
+    #[must_use]
+    pub(crate) fn limits(&self, others: Limits) -> Limits {
+        Limits {
+            max_client_connections: self.max_sessions,
+            max_message: self.max_message,
+            leader_wait: self.leader_patience,
+            ..others
+        }
+    }
 }
 
 /// What flags and the environment set instead of the file.
@@ -92,7 +119,15 @@ pub struct Overrides {
 impl NodeConfig {
     /// Reads a node's configuration.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<NodeConfig, ConfigError> {
-        NodeConfig::from_text(path, &read(path)?, overrides)
+        let config = NodeConfig::from_text(path, &read(path)?, overrides)?;
+        let origin = Origin {
+            path: path.to_owned(),
+            overrides: overrides.clone(),
+        };
+        Ok(NodeConfig {
+            origin: Some(origin),
+            ..config
+        })
     }
 
     /// As [`NodeConfig::load`], from the text of the file at `path`.
@@ -145,6 +180,8 @@ impl NodeConfig {
         Ok(NodeConfig {
             shard,
             sql: sql(&source, &file, listen)?,
+            cluster,
+            origin: None,
             log: overrides
                 .log
                 .clone()

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use proxy::status::ClusterStatus;
 use shard::call::{Answer, Question};
 use shard::status::NodeStatus;
 use shard::transport::call_as_client;
 use tokio::task::JoinSet;
 
-use super::merge::{ClusterStatus, merge};
+use super::merge::merge;
 use crate::config::ClusterConfig;
 
 /// A node that has not answered by then is shown as unreachable.

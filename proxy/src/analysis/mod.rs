@@ -15,7 +15,7 @@ mod fallback;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
-mod lexer;
+pub(crate) mod lexer;
 mod parse;
 mod pins;
 pub mod plan;
@@ -33,7 +33,7 @@ mod statement;
 mod tests;
 mod transaction;
 mod values;
-mod words;
+pub(crate) mod words;
 mod writes;
 
 pub use plan::*;

@@ -120,6 +120,7 @@ pub(super) fn cursor(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal
     };
     let form = Form::Cursor {
         name: (!all).then_some(name),
+        closes: words.sees(&["close"]),
     };
     Ok(Plan::Query(Query {
         access: Access::Read,

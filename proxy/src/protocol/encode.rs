@@ -73,6 +73,31 @@ pub(crate) fn parameter_status(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     });
 }
 
+/// NegotiateProtocolVersion, where the client asked for more than 3.0.
+pub(crate) fn negotiate(out: &mut BytesMut, minor: i32, extensions: &[impl AsRef<[u8]>]) {
+    if minor <= 0 && extensions.is_empty() {
+        return;
+    }
+    message(out, b'v', |out| {
+        out.put_i32(3 << 16);
+        out.put_u32(u32::try_from(extensions.len()).unwrap_or(0));
+        for name in extensions {
+            cstr(out, name.as_ref());
+        }
+    });
+}
+
+pub(crate) fn authentication_ok(out: &mut BytesMut) {
+    message(out, b'R', |out| out.put_u32(0));
+}
+
+pub(crate) fn backend_key_data(out: &mut BytesMut, process_id: i32, secret_key: i32) {
+    message(out, b'K', |out| {
+        out.put_i32(process_id);
+        out.put_i32(secret_key);
+    });
+}
+
 /// ParameterDescription of a statement without parameters.
 pub(crate) fn no_parameters(out: &mut BytesMut) {
     message(out, b't', |out| out.put_u16(0));

@@ -44,6 +44,7 @@ impl Session {
             Plan::Session(command) => self.session_command(command, text, rows).await,
             Plan::Ddl(ddl) => self.ddl(ddl, text, rows).await,
             Plan::EachGroup(each) => self.each_group(*each, text, rows).await,
+            Plan::Lock => self.lock_tables(text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
             Plan::Prepared(command) => self.prepared_command(command, text, planned).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
@@ -86,6 +87,39 @@ impl Session {
             SessionCommand::Discard(discard) => self.discard(*discard, text).await,
             SessionCommand::Show { .. } => Err(Refusal::unsupported("SHOW cannot be used here").into()),
         }
+    }
+
+    /// Locks tables on every group, in ascending order: two that do so never wait for each other in a circle.
+    ///
+    /// The locks that a group has are gone when it has committed. Whoever wants them all comes to a group that wrote, which
+    /// commits last, before it has them.
+    async fn lock_tables(&mut self, text: &str, rows: Rows) -> Result<(), Halt> {
+        if self.transaction.is_none() && self.pipeline.touched.is_empty() {
+            let words = "LOCK TABLE can only be used in transaction blocks";
+            return Err(Refusal::new("25P01", words).into());
+        }
+        let style = match rows {
+            Rows::Described => Style::Simple,
+            Rows::Alone => Style::Extended,
+        };
+        let own = self.open_transaction(style).await?;
+        let mut locked = Ok(());
+        for place in 0..self.slots.len() {
+            self.enter(place, Access::Read, Style::Simple).await?;
+            self.settle().await?;
+            let audience = if place == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
+            locked = self.exec(place, text, audience, Stake::Nothing).await.map(drop);
+            if locked.is_err() {
+                break;
+            }
+        }
+        self.close_transaction(own, locked).await?;
+        encode::command_complete(self.out(), "LOCK TABLE");
+        Ok(())
     }
 
     /// Runs a SET or RESET on the backends of the transaction, else on one: the others follow when
@@ -149,6 +183,7 @@ impl Session {
             self.statements.clear();
             self.settings.clear();
             self.cursors.clear();
+            self.lasting.clear();
             self.search_path = None;
         }
         for place in 0..self.slots.len() {
@@ -317,8 +352,17 @@ impl Session {
         self.take_captured(place, group, Stake::Nothing).map(drop)
     }
 
-    /// Remembers where a cursor will be.
+    /// Remembers where a cursor will be, or that it will be no more.
     pub(super) fn note_cursor(&mut self, form: &Form, place: usize) -> Result<(), Halt> {
+        if let Form::Cursor { name, closes: true } = form {
+            match name {
+                Some(name) => drop((self.lasting.remove(name), self.cursors.remove(name))),
+                None => {
+                    self.lasting.clear();
+                    self.cursors.clear();
+                }
+            }
+        }
         let Form::Declare { name, hold } = form else {
             return Ok(());
         };
@@ -326,7 +370,9 @@ impl Session {
             self.check_held(place, Access::Read, true)?;
             if let Some(transaction) = &mut self.transaction {
                 transaction.cursors_held.push(place);
+                transaction.holding.push(name.clone());
             }
+            self.lasting.insert(name.clone());
         }
         self.cursors.insert(name.clone(), place);
         Ok(())
@@ -334,7 +380,7 @@ impl Session {
 
     /// Where the cursor is that a statement is about.
     pub(super) fn cursor_place(&self, form: &Form) -> Option<usize> {
-        let Form::Cursor { name: Some(name) } = form else {
+        let Form::Cursor { name: Some(name), .. } = form else {
             return None;
         };
         self.cursors.get(name).copied()

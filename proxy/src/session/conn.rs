@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::fields::Fields;
 use crate::protocol::{Body, frame};
+use crate::registry::Held;
 
 /// Between two attempts to start a session on a server that goes down or comes up.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -196,6 +197,8 @@ pub(crate) struct Conn {
     pub(crate) captured: Captured,
     /// Its session was broken off to end a deadlock.
     pub(crate) victim: Arc<Victim>,
+    /// Its place among the backends that the console shows.
+    pub(crate) held: Option<Held>,
 }
 
 impl Conn {
@@ -257,6 +260,7 @@ impl Conn {
             last_words: None,
             captured: Captured::default(),
             victim: Arc::default(),
+            held: None,
         }
     }
 

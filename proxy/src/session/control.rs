@@ -112,6 +112,13 @@ impl Session {
     /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
     /// committed by two phases.
     pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
+        self.unbroken = true;
+        let committed = self.commit_unbroken(audience).await;
+        self.unbroken = false;
+        committed
+    }
+
+    async fn commit_unbroken(&mut self, audience: Audience) -> Result<(), Halt> {
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -120,7 +127,9 @@ impl Session {
             0 | 1 => self.commit_on_one(&order, audience).await,
             _ => self.commit_on_several(&order).await,
         };
-        if committed.is_ok() {
+        if committed.is_err() {
+            self.forget_cursors(&transaction.holding);
+        } else {
             let places: Vec<usize> = order.iter().map(|p| p.place).collect();
             self.keep_settings(transaction.script, &places);
         }
@@ -178,6 +187,7 @@ impl Session {
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
+        self.forget_cursors(&transaction.holding);
         for participant in transaction.in_commit_order() {
             let conn = self.slots[participant.place].as_ref();
             if conn.is_none_or(super::Conn::is_idle) {
@@ -272,7 +282,15 @@ impl Session {
         // A commit on several groups cannot be cancelled; what comes next can.
         self.aim();
         self.statements.clear_portals();
+        self.cursors.retain(|name, _| self.lasting.contains(name));
         self.search_path = None;
+    }
+
+    /// Cursors WITH HOLD whose transaction did not commit.
+    fn forget_cursors(&mut self, names: &[String]) {
+        for name in names {
+            self.lasting.remove(name);
+        }
     }
 
     /// A cancel request means these backends.

@@ -112,8 +112,10 @@ impl Session {
     pub(super) async fn open(&mut self, place: usize, patience: std::time::Duration) -> Result<(), Halt> {
         let group = self.group(place);
         let max = self.shared.limits.max_message;
+        let waits = self.meter.client().waits();
         let (mut conn, parameters) =
             Conn::open(&*self.shared.groups, group, &self.startup, patience, max).await?;
+        drop(waits);
         if self.told.parameters.is_empty() {
             let owned = parameters
                 .iter()
@@ -121,6 +123,7 @@ impl Session {
             self.told.parameters.extend(owned);
         }
         conn.victim = self.entered.session.victim();
+        conn.held = Some(self.meter.client().holds(group, conn.process_id));
         self.slots[place] = Some(conn);
         Ok(())
     }
@@ -351,6 +354,7 @@ impl Session {
             Event::Backend => self.relayed(place),
             Event::Broken(place, why) => self.broke(place, &why),
             Event::ClientGone => Err(Ended::ByClient),
+            Event::Asked => self.stop_if_killed(),
             Event::Client | Event::Written => Ok(()),
         }
     }
@@ -361,6 +365,7 @@ impl Session {
             Event::Backend => self.relayed(place),
             Event::Broken(place, why) => self.broke(place, &why),
             Event::ClientGone => Err(Ended::ByClient),
+            Event::Asked => self.stop_if_killed(),
             Event::Client | Event::Written => Ok(()),
         }
     }

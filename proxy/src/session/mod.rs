@@ -21,8 +21,10 @@ mod extended;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod io;
+mod meter;
 mod plans;
 mod portals;
+mod rekey;
 mod relay;
 mod rows;
 mod scatter;
@@ -38,7 +40,7 @@ mod two_phase;
 pub(crate) use plans::PlanCache;
 pub(crate) use startup::begin;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
@@ -52,6 +54,7 @@ use crate::protocol::frame::{self, HEADER};
 use conn::Conn;
 use copy::CopyState;
 use io::{Client, Event, Wait};
+use meter::Meter;
 use relay::Told;
 use settings::Settings;
 use statements::Statements;
@@ -80,6 +83,8 @@ pub(crate) struct Session {
     statements: Statements,
     /// Where its cursors are.
     cursors: HashMap<String, usize>,
+    /// Those of them that outlast their transaction.
+    lasting: HashSet<String>,
     /// The level of transactions that name none, as of which of the settings.
     default_isolation: Option<(u64, crate::analysis::Isolation)>,
     /// Schemas without a name in front; `None` when it may have changed.
@@ -88,6 +93,9 @@ pub(crate) struct Session {
     last_break: String,
     copy: Option<CopyState>,
     database: Arc<DatabaseCatalogue>,
+    /// What it does now must come to its end, whatever an operator wants.
+    unbroken: bool,
+    meter: Meter,
     entered: Entered,
 }
 
@@ -110,8 +118,14 @@ impl Session {
             if let Err(Halt::End(ended)) = self.let_go().await {
                 return ended;
             }
+            self.note_rest();
+            if self.meter.client().is_asked()
+                && let Err(ended) = self.heed()
+            {
+                return ended;
+            }
             match io::turn(&mut self.client, &mut self.slots, self.current, Wait::Client).await {
-                Event::Client | Event::Written => {}
+                Event::Client | Event::Written | Event::Asked => {}
                 Event::ClientGone => return Ended::ByClient,
                 Event::Backend => {
                     if let Some(place) = self.current
@@ -138,6 +152,11 @@ impl Session {
             let Some(found) = found.filter(|f| f.len <= input.len()) else {
                 break;
             };
+            if self.meter.client().is_asked() {
+                // What comes meanwhile comes behind this message.
+                self.heed_before(&mut input).await?;
+            }
+            self.note_message(found.tag, found.len);
             self.handle(found.tag, &input[..found.len]).await?;
             input.advance(found.len);
             self.make_room().await?;
@@ -210,6 +229,7 @@ impl Session {
     /// Sends the session's own ReadyForQuery.
     fn ready(&mut self) {
         let status = self.status();
+        self.told.idle += u64::from(status == TransactionStatus::Idle);
         encode::ready(&mut self.client.output, status);
     }
 
@@ -249,7 +269,15 @@ impl Session {
                 encode::empty(&mut conn.output, b'X');
             }
         }
-        if let Ended::Fatal(failure) = ended {
+        // Words in the middle of a message would be read as a part of it.
+        let whole = !self
+            .slots
+            .iter()
+            .flatten()
+            .any(|conn| conn.passing.0 > 0 && conn.passing.1);
+        if let Ended::Fatal(failure) = ended
+            && whole
+        {
             failure.encode(Severity::Fatal, &mut self.client.output);
         }
         let goodbye = async {

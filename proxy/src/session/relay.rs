@@ -23,6 +23,10 @@ pub(crate) struct Told {
     pub(crate) skip: bool,
     /// A backend waits for the client's CopyData.
     pub(crate) copy_in: bool,
+    /// How often it was told that it is in no transaction.
+    pub(crate) idle: u64,
+    /// The application's name may be another.
+    pub(crate) renamed: bool,
 }
 
 /// What becomes of one message.
@@ -140,7 +144,7 @@ impl Conn {
                 self.captured.tag = Some("COPY IN".to_owned());
                 Ok(Verdict::Drop)
             }
-            b'Z' => self.ready(head, message),
+            b'Z' => self.ready(head, message, told),
             b'E' => self.error(head, message, told),
             b'N' => Ok(self.notice(head, message)),
             b'S' => parameter(head, message, told),
@@ -213,7 +217,7 @@ impl Conn {
         }
     }
 
-    fn ready(&mut self, head: Option<Expect>, message: &[u8]) -> Result<Verdict, Malformed> {
+    fn ready(&mut self, head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
         let Some(Expect {
             kind: Kind::Sync | Kind::Query,
             audience,
@@ -228,6 +232,7 @@ impl Conn {
         self.status_is_clients = matches!(audience, Audience::Client | Audience::Statement);
         self.errored = false;
         let unknown = std::mem::take(&mut self.commit_unconfirmed);
+        told.idle += u64::from(audience == Audience::Client && self.status == TransactionStatus::Idle);
         match audience {
             Audience::Client if unknown => {
                 Ok(Verdict::After(Failure::CommitUnconfirmed { group: self.group }))
@@ -343,6 +348,7 @@ fn parameter(head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Ve
         return Ok(Verdict::Drop);
     }
     told.parameters.insert(name.to_vec(), value.to_vec());
+    told.renamed |= name == b"application_name";
     Ok(Verdict::Pass)
 }
 

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::conn::Parameters;
 use super::io::Client;
+use super::meter::Meter;
 use super::{Pipeline, Session};
 use crate::Shared;
 use crate::analysis::{Refusal, check_setting};
+use crate::console::{self, Console, Visitor};
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::{Body, Malformed, encode};
+use crate::registry::{Activity, Identity, Pins};
 
 /// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
 pub(super) const LONGEST_STARTUP: usize = 10_000;
@@ -27,8 +30,32 @@ enum Wish {
     Nothing,
 }
 
+/// Whom a client talks to.
+pub(crate) enum Begun {
+    Session(Box<Session>),
+    Console(Box<Console<TcpStream>>),
+}
+
+impl Begun {
+    /// Serves the client until it goes.
+    pub(crate) async fn serve(&mut self) -> Ended {
+        match self {
+            Begun::Session(session) => session.serve().await,
+            Begun::Console(console) => console.serve().await,
+        }
+    }
+
+    /// Ends it with last words.
+    pub(crate) async fn close(self, ended: Ended) {
+        match self {
+            Begun::Session(session) => session.close(ended).await,
+            Begun::Console(console) => console.close(ended).await,
+        }
+    }
+}
+
 /// Reads what the client wants; makes its session if it wants one.
-pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option<Session> {
+pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option<Begun> {
     let mut input = BytesMut::with_capacity(16 << 10);
     let read = tokio::time::timeout(shared.limits.startup_timeout, read_wish(&mut stream, &mut input));
     let wish = read.await.unwrap_or(Err(Failure::StartupTimeout));
@@ -46,13 +73,14 @@ pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option
                 stream,
                 input,
                 output: BytesMut::with_capacity(16 << 10),
+                entry: None,
             };
             start(client, shared, minor, parameters).await
         }
         Err(failure) => Err((stream, failure)),
     };
     match started {
-        Ok(session) => Some(session),
+        Ok(begun) => Some(begun),
         Err((mut stream, failure)) => {
             tracing::debug!(%failure, "a client was not let in");
             let mut out = BytesMut::new();
@@ -205,13 +233,13 @@ fn settings_in(options: &str) -> Vec<(String, String)> {
     settings
 }
 
-/// Connects to the home group as this client and greets it.
+/// Connects to the home group as this client and greets it, or lets it into the console.
 async fn start(
-    client: Client,
+    mut client: Client,
     shared: &Arc<Shared>,
     minor: i32,
     parameters: Parameters,
-) -> Result<Session, (TcpStream, Failure)> {
+) -> Result<Begun, (TcpStream, Failure)> {
     let (extensions, mut parameters): (Parameters, Parameters) = parameters
         .into_iter()
         .partition(|(name, _)| name.starts_with(b"_pq_."));
@@ -228,7 +256,31 @@ async fn start(
         let words = "no PostgreSQL user name specified in startup packet";
         return Err((client.stream, Refusal::new("28000", words).into()));
     };
-    let database = value(b"database").unwrap_or(user);
+    let database = value(b"database").unwrap_or_else(|| user.clone());
+    let entered = shared.sessions.enter();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let identity = Identity {
+        process_id: entered.session.process_id,
+        user: text(user),
+        database: text(database.clone()),
+        application_name: text(value(b"application_name").unwrap_or_default()),
+        address: client.stream.peer_addr().ok(),
+        local: client.stream.local_addr().ok(),
+    };
+    if identity.database == console::DATABASE {
+        let visitor = Visitor {
+            stream: client.stream,
+            input: client.input,
+            minor,
+            extensions: extensions.into_iter().map(|(name, _)| name).collect(),
+            identity,
+            entered,
+        };
+        let console = Console::begin(shared, visitor).await?;
+        return Ok(Begun::Console(Box::new(console)));
+    }
+    let registered = shared.registry.enter(identity);
+    client.entry = Some(Arc::clone(&registered.client));
     parameters.retain(|(name, _)| name != b"replication" && name != b"database");
     parameters.push((b"database".to_vec(), database.clone()));
     let groups = shared.groups.groups();
@@ -248,18 +300,25 @@ async fn start(
         settings: super::Settings::default(),
         statements: super::Statements::default(),
         cursors: std::collections::HashMap::new(),
+        lasting: std::collections::HashSet::new(),
         default_isolation: None,
         search_path: None,
         last_break: String::new(),
         copy: None,
         database: shared.catalogues.database(&String::from_utf8_lossy(&database)),
-        entered: shared.sessions.enter(),
+        unbroken: false,
+        meter: Meter::new(registered),
+        entered,
         shared: Arc::clone(shared),
     };
-    match session.any_place().await {
+    let ready = match session.until_resumed().await {
+        Ok(()) => session.any_place().await,
+        Err(ended) => Err(ended.into()),
+    };
+    match ready {
         Ok(_) => {
             session.greet(minor, &extensions);
-            Ok(session)
+            Ok(Begun::Session(Box::new(session)))
         }
         Err(Halt::Fail(failure) | Halt::End(Ended::Fatal(failure))) => Err((session.client.stream, failure)),
         Err(_) => Err((session.client.stream, Failure::ShuttingDown)),
@@ -269,25 +328,19 @@ async fn start(
 impl Session {
     fn greet(&mut self, minor: i32, extensions: &[(Vec<u8>, Vec<u8>)]) {
         let out = &mut self.client.output;
-        if minor > 0 || !extensions.is_empty() {
-            encode::message(out, b'v', |out| {
-                out.put_i32(3 << 16);
-                out.put_u32(u32::try_from(extensions.len()).unwrap_or(0));
-                for (name, _) in extensions {
-                    encode::cstr(out, name);
-                }
-            });
-        }
-        encode::message(out, b'R', |out| out.put_u32(0));
+        let names: Vec<&[u8]> = extensions.iter().map(|(name, _)| name.as_slice()).collect();
+        encode::negotiate(out, minor, &names);
+        encode::authentication_ok(out);
         for (name, value) in &self.told.parameters {
             encode::parameter_status(out, name, value);
         }
         let session = &self.entered.session;
-        encode::message(out, b'K', |out| {
-            out.put_i32(session.process_id);
-            out.put_i32(session.secret_key);
-        });
+        encode::backend_key_data(out, session.process_id, session.secret_key);
         self.ready();
+        self.told.idle = 0;
+        let client = self.meter.client();
+        client.admit();
+        client.rests(Activity::Idle, Pins::default());
     }
 
     /// The database that the client asked for.

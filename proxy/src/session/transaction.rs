@@ -29,6 +29,8 @@ pub(crate) struct Transaction {
     pub(crate) participants: Vec<Participant>,
     /// Where it has declared cursors WITH HOLD.
     pub(crate) cursors_held: Vec<usize>,
+    /// The names of these.
+    pub(crate) holding: Vec<String>,
     /// Nothing but its end, or a rollback to a savepoint, is taken.
     pub(crate) failed: bool,
     /// It has failed, and holds no locks any more for which others wait.
@@ -132,6 +134,7 @@ impl Transaction {
             script: Vec::new(),
             participants: Vec::new(),
             cursors_held: Vec::new(),
+            holding: Vec::new(),
             failed: false,
             let_go: false,
             lost: false,

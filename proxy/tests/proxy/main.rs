@@ -1,10 +1,12 @@
 //! The proxy over two real PostgreSQL servers as groups, driven by real clients.
 
 mod commands;
+mod console;
 mod copy;
 mod databases;
 mod ddl;
 mod deadlock;
+mod dump;
 mod faults;
 mod harness;
 mod pgbench;

@@ -7,6 +7,7 @@
 
 mod compare;
 mod consistency;
+mod console;
 #[cfg(feature = "failpoints")]
 mod coordinators;
 mod demo;
