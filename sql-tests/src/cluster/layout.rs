@@ -80,6 +80,7 @@ pub(super) fn write_config(
     dir: &Path,
     node: NodeId,
     cluster: &ClusterConfig,
+    options: &Options,
     relays: Option<&Relays>,
 ) -> Result<PathBuf> {
     let folder = dir.join(format!("n{node}"));
@@ -105,6 +106,9 @@ pub(super) fn write_config(
             "[[groups]]\nid = {group}\nnodes = [{}]\n",
             members.join(", ")
         )?;
+    }
+    if let Some(max_sessions) = options.max_sessions {
+        write!(text, "[sql]\nmax_sessions = {max_sessions}\n")?;
     }
     let file = folder.join("howdah.toml");
     fs::write(&file, text)?;

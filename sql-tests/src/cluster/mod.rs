@@ -46,6 +46,8 @@ pub struct Options {
     pub network: Network,
     /// Where the nodes keep their data.
     pub disks: Disks,
+    /// Clients that a node takes at a time; none: its default.
+    pub max_sessions: Option<usize>,
 }
 
 /// Where the nodes keep their data.
@@ -73,6 +75,7 @@ impl Default for Options {
             groups: 2,
             network: Network::Direct,
             disks: Disks::Shared,
+            max_sessions: None,
         }
     }
 }
@@ -103,7 +106,7 @@ impl Cluster {
         let config = layout::cluster_config(options, &ports);
         let (mut nodes, mut disks) = (BTreeMap::new(), BTreeMap::new());
         for id in config.nodes.keys() {
-            let file = layout::write_config(dir.path(), *id, &config, relays.as_ref())?;
+            let file = layout::write_config(dir.path(), *id, &config, options, relays.as_ref())?;
             if options.disks == Disks::Small {
                 disks.insert(*id, SmallDisk::mount(&file.with_file_name("data"))?);
             }
@@ -237,6 +240,11 @@ impl Cluster {
     /// Takes note that a node has ended by itself, and lets its PostgreSQL servers go on.
     pub fn bury_node(&mut self, node: NodeId) -> Result<()> {
         self.process_mut(node)?.bury()
+    }
+
+    /// Bytes of a node's memory that are resident; its PostgreSQL servers' are not in it.
+    pub fn resident(&self, node: NodeId) -> Result<u64> {
+        self.process(node)?.resident()
     }
 
     /// Starts a killed node again.

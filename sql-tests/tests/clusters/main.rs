@@ -5,11 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
 
+mod clients;
 mod compare;
 mod consistency;
 #[cfg(feature = "failpoints")]
 mod coordinators;
 mod demo;
+mod differential;
+mod drivers;
 mod faults;
 mod rows;
 mod ways_in;
