@@ -28,12 +28,18 @@ const TURN_LOCK: i64 = 0x686f_7764_6169;
 /// Between two attempts to get the turn.
 const TURN_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long the others may have the turn: time to copy a template on every group. PostgreSQL waits here for as long as it takes.
+const TURN_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Between two looks for connections of nodes that stand in the way. PostgreSQL waits for five seconds
 /// (`CountOtherDBBackends` in procarray.c).
 const CLEAR_EVERY: Duration = Duration::from_millis(50);
 
 /// How long one look may take.
 const CLEAR_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a backend that is ended may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The right to create or drop a database, of one session of the whole cluster.
 #[derive(Debug)]
@@ -44,7 +50,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Waits for the turn; none when others have it all of `patience`.
+    /// Waits for the turn; none when others have it for a minute. `patience` is for the first group's leader and its answers.
     ///
     /// # Errors
     /// When the first group does not answer.
@@ -65,7 +71,7 @@ impl Turn {
             if within(group, patience, asked).await? {
                 return Ok(Some(Turn { connection }));
             }
-            if began.elapsed() + TURN_PAUSE >= patience {
+            if began.elapsed() >= TURN_PATIENCE {
                 return Ok(None);
             }
             tokio::time::sleep(TURN_PAUSE).await;
@@ -254,14 +260,14 @@ enum PrepareError {
     Install(#[from] BootstrapError),
 }
 
-/// Ends the connections of all nodes to a database of the group, now.
+/// Ends the connections of all nodes to a database of the group, and waits until their backends are gone.
 ///
 /// # Errors
 /// When the group does not answer.
 pub async fn clear(groups: &dyn Groups, group: GroupId, database: &str) -> Result<(), DatabaseError> {
     let cleared = async {
         let connection = Connection::open(groups, group, HOME, CLEAR_PATIENCE).await?;
-        end_ours(&connection, database).await
+        end_ours(&connection, database, GONE_WITHIN).await
     };
     within(group, CLEAR_PATIENCE, cleared).await
 }
@@ -277,7 +283,7 @@ pub async fn keep_clear(groups: &dyn Groups, group: GroupId, database: &str) -> 
                 Some(connection) => connection,
                 None => Connection::open(groups, group, HOME, CLEAR_PATIENCE).await?,
             };
-            end_ours(&connection, database).await?;
+            end_ours(&connection, database, Duration::ZERO).await?;
             Ok::<_, OpenError>(connection)
         };
         // Where it fails PostgreSQL's own error comes in the end.
@@ -285,10 +291,12 @@ pub async fn keep_clear(groups: &dyn Groups, group: GroupId, database: &str) -> 
     }
 }
 
-async fn end_ours(connection: &Connection, database: &str) -> Result<(), OpenError> {
+/// Ends them, and waits as long for each to be gone.
+async fn end_ours(connection: &Connection, database: &str, patience: Duration) -> Result<(), OpenError> {
     let sql = format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-         WHERE datname = $1 AND application_name = '{APPLICATION_NAME}' AND usename = '{SUPERUSER}'"
+        "SELECT pg_terminate_backend(pid, {}) FROM pg_stat_activity \
+         WHERE datname = $1 AND application_name = '{APPLICATION_NAME}' AND usename = '{SUPERUSER}'",
+        patience.as_millis()
     );
     connection.client.query(&sql, &[&database]).await?;
     Ok(())

@@ -156,6 +156,15 @@ impl Failure {
         });
     }
 
+    /// Whether DROP DATABASE ... WITH (FORCE) met a backend that the user may not end (`procarray.c`).
+    pub(crate) fn may_not_force(&self) -> bool {
+        let Failure::Postgres(message) = self else {
+            return false;
+        };
+        let fields = Fields::read(message.get(HEADER..).unwrap_or_default());
+        fields.code == "42501" && fields.routine == "TerminateOtherDBBackends"
+    }
+
     /// SQLSTATE and words. [`Failure::Postgres`] has its own and is summed up here.
     fn report(&self) -> Refusal {
         match self {

@@ -16,6 +16,9 @@ use crate::analysis::{DatabaseAction, DatabaseChange, Refusal};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
+/// How often DROP DATABASE ... WITH (FORCE) is tried where a backend is in its way that the user may not end.
+const FORCES: usize = 5;
+
 /// CREATE DATABASE, and what the groups had of it before.
 pub(super) struct Creation {
     name: String,
@@ -208,11 +211,19 @@ impl Session {
         name: &str,
         audience: Audience,
     ) -> Result<String, Halt> {
-        // FORCE ends only backends that the user may end, and says so at the first of another one.
-        if let Err(error) = databases::clear(&*self.shared.groups, self.group(place), name).await {
-            tracing::debug!(%error, "connections stand in the way of DROP DATABASE");
+        // FORCE ends only backends that the user may end, and fails at the first of another one. It may be that of a
+        // node that has just come back; PostgreSQL has done nothing then.
+        let mut attempts = 0;
+        loop {
+            if let Err(error) = databases::clear(&*self.shared.groups, self.group(place), name).await {
+                tracing::debug!(%error, "connections stand in the way of DROP DATABASE");
+            }
+            attempts += 1;
+            match self.exec_in_clear(place, text, name, audience).await {
+                Err(Halt::Fail(failure)) if failure.may_not_force() && attempts < FORCES => {}
+                done => return done,
+            }
         }
-        self.exec_in_clear(place, text, name, audience).await
     }
 
     /// Runs a statement for which nobody may be in a database, and sees to it that no node is.

@@ -1,6 +1,6 @@
 //! CREATE DATABASE and DROP DATABASE, on all groups, and what is left when they stop half-way.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, NoTls};
 
 use crate::harness::raw::Raw;
 use crate::harness::{Cluster, code, hint};
@@ -226,6 +226,37 @@ async fn a_database_with_clients_is_dropped_by_force_only() {
     assert_eq!(there(&cluster, "own").await, [false, false]);
     assert_eq!(refused(&client, "DROP DATABASE postgres").await, "0A000");
     assert_eq!(refused(&client, "DROP DATABASE template1").await, "42809");
+}
+
+/// Bob may not end a superuser's backend, and a node may open one again right after it was ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn force_is_not_stopped_by_connections_of_nodes_that_come_back() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    run(&client, "CREATE ROLE bob LOGIN CREATEDB").await;
+    let bob = cluster.connect_as("user=bob").await;
+    run(&bob, "CREATE DATABASE own").await;
+    let mut nodes = Vec::new();
+    for server in [0, 1] {
+        let config = cluster.direct_config(server, "dbname=own application_name='howdah control'");
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connect");
+        nodes.push(tokio::spawn(async move {
+            let mut node = (client, connection);
+            for _ in 0..3 {
+                node.1.await.expect_err("it is ended");
+                match tokio_postgres::connect(&config, NoTls).await {
+                    Ok(again) => node = again,
+                    Err(_) => return,
+                }
+            }
+            node.1.await.expect_err("it is ended");
+        }));
+    }
+    run(&bob, "DROP DATABASE own WITH (FORCE)").await;
+    assert_eq!(there(&cluster, "own").await, [false, false]);
+    for node in nodes {
+        node.await.expect("it was ended each time");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

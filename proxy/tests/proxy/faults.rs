@@ -157,7 +157,7 @@ async fn a_group_without_a_leader_fails_in_time_and_the_other_goes_on() {
         .unwrap_err();
     assert_eq!(code(&error), "57P03", "{error}");
     assert!(hint(&error).contains("Nothing was done"), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(8));
+    assert!(start.elapsed() < Duration::from_secs(15));
     client
         .batch_execute(&format!("INSERT INTO t VALUES ({one}, 'x')"))
         .await

@@ -282,11 +282,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Cluster {
-        Cluster::with(Limits {
-            leader_wait: Duration::from_secs(2),
-            ..Limits::default()
-        })
-        .await
+        Cluster::with(Limits::default()).await
     }
 
     pub(crate) async fn with(limits: Limits) -> Cluster {
@@ -394,11 +390,16 @@ impl Cluster {
 
     /// As [`Cluster::direct`], in another database.
     pub(crate) async fn direct_in(&self, server: usize, database: &str) -> Client {
-        let host = self.servers[server].directory.path().display().to_string();
-        let config = format!("host={host} user=postgres dbname={database}");
+        let config = self.direct_config(server, &format!("dbname={database}"));
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connect");
         tokio::spawn(connection);
         client
+    }
+
+    /// How to connect to one group's PostgreSQL itself.
+    pub(crate) fn direct_config(&self, server: usize, options: &str) -> String {
+        let host = self.servers[server].directory.path().display();
+        format!("host={host} user=postgres {options}")
     }
 
     pub(crate) async fn raw(&self) -> TcpStream {
