@@ -165,8 +165,10 @@ impl Session {
                 pass(Step::PartCommitted);
                 continue;
             };
+            // Its leader is gone, somebody was faster, or a timeout or a cancel has struck. If that struck the last SET, what
+            // commits there next would be answered before it is replicated: the backend is not used again.
+            self.slots[place] = None;
             let group = self.group(place);
-            // Its leader is gone, or somebody was faster.
             let outcome = Outcome::Committed;
             let finished = self
                 .shared

@@ -1,5 +1,7 @@
 //! Transactions that write on two groups.
 
+use std::collections::HashSet;
+
 use futures::future::join_all;
 use tokio_postgres::Client;
 
@@ -30,12 +32,6 @@ async fn nothing_in_doubt(cluster: &Cluster) {
             .await
             .expect("an answer");
         assert!(prepared.is_empty(), "server {server}");
-        let lowered: String = direct
-            .query_one("SHOW synchronous_commit", &[])
-            .await
-            .expect("an answer")
-            .get(0);
-        assert_eq!(lowered, "on");
     }
 }
 
@@ -310,5 +306,70 @@ async fn a_group_with_a_cursor_that_outlives_the_transaction_is_not_prepared() {
         client.batch_execute("ROLLBACK").await.unwrap();
     }
     assert_eq!(values(&client).await, before);
+    nothing_in_doubt(&cluster).await;
+}
+
+/// A prepared part is committed without waiting for a majority, which has it. What the backend commits next has to wait again,
+/// also if the SET that says so was cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_cancelled_at_the_end_of_a_commit_is_not_left_without_replication() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    // Files to be unlinked at a commit, which takes some milliseconds then.
+    for index in 0..60 {
+        let sql = format!("CREATE INDEX i{index} ON t (v)");
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let client = cluster.connect_as("application_name=struck").await;
+    // From the moment that COMMIT PREPARED is seen, it and what follows are cancelled, again and again.
+    let strike = "DO $$ DECLARE victim int; BEGIN \
+        LOOP \
+            PERFORM pg_stat_clear_snapshot(); \
+            SELECT pid INTO victim FROM pg_stat_get_activity(NULL) \
+                WHERE application_name = 'struck' AND query LIKE 'COMMIT PREPARED%'; \
+            IF FOUND THEN \
+                FOR signal IN 1..20000 LOOP PERFORM pg_cancel_backend(victim); END LOOP; \
+                EXIT; \
+            END IF; \
+        END LOOP; END $$";
+    let mut backends = HashSet::new();
+    for round in 1..=30_i64 {
+        let strikers = [0, 1].map(|server| {
+            let cluster = &cluster;
+            async move {
+                let direct = cluster.direct(server).await;
+                (
+                    direct.cancel_token(),
+                    tokio::spawn(async move { direct.batch_execute(strike).await }),
+                )
+            }
+        });
+        let strikers = join_all(strikers).await;
+        let write =
+            format!("BEGIN; TRUNCATE t; INSERT INTO t VALUES ({one}, {round}), ({two}, {round}); COMMIT");
+        client
+            .batch_execute(&write)
+            .await
+            .expect("a commit that is decided cannot be cancelled");
+        for (token, striker) in strikers {
+            token
+                .cancel_query(tokio_postgres::NoTls)
+                .await
+                .expect("it looks on");
+            let _cancelled = striker.await.expect("it does not panic");
+        }
+        for id in [one, two] {
+            let sql = format!(
+                "SELECT v, current_setting('synchronous_commit'), pg_backend_pid() FROM t WHERE id = {id}"
+            );
+            let row = client.query_one(&sql, &[]).await.expect("a row");
+            assert_eq!((row.get(0), row.get(1)), (round, "on"), "round {round}");
+            backends.insert((id, row.get::<_, i32>(2)));
+        }
+        if backends.len() > 4 {
+            break;
+        }
+    }
+    assert!(backends.len() > 2, "none was struck and given up");
     nothing_in_doubt(&cluster).await;
 }
