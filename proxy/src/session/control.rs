@@ -112,6 +112,9 @@ impl Session {
     /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
     /// committed by two phases.
     pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
+        // No timeout strikes a commit.
+        self.timeouts.end();
+        self.stricken().await;
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -175,6 +178,8 @@ impl Session {
 
     /// Rolls back on every participant. A connection that breaks on the way has done so, too.
     pub(super) async fn roll_back(&mut self) -> Result<(), Halt> {
+        self.timeouts.end();
+        self.stricken().await;
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -241,6 +246,7 @@ impl Session {
     fn keep_settings(&mut self, script: Vec<Step>, places: &[usize]) {
         let before = self.settings.latest();
         for step in script {
+            self.timeouts.keep(&step);
             if let Step::Set {
                 name,
                 sql,
@@ -272,7 +278,9 @@ impl Session {
         // A commit on several groups cannot be cancelled; what comes next can.
         self.aim();
         self.statements.clear_portals();
+        self.cursors.retain(|_, cursor| cursor.outlives_transactions());
         self.search_path = None;
+        self.timeouts.see(self.transaction.as_ref());
     }
 
     /// A cancel request means these backends.
@@ -355,6 +363,7 @@ impl Session {
             transaction.tables = None;
         }
         self.search_path = None;
+        self.timeouts.see(self.transaction.as_ref());
         encode::command_complete(self.out(), "ROLLBACK");
         Ok(())
     }

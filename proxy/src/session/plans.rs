@@ -52,6 +52,12 @@ impl Planned {
         }
     }
 
+    /// By which group's catalogue it was made, and that one's version; none where that is of a transaction only.
+    pub(super) fn tables(&self) -> Option<(usize, CatalogueVersion)> {
+        let version = self.catalogue.version();
+        (version != CatalogueVersion::UNCOMMITTED).then_some((self.place, version))
+    }
+
     fn is_of(&self, place: usize, catalogue: &Arc<Catalogue>, search_path: &Arc<[String]>) -> bool {
         self.place == place
             && self.catalogue.is_same(catalogue)

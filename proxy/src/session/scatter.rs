@@ -3,7 +3,8 @@
 //! Memory stays bounded: only one backend is read at a time, the kernel's buffers hold the others back.
 
 use super::Session;
-use super::conn::{Audience, Captured, Kind, Stake};
+use super::captured::{Captured, Line};
+use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
 use super::together::Statement;
@@ -75,7 +76,7 @@ impl Session {
         for (index, place) in places.iter().enumerate() {
             if let Some(conn) = &mut self.slots[*place] {
                 let audience = Audience::merging(index);
-                conn.captured = Captured::merging(&query.form);
+                conn.captured = Captured::merging(&query.form, Line::at(index, places.len()));
                 conn.query(text, audience, Stake::Nothing);
             }
         }

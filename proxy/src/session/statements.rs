@@ -1,18 +1,20 @@
 //! The session's prepared statements and portals.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use coordinator::catalogue::CatalogueVersion;
 
+use super::conn::Columns;
 use super::plans::Planned;
 use super::split::Parts;
-use crate::analysis::{Access, CopyIn};
+use crate::analysis::{Access, CopyIn, Query};
 
 /// A prepared statement. It is sent to a backend when it is first needed there.
 #[derive(Debug)]
 pub(super) struct Statement {
-    /// Distinguishes statements of one session that have the same name after one another.
+    /// Distinguishes statements of the same name.
     pub(super) number: u64,
     pub(super) name: Vec<u8>,
     /// The client's Parse message.
@@ -20,6 +22,10 @@ pub(super) struct Statement {
     pub(super) text: String,
     /// Declared parameter types; 0 for none.
     pub(super) types: Vec<u32>,
+    /// By which tables it was first analysed.
+    pub(super) tables: Option<(usize, CatalogueVersion)>,
+    /// What the client may know of its result.
+    pub(super) columns: Columns,
     /// All of its parameters' types, once PostgreSQL was asked. As PostgreSQL does, it keeps them while tables change.
     pub(super) inferred: OnceLock<Vec<u32>>,
 }
@@ -28,9 +34,8 @@ pub(super) struct Statement {
 #[derive(Debug)]
 pub(super) struct SqlPrepared {
     pub(super) number: u64,
+    /// PREPARE and all.
     pub(super) text: String,
-    pub(super) query: crate::analysis::Query,
-    pub(super) types: Vec<Option<u32>>,
 }
 
 /// A portal: where it is, or what it will do.
@@ -45,10 +50,33 @@ pub(super) enum Portal {
         statement: Arc<Statement>,
         planned: Arc<Planned>,
         bound: Vec<usize>,
+        /// Of the places in their order, how many have given all their rows.
+        read: usize,
+        /// What it does, where it is an EXECUTE.
+        executes: Option<Arc<Query>>,
         /// Whether it was bound in one cut, for a statement that takes its own.
         cut: bool,
         /// For an INSERT, what each of the places runs instead.
         parts: Option<Arc<Parts>>,
+    },
+    /// One that wrote on several groups: rows that it returned and that were not asked for yet, and its tag.
+    Rows {
+        place: usize,
+        rows: VecDeque<Bytes>,
+        tag: String,
+    },
+    /// DECLARE of a cursor over several groups, which opens it when it is executed.
+    Declare {
+        places: Vec<usize>,
+        bind: Bytes,
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+    },
+    /// FETCH, MOVE or CLOSE of such a cursor; bound on the group whose rows come next.
+    Cursor {
+        place: usize,
+        bind: Bytes,
+        planned: Arc<Planned>,
     },
     /// Answered by Howdah when it is executed.
     Own {
@@ -62,7 +90,6 @@ pub(super) enum Portal {
 /// Names of statements and portals.
 #[derive(Debug, Default)]
 pub(super) struct Statements {
-    numbers: u64,
     unnamed: Option<(Arc<Statement>, Arc<Planned>)>,
     named: HashMap<Vec<u8>, (Arc<Statement>, Arc<Planned>)>,
     pub(super) sql: HashMap<String, Arc<SqlPrepared>>,
@@ -73,11 +100,6 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    pub(super) fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
-    }
-
     /// How many there are with a name.
     pub(super) fn count(&self) -> usize {
         self.named.len() + self.sql.len()

@@ -8,7 +8,8 @@ use coordinator::transaction::{Gid, Outcome, Xid, decide_and_commit, prepare};
 use shard::id::GroupId;
 
 use super::Session;
-use super::conn::{Audience, Captured, Stake};
+use super::captured::Captured;
+use super::conn::{Audience, Stake};
 use super::transaction::Participant;
 use crate::failure::{Ended, Failure, Halt};
 
