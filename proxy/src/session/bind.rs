@@ -100,7 +100,7 @@ impl Session {
                     conn.owes(Kind::Bind, Audience::Client, Stake::Nothing);
                 }
                 let portal = match query {
-                    Some(query) if self.is_cursor_of_several(&query.form) => Portal::Cursor {
+                    Some(query) if self.sees_to_cursor(&query.form) => Portal::Cursor {
                         place,
                         bind: Bytes::copy_from_slice(message),
                         planned,

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::conn::{Audience, Stake};
+use super::cursors::Cursor;
 use super::transaction::{Participant, Step, Transaction, View, Why, quoted};
 use crate::analysis::{Refusal, TransactionControl, TransactionModes};
 use crate::failure::{Failure, Halt};
@@ -125,7 +126,7 @@ impl Session {
         };
         if committed.is_ok() {
             let places: Vec<usize> = order.iter().map(|p| p.place).collect();
-            self.keep_settings(transaction.script, &places);
+            self.keep(transaction.script, &places);
         }
         self.after_transaction();
         if transaction.defines {
@@ -242,18 +243,23 @@ impl Session {
         Ok(())
     }
 
-    /// SETs of a committed transaction are the session's.
-    fn keep_settings(&mut self, script: Vec<Step>, places: &[usize]) {
+    /// SETs of a committed transaction are the session's, and so are its cursors WITH HOLD.
+    fn keep(&mut self, script: Vec<Step>, places: &[usize]) {
         let before = self.settings.latest();
         for step in script {
             self.timeouts.keep(&step);
-            if let Step::Set {
-                name,
-                sql,
-                local: false,
-            } = step
-            {
-                self.settings.record(name.as_deref(), &sql);
+            match step {
+                Step::Set {
+                    name,
+                    sql,
+                    local: false,
+                } => self.settings.record(name.as_deref(), &sql),
+                Step::Hold(name) => {
+                    if let Some(Cursor::One { held, .. }) = self.cursors.get_mut(&name) {
+                        *held = true;
+                    }
+                }
+                _ => {}
             }
         }
         let latest = self.settings.latest();

@@ -13,7 +13,7 @@ use super::enter::Style;
 use super::plans::Planned;
 use super::statements::Statement;
 use super::together::Binding;
-use super::transaction::quoted;
+use super::transaction::{Step, quoted};
 use crate::analysis::{Access, CursorAction, Form, Motion, Plan, Query, Refusal};
 use crate::failure::Halt;
 use crate::protocol::encode;
@@ -24,7 +24,8 @@ use crate::protocol::frontend::{Bind, Execute};
 pub(super) enum Cursor {
     One {
         place: usize,
-        hold: bool,
+        /// It is WITH HOLD, and its transaction has committed.
+        held: bool,
     },
     Several {
         places: Vec<usize>,
@@ -42,7 +43,7 @@ impl Cursor {
     }
 
     pub(super) fn outlives_transactions(&self) -> bool {
-        matches!(self, Cursor::One { hold: true, .. })
+        matches!(self, Cursor::One { held: true, .. })
     }
 }
 
@@ -60,13 +61,16 @@ impl Session {
         let Form::Declare { name, hold, .. } = form else {
             return Ok(());
         };
+        let mut held = *hold;
         if *hold {
             self.check_held(place, Access::Read, true)?;
             if let Some(transaction) = &mut self.transaction {
                 transaction.cursors_held.push(place);
+                transaction.script.push(Step::Hold(name.clone()));
+                held = false;
             }
         }
-        let cursor = Cursor::One { place, hold: *hold };
+        let cursor = Cursor::One { place, held };
         self.cursors.insert(name.clone(), cursor);
         Ok(())
     }
@@ -82,12 +86,17 @@ impl Session {
         }
     }
 
-    /// Whether a statement is about a cursor, or about all of them, that is not on one group alone.
-    pub(super) fn is_cursor_of_several(&self, form: &Form) -> bool {
+    /// Whether the session itself sees to a statement about a cursor: it is on several groups, or there is one less.
+    pub(super) fn sees_to_cursor(&self, form: &Form) -> bool {
         match form {
-            Form::Cursor { name: Some(name), .. } => {
-                matches!(self.cursors.get(name), Some(Cursor::Several { .. }))
-            }
+            Form::Cursor {
+                name: Some(name),
+                action,
+            } => match self.cursors.get(name) {
+                Some(Cursor::Several { .. }) => true,
+                Some(Cursor::One { .. }) => matches!(action, CursorAction::Close),
+                None => false,
+            },
             Form::Cursor { name: None, .. } => !self.cursors.is_empty(),
             _ => false,
         }
@@ -175,7 +184,7 @@ impl Session {
         Ok(())
     }
 
-    /// FETCH, MOVE or CLOSE of a cursor of several groups, or CLOSE ALL, by a Query. Answers all but ReadyForQuery.
+    /// FETCH or MOVE of a cursor of several groups, CLOSE of any or all, by a Query. Answers all but ReadyForQuery.
     pub(super) async fn cursor_query(&mut self, query: &Query) -> Result<(), Halt> {
         self.cursor(query, How::Query).await
     }

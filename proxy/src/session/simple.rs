@@ -98,7 +98,7 @@ impl Session {
         self.check_failed(plan)?;
         let plan = plan.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
         match plan {
-            Plan::Query(query) if self.is_cursor_of_several(&query.form) => {
+            Plan::Query(query) if self.sees_to_cursor(&query.form) => {
                 self.settle().await?;
                 self.cursor_query(query).await?;
                 Ok(Ready::Now)

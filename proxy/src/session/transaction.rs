@@ -103,6 +103,8 @@ pub(crate) enum Step {
     },
     /// SET TRANSACTION.
     Modes(String),
+    /// DECLARE of a cursor WITH HOLD, by its name: it outlives the transaction if that commits.
+    Hold(String),
 }
 
 impl Step {
@@ -111,7 +113,7 @@ impl Step {
         match self {
             Step::Savepoint(name) => Some(format!("SAVEPOINT {}", quoted(name))),
             Step::Set { sql, .. } | Step::Modes(sql) => Some(sql.clone()),
-            Step::Timeout { .. } => None,
+            Step::Timeout { .. } | Step::Hold(_) => None,
         }
     }
 }

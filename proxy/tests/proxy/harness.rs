@@ -433,6 +433,48 @@ impl Cluster {
         format!("host={host} user=postgres {options}")
     }
 
+    /// From now on commits of this group wait for a standby that there is not, until [`Cluster::confirm_commits`].
+    pub(crate) async fn hold_commits(&self, server: usize) {
+        let direct = self.direct(server).await;
+        for sql in [
+            "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+            "SELECT pg_reload_conf()",
+        ] {
+            direct.batch_execute(sql).await.expect(sql);
+        }
+        // It takes effect when the checkpointer has told the backends (`SyncRepUpdateSyncStandbysDefined` in syncrep.c).
+        loop {
+            let probe = self.direct(server).await;
+            let sql = "SELECT pg_backend_pid()";
+            let pid: i32 = probe.query_one(sql, &[]).await.expect(sql).get(0);
+            let waits = async {
+                let sql = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
+                while direct.query(sql, &[&pid]).await.expect(sql).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::select! {
+                done = probe.batch_execute("SELECT pg_logical_emit_message(true, 'probe', '')") => done.expect("a commit"),
+                () = waits => {
+                    let sql = "SELECT pg_terminate_backend($1, 10000)";
+                    direct.query_one(sql, &[&pid]).await.expect(sql);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Undoes [`Cluster::hold_commits`]; who waits is confirmed.
+    pub(crate) async fn confirm_commits(&self, server: usize) {
+        let direct = self.direct(server).await;
+        for sql in [
+            "ALTER SYSTEM SET synchronous_standby_names = ''",
+            "SELECT pg_reload_conf()",
+        ] {
+            direct.batch_execute(sql).await.expect(sql);
+        }
+    }
+
     pub(crate) async fn raw(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("connect")
     }

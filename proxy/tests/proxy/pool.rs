@@ -9,13 +9,11 @@ use tokio_postgres::{Client, NoTls};
 use crate::harness::{Cluster, code};
 
 async fn with_backends(most: usize) -> Cluster {
-    Cluster::with(Limits {
-        leader_wait: Duration::from_secs(2),
+    let limits = Limits {
         max_backends: most,
-        backend_wait: Duration::from_secs(3),
         ..Limits::default()
-    })
-    .await
+    };
+    Cluster::with(limits).await
 }
 
 /// A table with ten rows on each group.
@@ -207,7 +205,12 @@ async fn a_statement_is_told_of_a_changed_result_as_by_one_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_session_needs_it_keeps_and_others_wait_for_it() {
-    let cluster = with_backends(1).await;
+    let cluster = Cluster::with(Limits {
+        max_backends: 1,
+        backend_wait: Duration::from_secs(3),
+        ..Limits::default()
+    })
+    .await;
     let one = table(&cluster).await;
     let two = cluster.connect().await;
     let key = cluster.keys_of(0, 1)[0];

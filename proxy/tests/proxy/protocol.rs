@@ -245,9 +245,8 @@ async fn the_client_hears_of_settings_that_change() {
     let told = |messages: &[(char, Vec<u8>)]| -> Vec<String> {
         let told = messages.iter().filter(|(tag, _)| *tag == 'S');
         let text = |body: &Vec<u8>| {
-            String::from_utf8_lossy(body)
-                .trim_end_matches('\0')
-                .replace('\0', "=")
+            let body = String::from_utf8_lossy(body);
+            body.strip_suffix('\0').expect("its end").replace('\0', "=")
         };
         told.map(|(_, body)| text(body)).collect()
     };

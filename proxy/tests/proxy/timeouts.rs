@@ -303,50 +303,36 @@ async fn a_commit_that_waits_for_its_majority_is_not_struck() {
     let client = cluster.connect().await;
     let keys = rows_on_both(&cluster, &client).await;
     let group = cluster.direct(1).await;
-    let standby = async |name: &str| {
-        let sql = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
-        group.batch_execute(&sql).await.unwrap();
-        group.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    };
-    // From now on no commit of the second group is confirmed.
-    standby("nobody").await;
-    let waiting = || async {
+    let waiting = async || -> i64 {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-        while group.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        group.query_one(sql, &[]).await.unwrap().get(0)
     };
     client
-        .batch_execute("SET statement_timeout = '300ms'; SET lock_timeout = '200ms'")
+        .batch_execute("SET statement_timeout = '2s'; SET lock_timeout = '1s'")
         .await
         .unwrap();
     let update = format!("UPDATE t SET v = v + 1 WHERE id = {}", keys[1]);
     for block in [None, Some("COMMIT")] {
+        cluster.hold_commits(1).await;
         if block.is_some() {
             client.batch_execute("BEGIN").await.unwrap();
             client.batch_execute(&update).await.unwrap();
         }
-        let write = client.batch_execute(block.unwrap_or(&update));
-        let confirm = async {
-            waiting().await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let still: i64 = group
-                .query_one(
-                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
-                    &[],
-                )
-                .await
-                .unwrap()
-                .get(0);
-            standby("").await;
-            still
+        let mut write = Box::pin(client.batch_execute(block.unwrap_or(&update)));
+        let struck = async {
+            while waiting().await == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
         };
-        let (written, still) = tokio::join!(write, confirm);
-        assert_eq!(still, 1, "it waits although its time is up");
-        written.unwrap();
-        standby("nobody").await;
+        tokio::select! {
+            early = &mut write => panic!("it did not wait, {block:?}: {early:?}"),
+            () = struck => {}
+        }
+        assert_eq!(waiting().await, 1, "it waits although its time is up");
+        cluster.confirm_commits(1).await;
+        write.await.unwrap();
     }
-    standby("").await;
     let sql = format!("SELECT v FROM t WHERE id = {}", keys[1]);
     assert_eq!(value(&client, &sql).await, "2");
 }
