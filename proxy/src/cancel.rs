@@ -147,6 +147,10 @@ impl OwnCancels {
         }
     }
 
+    fn is_under_way(&self) -> bool {
+        self.0.lock().of.iter().any(|hunt| hunt.under_way > 0)
+    }
+
     fn rest(&self) -> Rest {
         let mut hunts = self.0.lock();
         if hunts.of.iter().any(|hunt| hunt.under_way > 0) {
@@ -213,6 +217,13 @@ impl Cancellable {
         let mut now = self.now.lock();
         now.clear();
         self.cancels.rest()
+    }
+
+    /// Whether a cancel is on its way to one of its backends.
+    pub(crate) fn is_hunted(&self) -> bool {
+        // Whoever is about to cancel says so while he looks for his target.
+        let _now = self.now.lock();
+        self.cancels.is_under_way()
     }
 
     /// The backends that a cancel means now, which is about to be sent to each.

@@ -155,6 +155,16 @@ pub(crate) enum Severity {
 }
 
 impl Failure {
+    /// The same where a leader was waited for so long, in parts.
+    pub(crate) fn after_waiting(mut self, patience: Duration) -> Failure {
+        if let Failure::Connect(error) = &mut self
+            && let ConnectError::NoLeader { waited, .. } = &mut **error
+        {
+            *waited = patience;
+        }
+        self
+    }
+
     /// Appends the ErrorResponse.
     pub(crate) fn encode(&self, severity: Severity, out: &mut BytesMut) {
         if let Failure::Postgres(message) = self {

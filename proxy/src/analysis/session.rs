@@ -16,8 +16,16 @@ pub(super) fn set(tokens: &[Token]) -> Result<Plan, Refusal> {
         return Ok(any_group());
     }
     if words.take(&["session", "characteristics", "as", "transaction"]) {
+        // By which of the settings it sets: another one of them is not undone by it.
+        let sets = |word: &str| words.rest().iter().any(|token| as_text(&token.kind) == word);
+        let which = ["isolation", "only", "write", "deferrable"].map(|word| u8::from(sets(word)));
+        let which = [which[0], which[1] | which[2], which[3]];
         let value = words.rest().iter().map(|token| as_text(&token.kind)).collect();
-        return Ok(command("session characteristics", value, false));
+        return Ok(command(
+            &format!("session characteristics {which:?}"),
+            value,
+            false,
+        ));
     }
     let local = words.take_any(&["local", "session"]) == Some("local");
     if words.take(&["time", "zone"]) {

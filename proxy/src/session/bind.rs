@@ -10,7 +10,7 @@ use super::enter::Style;
 use super::extended::relayed;
 use super::plans::Planned;
 use super::simple::Placed;
-use super::statements::{Portal, Statement};
+use super::statements::{Check, Portal, Statement};
 use crate::analysis::{Access, Form, Format, Parameter, Plan, PreparedCommand, Query, Refusal};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
@@ -92,8 +92,8 @@ impl Session {
                     self.note_cursor(&query.form, place)?;
                 }
                 self.enter(place, access, Style::Extended).await?;
-                if self.supply(place, &statement) {
-                    self.check_columns(place, &statement, &planned).await?;
+                if let Some(check) = self.supply(place, &statement, &planned) {
+                    self.check_columns(place, check).await?;
                 }
                 if let Some(conn) = &mut self.slots[place] {
                     conn.output.extend_from_slice(message);
@@ -107,7 +107,7 @@ impl Session {
                     },
                     _ => Portal::At { place, access },
                 };
-                self.statements.put_portal(bind.portal, portal);
+                self.put_portal(bind.portal, portal);
             }
             Placed::Many(places) if query.is_some_and(|query| matches!(query.form, Form::Declare { .. })) => {
                 self.release_held().await?;
@@ -119,7 +119,7 @@ impl Session {
                     statement,
                     planned,
                 };
-                self.statements.put_portal(bind.portal, portal);
+                self.put_portal(bind.portal, portal);
             }
             Placed::Many(places) => {
                 if access == Access::Read {
@@ -158,11 +158,10 @@ impl Session {
             Placed::One(place) => {
                 self.enter(place, query.access, Style::Extended).await?;
                 self.prepare_on(place, name).await?;
-                self.supply(place, &statement);
+                let _an_execute_gives_what_it_executes = self.supply(place, &statement, &planned);
                 self.send_on(place, Kind::Bind, message);
                 let access = query.access;
-                self.statements
-                    .put_portal(bind.portal, Portal::At { place, access });
+                self.put_portal(bind.portal, Portal::At { place, access });
                 return Ok(());
             }
             Placed::Many(places) => places,
@@ -182,6 +181,12 @@ impl Session {
         Ok(())
     }
 
+    /// Keeps a portal that was bound now.
+    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
+        let since = self.position();
+        self.statements.put_portal(name, portal, since);
+    }
+
     async fn bind_own(
         &mut self,
         bind: &Bind<'_>,
@@ -194,8 +199,7 @@ impl Session {
             return Err(Refusal::new("08P01", words).into());
         }
         encode::empty(self.out(), b'2');
-        self.statements
-            .put_portal(bind.portal, Portal::Own { statement, planned });
+        self.put_portal(bind.portal, Portal::Own { statement, planned });
         Ok(())
     }
 
@@ -212,31 +216,26 @@ impl Session {
         Ok((statement, planned))
     }
 
-    /// A statement was sent to a backend behind the client's back: it must still give what the client knows of it
+    /// A statement that was supplied when tables had changed must still give what the client knows of it
     /// (`RevalidateCachedQuery` in plancache.c).
-    pub(super) async fn check_columns(
-        &mut self,
-        place: usize,
-        statement: &Statement,
-        planned: &Planned,
-    ) -> Result<(), Halt> {
+    pub(super) async fn check_columns(&mut self, place: usize, check: Check) -> Result<(), Halt> {
+        let Check { statement, late } = check;
         let Some(known) = statement.columns.get() else {
             return Ok(());
         };
-        if planned.tables() == statement.tables {
-            return Ok(());
-        }
-        let columns = Columns::default();
-        if let Some(conn) = &mut self.slots[place] {
-            conn.describe_into(&statement.name, &columns);
-        }
-        self.settle().await?;
-        match columns.get() {
-            Some(now) if now != known => {
-                let words = "cached plan must not change result type";
-                Err(Refusal::new("0A000", words).into())
+        if late.fits.get().is_none() {
+            let columns = Columns::default();
+            if let Some(conn) = &mut self.slots[place] {
+                conn.describe_into(&statement.name, &columns);
             }
-            _ => Ok(()),
+            self.settle().await?;
+            if let Some(now) = columns.get() {
+                let _ = late.fits.set(now == known);
+            }
         }
+        if late.fits.get() == Some(&false) {
+            return Err(Refusal::new("0A000", "cached plan must not change result type").into());
+        }
+        Ok(())
     }
 }

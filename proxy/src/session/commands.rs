@@ -112,10 +112,23 @@ impl Session {
         local: bool,
     ) -> Result<Option<bytes::Bytes>, Halt> {
         let place = self.any_place().await?;
-        self.enter_bare(place).await?;
+        let undone = name.map_or(Undone::AllButRoles, Undone::One);
+        self.enter_undoing(place, undone).await?;
         self.search_path = None;
+        if !local {
+            self.soil(place);
+        }
         if self.transaction.is_none() {
-            let captured = self.exec(place, sql, Audience::Session, Stake::Nothing).await?;
+            let captured = match self.exec(place, sql, Audience::Session, Stake::Nothing).await {
+                Ok(captured) => captured,
+                Err(halt) => {
+                    // It lacks what was left out above.
+                    if let Some(conn) = &mut self.slots[place] {
+                        conn.settings_seen = 0;
+                    }
+                    return Err(halt);
+                }
+            };
             if !local {
                 if name.is_none() {
                     self.timeouts.clear();
@@ -142,6 +155,9 @@ impl Session {
             .collect();
         for other in others {
             self.current = Some(other);
+            if !local {
+                self.soil(other);
+            }
             self.exec(other, sql, Audience::Quiet, Stake::Nothing).await?;
         }
         if let Some(transaction) = &mut self.transaction {
@@ -171,8 +187,12 @@ impl Session {
         let places: Vec<usize> = (0..self.slots.len())
             .filter(|place| self.slots[*place].is_some())
             .collect();
+        let undone = match discard {
+            Discard::All => Undone::All,
+            _ => Undone::Nothing,
+        };
         for place in &places {
-            self.enter_bare(*place).await?;
+            self.enter_undoing(*place, undone).await?;
             self.exec(*place, text, Audience::Session, Stake::Nothing).await?;
         }
         if discard == Discard::All {

@@ -130,8 +130,15 @@ pub(crate) struct Conn {
     pub(crate) settings_seen: u64,
     /// Those of this session.
     pub(crate) owner: u64,
-    /// It still has settings of another session, which come off before it does anything.
+    /// It may have settings or cursors of its session, however what set them has ended. Only a RESET that was answered
+    /// takes this back.
+    pub(crate) dirty: bool,
+    /// It still has those of another session, which come off before it does anything.
     pub(crate) reset_due: bool,
+    /// A cancel of it was not answered: it may meet whatever runs here next.
+    pub(crate) unsure: bool,
+    /// How many cursors it has opened since anybody looked.
+    pub(crate) declared: usize,
     /// What it reported when it began.
     pub(crate) parameters: Arc<[(Bytes, Bytes)]>,
     pub(crate) berth: Option<Berth>,
@@ -155,19 +162,23 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// Connects to the group's leader and starts a PostgreSQL session there, within `patience`. As no statement was sent, a server that goes
-    /// down or comes up meanwhile is tried again.
+    /// Connects to the group's leader and starts a PostgreSQL session there, within `patience`, in which it waits at most
+    /// `leader_wait` at a time for there to be a leader. As no statement was sent, a server that goes down or comes up meanwhile
+    /// is tried again.
     pub(crate) async fn open(
         groups: &dyn Groups,
         group: GroupId,
         startup: &[(Vec<u8>, Vec<u8>)],
         patience: Duration,
+        leader_wait: Duration,
         max_message: usize,
     ) -> Result<Conn, Failure> {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let failure = match Conn::open_once(groups, group, startup, left, max_message).await {
+            let leader_wait = leader_wait.min(left);
+            let failure = match Conn::open_once(groups, group, startup, left, leader_wait, max_message).await
+            {
                 Ok(opened) => return Ok(opened),
                 Err(failure) => failure,
             };
@@ -206,7 +217,10 @@ impl Conn {
             stale_portals: Vec::new(),
             settings_seen: 0,
             owner: 0,
+            dirty: false,
             reset_due: false,
+            unsure: false,
+            declared: 0,
             parameters: Arc::from([]),
             berth: None,
             status: TransactionStatus::Idle,
@@ -226,9 +240,10 @@ impl Conn {
         group: GroupId,
         startup: &[(Vec<u8>, Vec<u8>)],
         patience: Duration,
+        leader_wait: Duration,
         max_message: usize,
     ) -> Result<Conn, Failure> {
-        let stream = groups.connect(group, patience).await?;
+        let stream = groups.connect(group, leader_wait).await?;
         let mut conn = Conn::new(group, stream);
         let started = tokio::time::timeout(patience, conn.start(startup, max_message)).await;
         let parameters = started
@@ -325,7 +340,7 @@ impl Conn {
     pub(crate) fn belongs_to(&mut self, session: u64, cancels: Arc<OwnCancels>) {
         if self.owner != session {
             self.owner = session;
-            self.reset_due |= self.settings_seen > 0;
+            self.reset_due |= self.dirty;
             self.settings_seen = 0;
         }
         self.cancels = cancels;

@@ -124,9 +124,13 @@ impl Session {
             0 | 1 => self.commit_on_one(&order, audience).await,
             _ => self.commit_on_several(&order).await,
         };
+        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));
         if committed.is_ok() {
-            let places: Vec<usize> = order.iter().map(|p| p.place).collect();
             self.keep(transaction.script, &places);
+        } else if transaction.script.iter().any(outlives) {
+            // Some of them may have committed or prepared, and have them now.
+            self.give_up(&places);
         }
         self.after_transaction();
         if transaction.defines {
@@ -368,6 +372,10 @@ impl Session {
             transaction.let_go = false;
             transaction.tables = None;
         }
+        // `AtSubAbort_Portals` in portalmem.c.
+        self.statements.clear_portals_since(position);
+        self.cursors
+            .retain(|_, cursor| cursor.outlives_transactions() || cursor.since() <= position);
         self.search_path = None;
         self.timeouts.see(self.transaction.as_ref());
         encode::command_complete(self.out(), "ROLLBACK");

@@ -19,16 +19,18 @@ use crate::failure::Halt;
 use crate::protocol::encode;
 use crate::protocol::frontend::{Bind, Execute};
 
-/// Where a cursor is.
+/// Where a cursor is, and how long its transaction's script was when it was declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cursor {
     One {
         place: usize,
+        since: usize,
         /// It is WITH HOLD, and its transaction has committed.
         held: bool,
     },
     Several {
         places: Vec<usize>,
+        since: usize,
         /// Of these, the one whose rows come next; the last one also when there are none.
         at: usize,
     },
@@ -39,6 +41,12 @@ impl Cursor {
         match self {
             Cursor::One { place: at, .. } => *at == place,
             Cursor::Several { places, .. } => places.contains(&place),
+        }
+    }
+
+    pub(super) fn since(&self) -> usize {
+        match self {
+            Cursor::One { since, .. } | Cursor::Several { since, .. } => *since,
         }
     }
 
@@ -61,18 +69,47 @@ impl Session {
         let Form::Declare { name, hold, .. } = form else {
             return Ok(());
         };
-        let mut held = *hold;
+        if self.cursors.get(name).is_some_and(|cursor| !cursor.is_at(place)) {
+            return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
+        }
+        let since = self.position();
         if *hold {
             self.check_held(place, Access::Read, true)?;
-            if let Some(transaction) = &mut self.transaction {
-                transaction.cursors_held.push(place);
-                transaction.script.push(Step::Hold(name.clone()));
-                held = false;
+            match &mut self.transaction {
+                Some(transaction) => {
+                    transaction.cursors_held.push(place);
+                    transaction.script.push(Step::Hold(name.clone()));
+                }
+                None => self.declaring.push(name.clone()),
             }
         }
-        let cursor = Cursor::One { place, held };
-        self.cursors.insert(name.clone(), cursor);
+        let held = false;
+        self.cursors
+            .entry(name.clone())
+            .or_insert(Cursor::One { place, since, held });
         Ok(())
+    }
+
+    /// How far the transaction's script has come: what is made now is gone when a savepoint before it is rolled back to.
+    pub(super) fn position(&self) -> usize {
+        self.transaction.as_ref().map_or(0, |t| t.script.len())
+    }
+
+    /// Notes which cursors WITH HOLD that were declared outside of a transaction there are. Nothing is owed.
+    pub(super) fn note_declared(&mut self) {
+        for name in std::mem::take(&mut self.declaring) {
+            let Some(Cursor::One { place, held, .. }) = self.cursors.get_mut(&name) else {
+                continue;
+            };
+            // Where only some of several have failed all are kept, and cost a backend until the client closes them.
+            *held |= self.slots[*place].as_ref().is_some_and(|conn| conn.declared > 0);
+            if !*held {
+                self.cursors.remove(&name);
+            }
+        }
+        for conn in self.slots.iter_mut().flatten() {
+            conn.declared = 0;
+        }
     }
 
     /// Where the rows are that a statement about a cursor gives next.
@@ -82,7 +119,7 @@ impl Session {
         };
         match self.cursors.get(name)? {
             Cursor::One { place, .. } => Some(*place),
-            Cursor::Several { places, at } => places.get(*at).copied(),
+            Cursor::Several { places, at, .. } => places.get(*at).copied(),
         }
     }
 
@@ -177,6 +214,7 @@ impl Session {
         }
         let cursor = Cursor::Several {
             places: places.to_vec(),
+            since: self.position(),
             at: 0,
         };
         self.cursors.insert(name.clone(), cursor);
@@ -197,7 +235,14 @@ impl Session {
         query: &Query,
         execute: &Execute<'_>,
     ) -> Result<(), Halt> {
-        if execute.limit > 0 {
+        let fetches = matches!(
+            &query.form,
+            Form::Cursor {
+                action: CursorAction::Fetch(_),
+                ..
+            }
+        );
+        if fetches && execute.limit > 0 {
             let words = "a limit of rows on FETCH from a cursor of several groups is not supported";
             return Err(Refusal::unsupported(words)
                 .hint("FETCH as many rows as are wanted.")
@@ -254,7 +299,7 @@ impl Session {
         };
         let (mut count, mut audience) = (0, Audience::MergeFirst);
         loop {
-            let Some(Cursor::Several { places, at }) = self.cursors.get(name) else {
+            let Some(Cursor::Several { places, at, .. }) = self.cursors.get(name) else {
                 break;
             };
             let (place, last) = (places[*at], at + 1 == places.len());

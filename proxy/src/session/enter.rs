@@ -4,6 +4,7 @@
 use super::captured::Captured;
 use super::conn::{Audience, Conn, Kind, Stake};
 use super::io::{self, Event, Wait};
+use super::settings::Undone;
 use super::transaction::{
     Participant, Step, Transaction, View, Why, held_elsewhere, second_snapshot, strength,
 };
@@ -31,6 +32,11 @@ impl Session {
 
     /// As [`Session::enter`], outside of the transaction.
     pub(super) async fn enter_bare(&mut self, place: usize) -> Result<(), Halt> {
+        self.enter_undoing(place, Undone::Nothing).await
+    }
+
+    /// As [`Session::enter_bare`], for a statement that undoes these settings.
+    pub(super) async fn enter_undoing(&mut self, place: usize, undone: Undone<'_>) -> Result<(), Halt> {
         self.in_time().await?;
         let patience = self.shared.limits.leader_wait;
         if self.current != Some(place) {
@@ -55,7 +61,7 @@ impl Session {
             .is_some_and(|conn| conn.reset_due || conn.settings_seen != latest)
             && !self.engaged(place)
         {
-            self.replay_settings(place).await?;
+            self.replay_settings(place, undone).await?;
         }
         Ok(())
     }
@@ -233,6 +239,8 @@ impl Session {
         let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else {
             return Ok(());
         };
+        let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. });
+        conn.dirty |= transaction.script.iter().any(outlives);
         // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
         // cannot run outside of its transaction.
         conn.begun_since = true;

@@ -14,14 +14,15 @@ use super::commands::Rows;
 use super::conn::{Audience, Columns, Conn, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
-use super::statements::{Portal, Statement};
+use super::statements::{Check, Late, Portal, Statement};
+use super::transaction::Step;
 use crate::analysis::{Access, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::encode;
 use crate::protocol::frontend::{Execute, Named, Parse};
 
 /// Longer Parse messages are each session's own.
-const LONGEST_SHARED: usize = 16 << 10;
+const LONGEST_SHARED: usize = 4 << 10;
 
 impl Session {
     /// Handles any of them but Sync.
@@ -75,7 +76,9 @@ impl Session {
             types: parse.types,
             tables: planned.tables(),
             columns: Columns::default(),
+            late: Mutex::default(),
             inferred: OnceLock::new(),
+            own: self.guest.number(),
         });
         let relayed = relayed(plan).is_some();
         if let Ok(Plan::Judge(refusal)) = plan {
@@ -96,11 +99,42 @@ impl Session {
     fn number_of(&self, name: &[u8], message: &Bytes, tables: Option<(usize, CatalogueVersion)>) -> u64 {
         let shared = !name.is_empty()
             && message.len() <= LONGEST_SHARED
-            && self.settings.latest() == 0
-            && self.transaction.is_none();
+            && self.transaction.is_none()
+            && self.has_no_settings();
         match tables.filter(|_| shared) {
             Some(tables) => self.guest.number_of(message, tables),
             None => self.guest.number(),
+        }
+    }
+
+    /// Whether a statement is analysed here as in any session of the same start-up message.
+    fn has_no_settings(&self) -> bool {
+        let sets = |step: &Step| matches!(step, Step::Set { .. });
+        let set = self
+            .transaction
+            .as_ref()
+            .is_some_and(|t| t.script.iter().any(sets));
+        self.settings.latest() == 0 && !set
+    }
+
+    /// How a statement is supplied now, tables being others than at its Parse.
+    fn late(&self, statement: &Statement, planned: &Planned) -> Arc<Late> {
+        let (tables, own) = (planned.tables(), !self.has_no_settings());
+        let mut late = statement.late.lock();
+        match &*late {
+            Some(late) if late.tables == tables && late.own == own => Arc::clone(late),
+            _ => {
+                let number = self.number_of(&statement.name, &statement.message, tables);
+                let fits = OnceLock::new();
+                let now = Arc::new(Late {
+                    tables,
+                    own,
+                    number,
+                    fits,
+                });
+                *late = Some(Arc::clone(&now));
+                now
+            }
         }
     }
 
@@ -127,32 +161,59 @@ impl Session {
         }
     }
 
-    /// Sends a statement to the backend at `place`, if it does not hold it. Whether it was sent there behind the client's
-    /// back.
-    pub(super) fn supply(&mut self, place: usize, statement: &Arc<Statement>) -> bool {
+    /// Sends a statement to the backend at `place`, if it does not hold it.
+    #[must_use]
+    pub(super) fn supply(
+        &mut self,
+        place: usize,
+        statement: &Arc<Statement>,
+        planned: &Planned,
+    ) -> Option<Check> {
         let held = self
             .statements
             .held
             .take_if(|held| held.number == statement.number)
             .is_some();
-        let Some(conn) = &mut self.slots[place] else {
-            return false;
+        if let Some(conn) = &mut self.slots[place] {
+            conn.close_stale();
+            if held {
+                parse_for_client(conn, statement);
+                return None;
+            }
+        }
+        self.supply_again(place, statement, planned)
+    }
+
+    /// The same of one that was parsed before, somewhere.
+    pub(super) fn supply_again(
+        &mut self,
+        place: usize,
+        statement: &Arc<Statement>,
+        planned: &Planned,
+    ) -> Option<Check> {
+        let holds = |number| {
+            let conn = self.slots[place].as_ref();
+            conn.is_some_and(|conn| conn.holds(&statement.name, number))
         };
-        conn.close_stale();
-        if held {
-            parse_for_client(conn, statement);
-            return false;
+        // What it was parsed as at first is what PostgreSQL itself compares with what it gives now.
+        if holds(statement.number) || holds(statement.own) {
+            return None;
         }
-        let supplies = !conn.holds(&statement.name, statement.number);
-        if supplies {
-            conn.parse(
-                &statement.name,
-                statement.number,
-                &statement.message,
-                Audience::Silent,
-            );
+        let late = (planned.tables() != statement.tables).then(|| self.late(statement, planned));
+        let number = match &late {
+            Some(late) => late.number,
+            None if self.has_no_settings() => statement.number,
+            None => statement.own,
+        };
+        if !holds(number)
+            && let Some(conn) = &mut self.slots[place]
+        {
+            conn.parse(&statement.name, number, &statement.message, Audience::Silent);
         }
-        supplies
+        late.map(|late| Check {
+            statement: Arc::clone(statement),
+            late,
+        })
     }
 
     pub(super) fn mark_pipeline(&mut self, place: usize) {
@@ -201,7 +262,7 @@ impl Session {
                     self.prepare_on(place, &name).await?;
                 }
                 self.mark_pipeline(place);
-                self.supply(place, &statement);
+                let _told_at_bind = self.supply(place, &statement, &planned);
                 self.send_on(place, Kind::Describe, message);
             }
             Named::Portal(name) => {
@@ -216,7 +277,9 @@ impl Session {
                     Some(Portal::Many { places, .. }) => {
                         let first = places[0];
                         self.enter(first, Access::Read, Style::Extended).await?;
-                        self.bind_one(first, name);
+                        if let Some(check) = self.bind_one(first, name) {
+                            self.check_columns(first, check).await?;
+                        }
                         self.send_on(first, Kind::Describe, message);
                     }
                     Some(Portal::Own { planned, .. }) => {
@@ -274,7 +337,7 @@ impl Session {
                 planned,
             }) => {
                 self.settle().await?;
-                self.statements.put_portal(execute.portal, Portal::Done);
+                self.statements.replace_portal(execute.portal, Portal::Done);
                 self.declare_portal(&places, &bind, &statement, &planned).await
             }
             Some(Portal::Cursor { place, bind, planned }) => {
@@ -292,7 +355,7 @@ impl Session {
                 self.settle().await?;
                 self.check_failed(planned.only()?)?;
                 let plan = planned.only()?.clone();
-                self.statements.put_portal(execute.portal, Portal::Done);
+                self.statements.replace_portal(execute.portal, Portal::Done);
                 self.execute_own(&plan, &statement, &planned).await
             }
             Some(Portal::Done) => {

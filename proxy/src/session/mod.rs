@@ -97,6 +97,8 @@ pub(crate) struct Session {
     statements: Statements,
     /// Where its cursors are.
     cursors: HashMap<String, Cursor>,
+    /// Cursors WITH HOLD that may have been declared outside of a transaction.
+    declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.
     default_isolation: Option<(u64, crate::analysis::Isolation)>,
     /// Schemas without a name in front; `None` when it may have changed.

@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::conn::{Conn, Parameters};
 
-/// Texts of one shelf whose numbers are remembered.
+/// Texts whose numbers are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
 
 /// All backends of a node.
@@ -40,6 +40,8 @@ pub(crate) struct Pool {
     groups: Vec<Mutex<Group>>,
     most: usize,
     shelves: Mutex<HashMap<Parameters, (Arc<Shelf>, usize)>>,
+    /// The numbers of Parse messages, by the shelf and the tables that they were analysed by.
+    parsed: Mutex<LruCache<(u64, Bytes, usize, CatalogueVersion), u64>>,
     numbers: AtomicU64,
 }
 
@@ -106,8 +108,6 @@ impl Group {
 #[derive(Debug)]
 struct Shelf {
     number: u64,
-    /// Parse messages by the tables that they were analysed by.
-    parsed: Mutex<LruCache<(Bytes, usize, CatalogueVersion), u64>>,
 }
 
 impl Pool {
@@ -119,6 +119,7 @@ impl Pool {
             groups: (0..groups).map(|_| Mutex::default()).collect(),
             most,
             shelves: Mutex::default(),
+            parsed: Mutex::new(LruCache::new(REMEMBERED)),
             numbers: AtomicU64::new(1),
         })
     }
@@ -134,7 +135,6 @@ impl Pool {
         let (shelf, sessions) = shelves.entry(startup.clone()).or_insert_with(|| {
             let shelf = Shelf {
                 number: self.number(),
-                parsed: Mutex::new(LruCache::new(REMEMBERED)),
             };
             (Arc::new(shelf), 0)
         });
@@ -166,8 +166,8 @@ impl Guest {
     /// A statement's number: the same for all sessions whose Parse would mean the same to a backend, which therefore needs it
     /// once. `tables` is by which group's catalogue it was analysed, and that one's version.
     pub(super) fn number_of(&self, parse: &Bytes, tables: (usize, CatalogueVersion)) -> u64 {
-        let key = (parse.clone(), tables.0, tables.1);
-        *self.shelf.parsed.lock().get_or_insert(key, || self.pool.number())
+        let key = (self.shelf.number, parse.clone(), tables.0, tables.1);
+        *self.pool.parsed.lock().get_or_insert(key, || self.pool.number())
     }
 
     /// The right to have backends; `None` when nobody gives one back within `patience`. Not for a session that has one.

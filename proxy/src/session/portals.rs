@@ -34,7 +34,9 @@ impl Session {
             _ => return Err(Refusal::unsupported("this portal cannot be bound").into()),
         };
         let bind = Bind::read(Self::body(message))?;
-        let types = self.parameter_types(&statement, bind.each().count()).await?;
+        let types = self
+            .parameter_types(&statement, &planned, bind.each().count())
+            .await?;
         let places = parts.places();
         let parts = Some(Arc::new(parts.with(types, bind.rest)));
         self.bind_many(places, message, statement, planned, parts).await
@@ -63,12 +65,17 @@ impl Session {
             cut: false,
             parts,
         };
-        self.statements.put_portal(bind.portal, portal);
+        self.put_portal(bind.portal, portal);
         Ok(())
     }
 
     /// The types of all parameters of a statement, as PostgreSQL infers them where none is declared.
-    async fn parameter_types(&mut self, statement: &Arc<Statement>, count: usize) -> Result<Vec<u32>, Halt> {
+    async fn parameter_types(
+        &mut self,
+        statement: &Arc<Statement>,
+        planned: &Planned,
+        count: usize,
+    ) -> Result<Vec<u32>, Halt> {
         if statement.types.len() >= count && !statement.types.contains(&0) {
             return Ok(statement.types.clone());
         }
@@ -79,7 +86,7 @@ impl Session {
         self.enter_bare(place).await?;
         self.join(place).await?;
         self.mark_pipeline(place);
-        self.supply(place, statement);
+        let _only_parameters_count = self.supply(place, statement, planned);
         self.settle().await?;
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place] {
@@ -92,9 +99,8 @@ impl Session {
         Ok(statement.inferred.get_or_init(|| types).clone())
     }
 
-    /// Binds a portal of several groups on one of them. Gives the statement that was sent there for it behind the client's
-    /// back, if one was.
-    pub(super) fn bind_one(&mut self, place: usize, name: &[u8]) -> Option<(Arc<Statement>, Arc<Planned>)> {
+    /// Binds a portal of several groups on one of them, which a Check may still refuse.
+    pub(super) fn bind_one(&mut self, place: usize, name: &[u8]) -> Option<Check> {
         let number = self.guest.number();
         let Some(Portal::Many {
             bind,
@@ -119,18 +125,11 @@ impl Session {
             parts.bind(conn, number, name, place);
             return None;
         }
-        let supplies = !conn.holds(&statement.name, statement.number);
-        if supplies {
-            conn.parse(
-                &statement.name,
-                statement.number,
-                &statement.message,
-                Audience::Silent,
-            );
-        }
+        let check = self.supply_again(place, &statement, &planned);
+        let conn = self.slots[place].as_mut()?;
         conn.output.extend_from_slice(&bind);
         conn.owes(Kind::Bind, Audience::Silent, Stake::Nothing);
-        supplies.then_some((statement, planned))
+        check
     }
 
     /// Executes a portal of these places, and answers.
@@ -147,8 +146,8 @@ impl Session {
         }
         for place in places {
             self.enter(*place, Access::Read, Style::Extended).await?;
-            if let Some((statement, planned)) = self.bind_one(*place, execute.portal) {
-                self.check_columns(*place, &statement, &planned).await?;
+            if let Some(check) = self.bind_one(*place, execute.portal) {
+                self.check_columns(*place, check).await?;
             }
             self.settle().await?;
         }

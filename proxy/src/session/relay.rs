@@ -219,6 +219,13 @@ impl Conn {
             Kind::Query => {}
             _ => return Err(Malformed("a backend's answers are out of order")),
         }
+        if tag == b'C'
+            && message
+                .get(HEADER..)
+                .is_some_and(|tag| tag.starts_with(b"DECLARE"))
+        {
+            self.declared += 1;
+        }
         // Its success is not to be believed: syncrep.c reports it although only its own disk has it.
         let unknown = std::mem::take(&mut self.commit_unconfirmed);
         match head.audience {

@@ -144,7 +144,10 @@ impl Session {
                     .cancel(target.group, target.process_id, target.secret_key)
                     .await;
                 if let Err(error) = cancelled {
+                    // It may still come, and must not meet what runs here next.
                     tracing::debug!(%error, "a statement could not be cancelled");
+                    self.broke(*place, "a cancel was not answered")?;
+                    continue;
                 }
             }
             self.current = Some(*place);

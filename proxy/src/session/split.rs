@@ -197,7 +197,9 @@ impl Session {
         let mut tally = Tally::default();
         for (index, place) in places.iter().enumerate() {
             self.enter(*place, Access::Write, Style::Extended).await?;
-            self.bind_one(*place, portal);
+            if let Some(check) = self.bind_one(*place, portal) {
+                self.check_columns(*place, check).await?;
+            }
             let send = |conn: &mut Conn, audience| {
                 encode::execute(&mut conn.output, portal, 0);
                 conn.owes(Kind::Execute, audience, Stake::Nothing);
@@ -215,7 +217,7 @@ impl Session {
             tag: tally.tag(),
             rows: tally.rows(parts).into(),
         };
-        self.statements.put_portal(portal, written);
+        self.statements.replace_portal(portal, written);
         self.execute_rows(portal, execute.limit);
         Ok(())
     }

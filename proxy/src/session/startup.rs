@@ -264,6 +264,7 @@ async fn start(
         timeouts,
         statements: super::Statements::default(),
         cursors: std::collections::HashMap::new(),
+        declaring: Vec::new(),
         default_isolation: None,
         search_path: None,
         last_break: String::new(),

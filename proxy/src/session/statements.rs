@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use coordinator::catalogue::CatalogueVersion;
+use parking_lot::Mutex;
 
 use super::conn::Columns;
 use super::plans::Planned;
@@ -16,6 +17,8 @@ use crate::analysis::{Access, CopyIn, Query};
 pub(super) struct Statement {
     /// Distinguishes statements of the same name.
     pub(super) number: u64,
+    /// What a backend holds it as that got it under settings of this session, which are in its constants. Nobody else's.
+    pub(super) own: u64,
     pub(super) name: Vec<u8>,
     /// The client's Parse message.
     pub(super) message: Bytes,
@@ -26,8 +29,28 @@ pub(super) struct Statement {
     pub(super) tables: Option<(usize, CatalogueVersion)>,
     /// What the client may know of its result.
     pub(super) columns: Columns,
+    /// How it was supplied last after tables had changed.
+    pub(super) late: Mutex<Option<Arc<Late>>>,
     /// All of its parameters' types, once PostgreSQL was asked. As PostgreSQL does, it keeps them while tables change.
     pub(super) inferred: OnceLock<Vec<u32>>,
+}
+
+/// A statement as a backend gets it that is supplied when tables are others than at its Parse: it may give other columns.
+#[derive(Debug)]
+pub(super) struct Late {
+    /// By which tables it is analysed now.
+    pub(super) tables: Option<(usize, CatalogueVersion)>,
+    /// Whether under settings of the session.
+    pub(super) own: bool,
+    pub(super) number: u64,
+    /// Whether it gives what the client knows of it, once PostgreSQL was asked.
+    pub(super) fits: OnceLock<bool>,
+}
+
+/// A statement that a backend holds as a [`Late`] one, which is to be looked at before it is executed.
+pub(super) struct Check {
+    pub(super) statement: Arc<Statement>,
+    pub(super) late: Arc<Late>,
 }
 
 /// One prepared by SQL's PREPARE.
@@ -96,7 +119,8 @@ pub(super) struct Statements {
     /// A Parse that no backend has seen: it goes where its Bind goes, or to any when something else comes.
     pub(super) held: Option<Arc<Statement>>,
     unnamed_portal: Option<Portal>,
-    portals: HashMap<Vec<u8>, Portal>,
+    /// With how long the transaction's script was when each was bound.
+    portals: HashMap<Vec<u8>, (Portal, usize)>,
 }
 
 impl Statements {
@@ -145,7 +169,7 @@ impl Statements {
         if name.is_empty() {
             self.unnamed_portal.as_ref()
         } else {
-            self.portals.get(name)
+            self.portals.get(name).map(|(portal, _)| portal)
         }
     }
 
@@ -153,23 +177,37 @@ impl Statements {
         if name.is_empty() {
             self.unnamed_portal.as_mut()
         } else {
-            self.portals.get_mut(name)
+            self.portals.get_mut(name).map(|(portal, _)| portal)
         }
     }
 
-    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
+    /// Puts a portal that is bound when the transaction's script is so long.
+    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal, since: usize) {
         if name.is_empty() {
             self.unnamed_portal = Some(portal);
         } else {
-            self.portals.insert(name.to_vec(), portal);
+            self.portals.insert(name.to_vec(), (portal, since));
         }
+    }
+
+    /// What becomes of a portal when it is executed.
+    pub(super) fn replace_portal(&mut self, name: &[u8], now: Portal) {
+        match self.portal_mut(name) {
+            Some(portal) => *portal = now,
+            None => self.put_portal(name, now, 0),
+        }
+    }
+
+    /// A rollback to the savepoint at `position` of the script takes along what was bound after it.
+    pub(super) fn clear_portals_since(&mut self, position: usize) {
+        self.portals.retain(|_, (_, since)| *since <= position);
     }
 
     pub(super) fn remove_portal(&mut self, name: &[u8]) -> Option<Portal> {
         if name.is_empty() {
             self.unnamed_portal.take()
         } else {
-            self.portals.remove(name)
+            self.portals.remove(name).map(|(portal, _)| portal)
         }
     }
 

@@ -6,6 +6,7 @@
 //! a commit on its own disk is left alone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coordinator::waiting::Waiting;
@@ -99,6 +100,8 @@ pub(super) struct Timeouts {
     again: Duration,
     /// A cancel that is under way; gives whether it is certain that none of its signals can come any more.
     striking: Option<JoinHandle<bool>>,
+    /// Counts the statements that were timed: a strike is for one of them.
+    statement: Arc<AtomicU64>,
     /// One was, and what it ended may still have to be read.
     struck: bool,
 }
@@ -113,6 +116,7 @@ impl Timeouts {
             alarm: Alarm::default(),
             again: AGAIN,
             striking: None,
+            statement: Arc::default(),
             struck: false,
         }
     }
@@ -153,6 +157,7 @@ impl Timeouts {
             return;
         };
         let since = Instant::now();
+        self.statement.fetch_add(1, Ordering::Relaxed);
         self.timed = Timed::Statement(since);
         self.again = AGAIN;
         self.alarm.set(since.checked_add(first));
@@ -160,6 +165,7 @@ impl Timeouts {
 
     /// Nothing is timed any more.
     pub(super) fn end(&mut self) {
+        self.statement.fetch_add(1, Ordering::Relaxed);
         self.timed = Timed::Nothing;
         self.alarm.set(None);
     }
@@ -360,6 +366,8 @@ impl Session {
             return;
         }
         let (shared, cancels) = (Arc::clone(&self.shared), self.entered.session.cancels());
+        let statement = Arc::clone(&self.timeouts.statement);
+        let meant = statement.load(Ordering::Relaxed);
         self.timeouts.striking = Some(tokio::spawn(async move {
             let mut certain = true;
             for target in targets {
@@ -376,6 +384,10 @@ impl Session {
                 let Some(reason) = waiting.and_then(|waiting| strike.meets(waiting)) else {
                     continue;
                 };
+                if statement.load(Ordering::Relaxed) != meant {
+                    // It is over, and what runs now has its own time.
+                    break;
+                }
                 let under_way = cancels.begin(reason);
                 let cancelled = shared
                     .groups

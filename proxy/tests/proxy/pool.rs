@@ -196,9 +196,11 @@ async fn a_statement_is_told_of_a_changed_result_as_by_one_server() {
     let new = two.prepare("SELECT * FROM t WHERE id = $1").await.unwrap();
     for key in keys {
         assert_eq!(two.query_one(&new, &[&key]).await.unwrap().get::<_, i32>("w"), 5);
-        // Whether or not a backend has seen it before.
-        let error = one.query_one(&every, &[&key]).await.unwrap_err();
-        assert_eq!(code(&error), "0A000", "{error}");
+        // Whether or not a backend has seen it before, and each time.
+        for _ in 0..2 {
+            let error = one.query_one(&every, &[&key]).await.unwrap_err();
+            assert_eq!(code(&error), "0A000", "{error}");
+        }
         assert_eq!(one.query_one(&ids, &[&key]).await.unwrap().get::<_, i64>(0), key);
     }
 }
@@ -272,4 +274,138 @@ async fn a_cancel_never_meets_another_session() {
     };
     let ((), met, ()) = tokio::join!(cancels, cancelled, undisturbed);
     assert!(met > 0, "no cancel met anything");
+}
+
+/// Runs on the backend of this key's group.
+async fn at(client: &Client, key: i64, what: &str) -> String {
+    let sql = format!("SELECT {what} FROM t WHERE id = {key}");
+    client.query_one(&sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_commit_has_set_stays_with_nobody() {
+    let cluster = with_backends(1).await;
+    let one = table(&cluster).await;
+    let two = cluster.connect().await;
+    let keys = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    let table = "CREATE TABLE u (id bigint PRIMARY KEY, v bigint, \
+                 UNIQUE (id, v) DEFERRABLE INITIALLY DEFERRED, EXCLUDE (v WITH =) DEFERRABLE INITIALLY DEFERRED)";
+    one.batch_execute(table).await.unwrap();
+    for (read, wrote) in [(keys[0], keys[1]), (keys[1], keys[0])] {
+        // The group that was only read commits before the other one finds its rule broken.
+        let sql = format!(
+            "BEGIN; SET work_mem = '7MB'; DECLARE c CURSOR WITH HOLD FOR SELECT v FROM t WHERE id = {read}; \
+             INSERT INTO u VALUES ({wrote}, 0)"
+        );
+        one.batch_execute(&sql).await.unwrap();
+        let twins = cluster.keys_of(usize::from(wrote == keys[1]), 2);
+        let twin = twins.into_iter().find(|key| *key != wrote).unwrap();
+        let sql = format!("INSERT INTO u VALUES ({twin}, 0)");
+        one.batch_execute(&sql).await.unwrap();
+        let error = one.batch_execute("COMMIT").await.unwrap_err();
+        assert_eq!(code(&error), "23P01");
+        for key in keys {
+            for session in [&two, &one] {
+                assert_eq!(at(session, key, "current_setting('work_mem')").await, "4MB");
+            }
+        }
+        let error = two.batch_execute("FETCH ALL FROM c").await.unwrap_err();
+        assert_eq!(code(&error), "34000");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_outlive_reset_all_and_not_discard_all() {
+    let cluster = with_backends(4).await;
+    let one = table(&cluster).await;
+    let keys = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    one.batch_execute("CREATE ROLE someone; GRANT SELECT ON t TO someone")
+        .await
+        .unwrap();
+    one.batch_execute("SET ROLE someone; SET work_mem = '7MB'; RESET ALL")
+        .await
+        .unwrap();
+    for key in keys {
+        assert_eq!(at(&one, key, "current_user::text").await, "someone");
+        assert_eq!(at(&one, key, "current_setting('work_mem')").await, "4MB");
+    }
+    one.batch_execute("DISCARD ALL").await.unwrap();
+    for key in keys {
+        assert_eq!(at(&one, key, "current_user::text").await, "postgres");
+    }
+    // A role that is gone is no obstacle to its own end.
+    let two = cluster.connect().await;
+    two.batch_execute("CREATE ROLE gone; GRANT SELECT ON t TO gone")
+        .await
+        .unwrap();
+    for end in ["RESET ROLE", "SET ROLE someone", "DISCARD ALL"] {
+        two.batch_execute("SET ROLE gone").await.unwrap();
+        let sql = "REVOKE ALL ON t FROM gone; DROP ROLE gone";
+        one.batch_execute(sql).await.unwrap();
+        two.batch_execute(end).await.unwrap();
+        let user = if end.starts_with("SET") {
+            "someone"
+        } else {
+            "postgres"
+        };
+        for key in keys {
+            assert_eq!(at(&two, key, "current_user::text").await, user, "{end}");
+        }
+        two.batch_execute("RESET ROLE").await.unwrap();
+        one.batch_execute("CREATE ROLE gone; GRANT SELECT ON t TO gone")
+            .await
+            .unwrap();
+    }
+    one.batch_execute(
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE; \
+         SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+    )
+    .await
+    .unwrap();
+    for key in keys {
+        let level = "current_setting('default_transaction_isolation')";
+        assert_eq!(at(&one, key, level).await, "serializable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_statement_has_no_constants_of_another_sessions_settings() {
+    let cluster = with_backends(2).await;
+    let one = table(&cluster).await;
+    let two = cluster.connect().await;
+    let keys = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    let sql = "SELECT extract(epoch FROM timestamptz '2020-01-01 00:00')::bigint FROM t WHERE id = $1";
+    let [first, second] = [one.prepare(sql).await.unwrap(), two.prepare(sql).await.unwrap()];
+    one.batch_execute("SET TimeZone = 'Asia/Tokyo'").await.unwrap();
+    for _ in 0..2 {
+        for key in keys {
+            one.query_one(&first, &[&key]).await.unwrap();
+            let row = two.query_one(&second, &[&key]).await.unwrap();
+            assert_eq!(row.get::<_, i64>(0), 1_577_836_800);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_was_not_opened_pins_nothing() {
+    let cluster = with_backends(1).await;
+    let one = table(&cluster).await;
+    let two = cluster.connect().await;
+    let keys = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    let declare = |key, what| format!("DECLARE c CURSOR WITH HOLD FOR SELECT {what} FROM t WHERE id = {key}");
+    let error = one.batch_execute(&declare(keys[0], "1/v")).await.unwrap_err();
+    assert_eq!(code(&error), "22012");
+    two.batch_execute("SELECT 1").await.unwrap();
+    one.batch_execute(&declare(keys[0], "v")).await.unwrap();
+    let error = one.batch_execute(&declare(keys[1], "v")).await.unwrap_err();
+    assert_eq!(code(&error), "42P03");
+    assert_eq!(one.query("FETCH ALL FROM c", &[]).await.unwrap().len(), 1);
+    one.batch_execute("CLOSE c").await.unwrap();
+    two.batch_execute("SELECT 1").await.unwrap();
+    let sql = format!(
+        "BEGIN; SAVEPOINT a; {}; ROLLBACK TO a; COMMIT",
+        declare(keys[1], "v")
+    );
+    one.batch_execute(&sql).await.unwrap();
+    two.batch_execute("SELECT 1").await.unwrap();
 }
