@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::conn::{Conn, Parameters};
-use super::startup::settings_in;
+use super::login::settings_in;
 use super::transaction::{Step, Transaction};
 use super::{Session, TransactionStatus};
 use crate::analysis::Timeout;
