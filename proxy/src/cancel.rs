@@ -190,7 +190,7 @@ pub(crate) struct UnderWay {
 
 impl UnderWay {
     /// Nobody has answered it.
-    pub(crate) fn is_lost(self) {
+    pub(crate) fn lost(self) {
         self.cancels.0.lock().unsure = true;
     }
 }
@@ -337,7 +337,7 @@ impl Sessions {
                 .await;
             if let Err(error) = asked {
                 tracing::debug!(%error, "a statement could not be cancelled");
-                under_way.is_lost();
+                under_way.lost();
             }
         }
         true

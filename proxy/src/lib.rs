@@ -15,6 +15,7 @@ pub mod fuzz;
 mod listener;
 mod protocol;
 mod session;
+mod small_file;
 mod stream;
 mod tls;
 

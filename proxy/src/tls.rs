@@ -1,7 +1,5 @@
 //! TLS for clients: the node's certificate and key, ready for handshakes.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +13,10 @@ use tokio_rustls::TlsAcceptor;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use crate::small_file;
+
 /// What clients of PostgreSQL 17 and later name in ALPN; who begins with TLS at once must (`PG_ALPN_PROTOCOL`).
 pub(crate) const ALPN: &[u8] = b"postgresql";
-
-/// More than the longest chain of certificates that a client would take.
-const LONGEST_FILE: u64 = 1 << 20;
 
 /// A certificate and its key, loaded and fit for each other.
 #[derive(Clone)]
@@ -112,14 +109,10 @@ impl Tls {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read {
+    small_file::read(path).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(LONGEST_FILE).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    })
 }
 
 /// A key that others can read is none (`check_ssl_key_file_permissions` in be-secure-common.c).

@@ -3,10 +3,12 @@
 //! The first rule that fits decides, as in PostgreSQL (hba.c). What a rule could say there and cannot here is an error when
 //! the file is read, never a rule that is left out.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::hba_file::{Line, Word, lines};
+use crate::small_file;
 
 /// The rules of one node, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub enum HbaError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A line of it.
     #[error("{}:{line}: {what}", path.display())]
@@ -108,10 +110,12 @@ impl Hba {
     /// # Errors
     /// When it cannot be read, or a line of it is none that can be kept to.
     pub fn load(path: &Path) -> Result<Hba, HbaError> {
-        let text = std::fs::read_to_string(path).map_err(|source| HbaError::Read {
+        let failed = |source| HbaError::Read {
             path: path.to_owned(),
             source,
-        })?;
+        };
+        let text = String::from_utf8(small_file::read(path).map_err(failed)?)
+            .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         Hba::parse(&text).map_err(|(line, what)| HbaError::Line {
             path: path.to_owned(),
             line,

@@ -395,7 +395,7 @@ impl Session {
                     .await;
                 if let Err(error) = cancelled {
                     tracing::info!(%error, "a statement that takes too long could not be cancelled");
-                    under_way.is_lost();
+                    under_way.lost();
                     certain = false;
                 }
             }
