@@ -1,6 +1,8 @@
 //! What goes wrong, and the one place that turns it into an SQLSTATE and words for the client:
 //! what happened, why, what to do.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use shard::client::ConnectError;
 use shard::id::GroupId;

@@ -3,6 +3,7 @@
 use super::Session;
 use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
+use super::settings::Undone;
 use super::transaction::{Step, View, Why};
 use crate::analysis::{Discard, Plan, Refusal, SessionCommand, Timeout, shown_timeout};
 use crate::failure::{Failure, Halt};
@@ -112,7 +113,12 @@ impl Session {
         local: bool,
     ) -> Result<Option<bytes::Bytes>, Halt> {
         let place = self.any_place().await?;
-        let undone = name.map_or(Undone::AllButRoles, Undone::One);
+        // What a transaction sets may be rolled back to what was before.
+        let undone = match name {
+            _ if local || self.transaction.is_some() => Undone::Nothing,
+            Some(name) => Undone::One(name),
+            None => Undone::AllButRoles,
+        };
         self.enter_undoing(place, undone).await?;
         self.search_path = None;
         if !local {

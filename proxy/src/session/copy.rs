@@ -17,6 +17,7 @@ use super::conn::{Audience, Conn, Stake};
 use super::enter::Style;
 use super::plans::Planned;
 use super::rows::{self, End, Ending, Key};
+use super::settings::Undone;
 use super::statements::Copying;
 use super::transaction::Step;
 use super::tuples;
@@ -363,7 +364,7 @@ impl Session {
     ) -> Result<HashSlot, Halt> {
         if self.slots[place].is_none() {
             self.open(place, self.shared.limits.leader_wait).await?;
-            self.replay_settings(place).await?;
+            self.replay_settings(place, Undone::Nothing).await?;
         }
         let sql = key.slot_query(KeyUse::Assignment);
         let answer = self.ask(place, &sql, Some(value)).await?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use coordinator::catalogue::CatalogueVersion;
+use parking_lot::Mutex;
 
 use super::Session;
 use super::captured::Captured;

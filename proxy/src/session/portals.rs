@@ -10,7 +10,7 @@ use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
 use super::split::Parts;
-use super::statements::{Portal, Statement};
+use super::statements::{Check, Portal, Statement};
 use super::together::Binding;
 use crate::analysis::{Access, Form, Plan, Query, Refusal};
 use crate::failure::Halt;
