@@ -38,3 +38,4 @@ pub mod fuzz;
 pub mod hash;
 pub mod slots;
 pub mod transaction;
+pub mod waiting;

@@ -123,6 +123,8 @@ pub(crate) enum Ask {
         /// How long the asker waits.
         patience: Duration,
     },
+    /// A client wants to cancel what one of its sessions does. Answer: `true`.
+    Cancel { process_id: i32, secret_key: Vec<u8> },
     /// Its sessions' open transactions. Answer: `Vec<Transaction>`.
     Transactions,
     /// What is prepared and not settled, on all groups. Answer: [`InDoubtAnswer`].
@@ -134,6 +136,9 @@ pub(crate) enum Ask {
 
 /// By group: what is in doubt there, or why that is not known.
 pub(crate) type InDoubtAnswer = Vec<(GroupId, Result<Vec<InDoubt>, String>)>;
+
+/// How long a node may take to pass a cancel on; it does so also later.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long groups may take to say what is in doubt.
 const IN_DOUBT_PATIENCE: Duration = Duration::from_secs(2);
@@ -160,6 +165,13 @@ fn answer(
                         .has_seen(&database, &versions.collect::<Vec<_>>(), deadline)
                         .await;
                     postcard::to_stdvec(&seen)
+                }
+                Ok(Ask::Cancel {
+                    process_id,
+                    secret_key,
+                }) => {
+                    sessions.cancel(&*groups, process_id, &secret_key).await;
+                    postcard::to_stdvec(&true)
                 }
                 Ok(Ask::Transactions) => postcard::to_stdvec(&sessions.transactions()),
                 Ok(Ask::InDoubt) => postcard::to_stdvec(&in_doubt(&*groups, IN_DOUBT_PATIENCE).await),
@@ -190,6 +202,16 @@ impl fmt::Debug for OtherNodes {
 impl OtherNodes {
     /// Asks all of them at once; none for one that gives no answer.
     async fn ask_all<T: DeserializeOwned>(&self, question: &Ask, patience: Duration) -> Vec<Option<T>> {
+        self.ask_those(|_| true, question, patience).await
+    }
+
+    /// Asks those among them at once.
+    async fn ask_those<T: DeserializeOwned>(
+        &self,
+        whom: impl Fn(NodeId) -> bool,
+        question: &Ask,
+        patience: Duration,
+    ) -> Vec<Option<T>> {
         let body = bytes::Bytes::from(postcard::to_stdvec(question).expect("plain values can be encoded"));
         let ask = |node| {
             let body = body.clone();
@@ -198,7 +220,7 @@ impl OtherNodes {
                 postcard::from_bytes(&answer).ok()
             }
         };
-        join_all(self.asker.others().map(ask)).await
+        join_all(self.asker.others().filter(|node| whom(*node)).map(ask)).await
     }
 }
 
@@ -222,6 +244,18 @@ impl Peers for OtherNodes {
             // A node that does not answer waits the lease out instead.
             let seen: Vec<Option<bool>> = self.ask_all(&question, patience).await;
             seen.into_iter().all(|seen| seen == Some(true))
+        })
+    }
+
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let question = Ask::Cancel {
+                process_id,
+                secret_key: secret_key.to_vec(),
+            };
+            let whom = |node| proxy::may_be_of(process_id, node);
+            // The client is told nothing either way.
+            let _answers: Vec<Option<bool>> = self.ask_those(whom, &question, CANCEL_PATIENCE).await;
         })
     }
 

@@ -26,9 +26,13 @@ impl ProxyConfig {
 /// Bounds on what clients can make this node hold, and on how long they are kept waiting.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Client connections at a time; one more is told 53300. Each may hold a backend in every group,
-    /// so this should not exceed PostgreSQL's `max_connections`.
+    /// Client connections at a time; one more is told 53300.
     pub max_client_connections: usize,
+    /// Sessions of this node that work at a time, and so backends of each group that it has; one more waits. All nodes
+    /// together should leave some of PostgreSQL's `max_connections` to others.
+    pub max_backends: usize,
+    /// How long a session waits until it may work before its statement fails with 53300.
+    pub backend_wait: Duration,
     /// The longest message that a client may send, in bytes: it is held in memory until it is routed.
     pub max_message: usize,
     /// Prepared statements that one session may hold.
@@ -45,6 +49,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             max_client_connections: 500,
+            max_backends: 80,
+            backend_wait: Duration::from_secs(15),
             max_message: 256 << 20,
             max_prepared_statements: 10_000,
             analysed_texts: 10_000,

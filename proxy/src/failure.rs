@@ -1,11 +1,14 @@
 //! What goes wrong, and the one place that turns it into an SQLSTATE and words for the client:
 //! what happened, why, what to do.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use shard::client::ConnectError;
 use shard::id::GroupId;
 
 use crate::analysis::Refusal;
+use crate::cancel::Reason;
 use crate::protocol::fields::Fields;
 use crate::protocol::frame::{FrameError, HEADER};
 use crate::protocol::{Body, Malformed, encode};
@@ -22,6 +25,9 @@ pub(crate) enum Failure {
     /// No backend of the group can be had.
     #[error("{0}")]
     Connect(#[source] Box<ConnectError>),
+    /// As many sessions have backends as may.
+    #[error("no backend is free")]
+    NoBackend,
     /// The connection to a backend ended outside a commit.
     #[error("the connection to group {group} ended: {why}")]
     Broken { group: GroupId, why: String },
@@ -37,6 +43,18 @@ pub(crate) enum Failure {
     /// It waited for a transaction that waited for it, on another group.
     #[error("a deadlock across groups")]
     Deadlock,
+    /// It took longer than `statement_timeout`.
+    #[error("canceling statement due to statement timeout")]
+    StatementTimeout,
+    /// It waited longer for a lock than `lock_timeout`.
+    #[error("canceling statement due to lock timeout")]
+    LockTimeout,
+    /// The client left a transaction open for longer than `idle_in_transaction_session_timeout`.
+    #[error("terminating connection due to idle-in-transaction timeout")]
+    IdleInTransaction,
+    /// The client said nothing for longer than `idle_session_timeout`.
+    #[error("terminating connection due to idle-session timeout")]
+    IdleSession,
     /// Nothing keeps the transaction's snapshot of the group any more.
     #[error("the snapshot of group {group} is lost")]
     SnapshotLost { group: GroupId },
@@ -112,6 +130,17 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Client => Refusal::new("57014", "canceling statement due to user request").into(),
+            Reason::Deadlock => Failure::Deadlock,
+            Reason::StatementTimeout => Failure::StatementTimeout,
+            Reason::LockTimeout => Failure::LockTimeout,
+        }
+    }
+}
+
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         Failure::Connect(Box::new(error))
@@ -128,6 +157,16 @@ pub(crate) enum Severity {
 }
 
 impl Failure {
+    /// The same where a leader was waited for so long, in parts.
+    pub(crate) fn after_waiting(mut self, patience: Duration) -> Failure {
+        if let Failure::Connect(error) = &mut self
+            && let ConnectError::NoLeader { waited, .. } = &mut **error
+        {
+            *waited = patience;
+        }
+        self
+    }
+
     /// Appends the ErrorResponse.
     pub(crate) fn encode(&self, severity: Severity, out: &mut BytesMut) {
         if let Failure::Postgres(message) = self {
@@ -174,6 +213,9 @@ impl Failure {
                 Fields::read(message.get(HEADER..).unwrap_or_default()).message,
             ),
             Failure::Connect(error) => connect_words(error),
+            Failure::NoBackend => Refusal::new("53300", self.to_string())
+                .detail("All that this node may have are in use, by statements and transactions that take long.")
+                .hint("Nothing was done. Repeat the statement."),
             Failure::Broken { .. }
             | Failure::CommitBroken { .. }
             | Failure::CommitUnconfirmed { .. }
@@ -181,6 +223,10 @@ impl Failure {
             Failure::Deadlock => Refusal::new("40P01", "deadlock detected")
                 .detail("Transactions on several groups waited for each other in a circle; this one was the youngest.")
                 .hint("Repeat the transaction."),
+            Failure::StatementTimeout => Refusal::new("57014", self.to_string()),
+            Failure::LockTimeout => Refusal::new("55P03", self.to_string()),
+            Failure::IdleInTransaction => Refusal::new("25P03", self.to_string()),
+            Failure::IdleSession => Refusal::new("57P05", self.to_string()),
             Failure::SnapshotLost { .. } => Refusal::new("40001", self.to_string())
                 .detail("The group has another leader, or the connection that kept the snapshot was lost, since the transaction began.")
                 .hint("Repeat the transaction."),

@@ -24,15 +24,16 @@ use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
 use coordinator::deadlock::Transaction;
 use coordinator::transaction::Transactions;
+use coordinator::waiting::Waits;
 use futures::future::BoxFuture;
 use shard::client::Groups;
 use shard::id::GroupId;
 
-pub use cancel::Sessions;
+pub use cancel::{Sessions, may_be_of};
 pub use config::{Limits, ProxyConfig};
 pub use listener::{Listener, ProxyError, run};
 
-/// The other nodes, as far as DDL needs them.
+/// The other nodes, as far as sessions need them.
 pub trait Peers: Send + Sync + fmt::Debug + 'static {
     /// Whether every other node routes by no older catalogue of this database than these versions
     /// any more ([`CatalogueCache::has_seen`] on each). Gives up at `deadline`.
@@ -42,6 +43,9 @@ pub trait Peers: Send + Sync + fmt::Debug + 'static {
         versions: &'a [(GroupId, CatalogueVersion)],
         deadline: Instant,
     ) -> BoxFuture<'a, bool>;
+
+    /// A client wants to cancel what a session of another node does: passes it on to that node ([`Sessions::cancel`]).
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, ()>;
 
     /// The open transactions of other nodes; without those of nodes that do not answer in time.
     fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Transaction>>;
@@ -61,6 +65,10 @@ impl Peers for NoPeers {
         Box::pin(std::future::ready(true))
     }
 
+    fn cancel<'a>(&'a self, _process_id: i32, _secret_key: &'a [u8]) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn transactions(&self, _patience: Duration) -> BoxFuture<'_, Vec<Transaction>> {
         Box::pin(std::future::ready(Vec::new()))
     }
@@ -76,5 +84,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) sessions: Arc<cancel::Sessions>,
     pub(crate) plans: session::PlanCache,
+    pub(crate) waits: Waits,
+    pub(crate) pool: Arc<session::Pool>,
     pub(crate) limits: Limits,
 }

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
 use coordinator::transaction::Transactions;
+use coordinator::waiting::Waits;
 use shard::client::Groups;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -90,6 +91,8 @@ impl Listener {
         let plans = session::PlanCache::new(limits.analysed_texts);
         let sessions = self.sessions;
         let cuts = Cuts::new(Arc::clone(&groups), transactions.clone());
+        let pool = session::Pool::new(groups.groups().len(), limits.max_backends);
+        let waits = Waits::new(Arc::clone(&groups));
         let shared = Arc::new(Shared {
             groups,
             catalogues,
@@ -98,6 +101,8 @@ impl Listener {
             peers,
             sessions,
             plans,
+            waits,
+            pool,
             limits,
         });
         let watching = tokio::spawn(deadlock::watch(Arc::clone(&shared)));

@@ -259,6 +259,12 @@ fn alter_settings(words: Words<'_>) -> Result<Plan, Refusal> {
         ) {
             return Err(unsupported(&format!("{name} of a role or database")).hint("Set it in each session."));
         }
+        // Sessions keep these themselves, and do not look what their role begins with.
+        if super::Timeout::named(&name).is_some() {
+            return Err(unsupported(&format!("{name} of a role or database")).hint(
+                "Set it in each session, for example with options='-c ...' in the connection string.",
+            ));
+        }
     } else if database && !has_word(rest, &["reset"]) {
         return Err(unsupported("this form of ALTER DATABASE"));
     }

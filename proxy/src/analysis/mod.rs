@@ -31,6 +31,7 @@ mod settings;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod transaction;
 mod values;
 mod words;
@@ -41,4 +42,5 @@ pub use refusal::Refusal;
 pub use relations::Facts;
 pub use settings::check as check_setting;
 pub use statement::{analyse, split};
+pub use timeouts::{Timeout, shown as shown_timeout};
 pub use values::ValuesRows;

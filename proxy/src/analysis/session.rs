@@ -5,6 +5,7 @@ use super::lexer::{Kind, Token};
 use super::plan::{Discard, Plan, SessionCommand};
 use super::settings;
 use super::statement::{any_group, syntax_for_postgres};
+use super::timeouts::Timeout;
 use super::words::Words;
 
 /// Plans SET ... (not SET TRANSACTION).
@@ -15,8 +16,16 @@ pub(super) fn set(tokens: &[Token]) -> Result<Plan, Refusal> {
         return Ok(any_group());
     }
     if words.take(&["session", "characteristics", "as", "transaction"]) {
+        // By which of the settings it sets: another one of them is not undone by it.
+        let sets = |word: &str| words.rest().iter().any(|token| as_text(&token.kind) == word);
+        let which = ["isolation", "only", "write", "deferrable"].map(|word| u8::from(sets(word)));
+        let which = [which[0], which[1] | which[2], which[3]];
         let value = words.rest().iter().map(|token| as_text(&token.kind)).collect();
-        return Ok(command("session characteristics", value, false));
+        return Ok(command(
+            &format!("session characteristics {which:?}"),
+            value,
+            false,
+        ));
     }
     let local = words.take_any(&["local", "session"]) == Some("local");
     if words.take(&["time", "zone"]) {
@@ -46,9 +55,24 @@ pub(super) fn set(tokens: &[Token]) -> Result<Plan, Refusal> {
         return Ok(syntax_for_postgres());
     }
     let name = parts.join(".").to_ascii_lowercase();
+    if Timeout::named(&name).is_some() && !is_one_value(words.rest()) {
+        return Ok(syntax_for_postgres());
+    }
     let value = values(words);
     settings::check(&name, &value)?;
     Ok(command(&name, value, local))
+}
+
+/// Whether each value is a single token, or a number with its sign.
+fn is_one_value(tokens: &[Token]) -> bool {
+    super::words::split_commas(tokens).into_iter().all(|value| {
+        let kinds: Vec<&Kind> = value.iter().map(|token| &token.kind).collect();
+        match kinds.as_slice() {
+            [Kind::Word(_) | Kind::Quoted(_) | Kind::Text(_) | Kind::Number(_)] => true,
+            [Kind::Operator(sign), Kind::Number(_)] => sign == "-" || sign == "+",
+            _ => false,
+        }
+    })
 }
 
 fn command(name: &str, value: Vec<String>, local: bool) -> Plan {
@@ -127,7 +151,10 @@ pub(super) fn show(tokens: &[Token]) -> Plan {
     if !words.is_empty() {
         return syntax_for_postgres();
     }
-    Plan::Session(SessionCommand::Show { name })
+    Plan::Session(match Timeout::named(&name) {
+        Some(timeout) => SessionCommand::ShowTimeout(timeout),
+        None => SessionCommand::Show { name },
+    })
 }
 
 /// Plans DISCARD.
@@ -146,6 +173,37 @@ pub(super) fn discard(tokens: &[Token]) -> Plan {
     } else {
         syntax_for_postgres()
     }
+}
+
+/// `SELECT [pg_catalog.]current_setting('name')` of a setting that the session keeps itself, and nothing else; none if it
+/// is not that.
+pub(super) fn current_setting(tokens: &[Token]) -> Option<Plan> {
+    let mut words = Words::new(tokens);
+    if !words.take(&["select"]) {
+        return None;
+    }
+    let called = words.dotted_name()?;
+    let called: Vec<&str> = called.iter().map(String::as_str).collect();
+    if !matches!(
+        called.as_slice(),
+        ["current_setting"] | ["pg_catalog", "current_setting"]
+    ) {
+        return None;
+    }
+    let arguments = words.parenthesised()?;
+    let [
+        Token {
+            kind: Kind::Text(name),
+            ..
+        },
+    ] = arguments
+    else {
+        return None;
+    };
+    let timeout = Timeout::named(name)?;
+    words
+        .is_empty()
+        .then_some(Plan::Session(SessionCommand::CurrentSetting(timeout)))
 }
 
 /// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else; none if it is not that.

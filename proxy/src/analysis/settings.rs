@@ -1,12 +1,16 @@
 //! Which settings a session may change.
 
 use super::Refusal;
+use super::timeouts::Timeout;
 
 /// Checks a setting that a session, a role or a database is to get. `value` is empty for DEFAULT.
 ///
 /// # Errors
 /// For what would break a promise: replication of every commit, or the analysis' reading of SQL.
 pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
+    if let Some(timeout) = Timeout::named(name) {
+        return timeout.read(value).map(drop);
+    }
     let name = name.to_ascii_lowercase();
     let one = value.first().map(|value| value.to_ascii_lowercase());
     let is = |allowed: &[&str]| one.as_deref().is_none_or(|one| allowed.contains(&one));
@@ -38,11 +42,10 @@ pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
             .hint("Use UTF8."))
         }
         "track_activities" if !is(&on) => Err(Refusal::unsupported("track_activities cannot be turned off")),
-        // It is a cancel that nobody outside sees: in the moment of a commit it would show the commit
-        // before the group has agreed on it.
-        "statement_timeout" if !is(&["0"]) => {
-            Err(Refusal::unsupported("statement_timeout is not supported yet")
-                .hint("Cancel from the client instead."))
+        // Of PostgreSQL 17: a timer of the backend's own, which sees one group's part of the transaction.
+        "transaction_timeout" if !is(&["0"]) => {
+            Err(Refusal::unsupported("transaction_timeout is not supported")
+                .hint("Use statement_timeout and idle_in_transaction_session_timeout."))
         }
         "search_path" => check_search_path(value),
         _ => Ok(()),

@@ -116,6 +116,9 @@ fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
     if let Some(set) = session::set_config(tokens) {
         return set;
     }
+    if let Some(setting) = session::current_setting(tokens) {
+        return Ok(setting);
+    }
     if let Some(distribute) = distribute(tokens, names) {
         return distribute;
     }

@@ -131,13 +131,13 @@ pub(crate) fn sum_of_counts(out: &mut BytesMut, rows: &[Bytes]) -> Result<(), Ma
     Ok(())
 }
 
-/// CopyInResponse for text data of `columns` columns.
-pub(crate) fn copy_in_response(out: &mut BytesMut, columns: u16) {
+/// CopyInResponse for data of `columns` columns, all in this format: 0 for text, 1 for binary.
+pub(crate) fn copy_in_response(out: &mut BytesMut, format: u8, columns: u16) {
     message(out, b'G', |out| {
-        out.put_u8(0);
+        out.put_u8(format);
         out.put_u16(columns);
         for _ in 0..columns {
-            out.put_u16(0);
+            out.put_u16(u16::from(format));
         }
     });
 }
@@ -171,6 +171,14 @@ pub(crate) fn describe_and_execute(out: &mut BytesMut, portal: &[u8]) {
     message(out, b'E', |out| {
         cstr(out, portal);
         out.put_u32(0);
+    });
+}
+
+/// Execute of a portal up to a limit of rows (0: all), for a backend.
+pub(crate) fn execute(out: &mut BytesMut, portal: &[u8], limit: u64) {
+    message(out, b'E', |out| {
+        cstr(out, portal);
+        out.put_u32(u32::try_from(limit).unwrap_or(0));
     });
 }
 

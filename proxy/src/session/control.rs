@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::conn::{Audience, Stake};
+use super::cursors::Cursor;
 use super::transaction::{Participant, Step, Transaction, View, Why, quoted};
 use crate::analysis::{Refusal, TransactionControl, TransactionModes};
 use crate::failure::{Failure, Halt};
@@ -112,6 +113,9 @@ impl Session {
     /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
     /// committed by two phases.
     pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
+        // No timeout strikes a commit.
+        self.timeouts.end();
+        self.stricken().await;
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -120,9 +124,13 @@ impl Session {
             0 | 1 => self.commit_on_one(&order, audience).await,
             _ => self.commit_on_several(&order).await,
         };
+        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));
         if committed.is_ok() {
-            let places: Vec<usize> = order.iter().map(|p| p.place).collect();
-            self.keep_settings(transaction.script, &places);
+            self.keep(transaction.script, &places);
+        } else if transaction.script.iter().any(outlives) {
+            // Some of them may have committed or prepared, and have them now.
+            self.give_up(&places);
         }
         self.after_transaction();
         if transaction.defines {
@@ -175,6 +183,8 @@ impl Session {
 
     /// Rolls back on every participant. A connection that breaks on the way has done so, too.
     pub(super) async fn roll_back(&mut self) -> Result<(), Halt> {
+        self.timeouts.end();
+        self.stricken().await;
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -237,17 +247,23 @@ impl Session {
         Ok(())
     }
 
-    /// SETs of a committed transaction are the session's.
-    fn keep_settings(&mut self, script: Vec<Step>, places: &[usize]) {
+    /// SETs of a committed transaction are the session's, and so are its cursors WITH HOLD.
+    fn keep(&mut self, script: Vec<Step>, places: &[usize]) {
         let before = self.settings.latest();
         for step in script {
-            if let Step::Set {
-                name,
-                sql,
-                local: false,
-            } = step
-            {
-                self.settings.record(name.as_deref(), &sql);
+            self.timeouts.keep(&step);
+            match step {
+                Step::Set {
+                    name,
+                    sql,
+                    local: false,
+                } => self.settings.record(name.as_deref(), &sql),
+                Step::Hold(name) => {
+                    if let Some(Cursor::One { held, .. }) = self.cursors.get_mut(&name) {
+                        *held = true;
+                    }
+                }
+                _ => {}
             }
         }
         let latest = self.settings.latest();
@@ -272,7 +288,9 @@ impl Session {
         // A commit on several groups cannot be cancelled; what comes next can.
         self.aim();
         self.statements.clear_portals();
+        self.cursors.retain(|_, cursor| cursor.outlives_transactions());
         self.search_path = None;
+        self.timeouts.see(self.transaction.as_ref());
     }
 
     /// A cancel request means these backends.
@@ -354,7 +372,12 @@ impl Session {
             transaction.let_go = false;
             transaction.tables = None;
         }
+        // `AtSubAbort_Portals` in portalmem.c.
+        self.statements.clear_portals_since(position);
+        self.cursors
+            .retain(|_, cursor| cursor.outlives_transactions() || cursor.since() <= position);
         self.search_path = None;
+        self.timeouts.see(self.transaction.as_ref());
         encode::command_complete(self.out(), "ROLLBACK");
         Ok(())
     }

@@ -12,13 +12,16 @@ use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyUse};
 use coordinator::slots::SlotMap;
 
 use super::Session;
-use super::conn::{Audience, Captured, Conn, Stake};
+use super::captured::Captured;
+use super::conn::{Audience, Conn, Stake};
 use super::enter::Style;
 use super::plans::Planned;
-use super::rows::{self, Ending, Row};
+use super::rows::{self, End, Ending, Key};
+use super::settings::Undone;
 use super::statements::Copying;
 use super::transaction::Step;
-use crate::analysis::{Access, Refusal};
+use super::tuples;
+use crate::analysis::{Access, CopyFormat, CopyLayout, Refusal};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::{Body, encode};
 
@@ -36,9 +39,9 @@ pub(super) struct CopyState {
     waiting: BytesMut,
     /// The places that run it, and their rows that were not sent on yet.
     parts: BTreeMap<usize, BytesMut>,
-    /// The first line is still to come and is no row.
+    /// What stands before the first row is still to come.
     header_due: bool,
-    /// That line: every place gets it.
+    /// That, a line or the binary format's header: every place gets it.
     header: Bytes,
     /// How the first line ended. PostgreSQL takes no others, and a group that got only others would not notice.
     ending: Option<Ending>,
@@ -80,8 +83,13 @@ impl Session {
         };
         let style = if by_query { Style::Simple } else { Style::Extended };
         let own = self.open_transaction(style).await?;
-        let header_due = copying.plan.layout.header;
-        encode::copy_in_response(self.out(), 0);
+        let (header_due, header) = match &copying.plan.format {
+            CopyFormat::Lines(layout) => (layout.header, Bytes::new()),
+            CopyFormat::Binary => (true, Bytes::from_static(tuples::HEADER)),
+        };
+        let columns = u16::try_from(copying.plan.columns).unwrap_or(u16::MAX);
+        let format = u8::from(copying.plan.format == CopyFormat::Binary);
+        encode::copy_in_response(self.out(), format, columns);
         self.copy = Some(CopyState {
             copying,
             key,
@@ -91,7 +99,7 @@ impl Session {
             waiting: BytesMut::new(),
             parts: BTreeMap::new(),
             header_due,
-            header: Bytes::new(),
+            header,
             ending: None,
             ended: false,
             asked: None,
@@ -131,6 +139,23 @@ impl Session {
                 Err(Refusal::new("57014", format!("COPY from stdin failed: {why}")).into())
             }
         };
+        self.end_copy(copy, result).await
+    }
+
+    /// A COPY whose time is up does not wait for its client.
+    pub(super) async fn end_copy_in_time(&mut self) -> Result<(), Ended> {
+        if self.timeouts.left() != Some(std::time::Duration::ZERO) {
+            return Ok(());
+        }
+        match self.copy.take() {
+            Some(copy) => self.end_copy(copy, Err(Failure::StatementTimeout.into())).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it everywhere, with its transaction where that is its own, and answers.
+    async fn end_copy(&mut self, mut copy: CopyState, result: Result<u64, Halt>) -> Result<(), Ended> {
+        self.stricken().await;
         if result.is_err() {
             self.abandon_copy(&mut copy).await?;
         }
@@ -161,35 +186,91 @@ impl Session {
 
     async fn take_rows(&mut self, copy: &mut CopyState, data: &[u8]) -> Result<(), Halt> {
         let encoding = self.told.parameters.get(&b"client_encoding"[..]);
-        if encoding.is_some_and(|encoding| AMBIGUOUS.contains(&encoding.as_slice())) {
+        let lines = copy.copying.plan.format != CopyFormat::Binary;
+        if lines && encoding.is_some_and(|encoding| AMBIGUOUS.contains(&encoding.as_slice())) {
             self.readable_value(Some(data))?;
         }
         copy.waiting.extend_from_slice(data);
-        self.spread_rows(copy, rows::End::MoreComes).await?;
+        self.spread(copy, End::MoreComes).await?;
         if copy.waiting.len() > self.shared.limits.max_message {
             return Err(Refusal::new("54000", "a row of the COPY is too long").into());
         }
         Ok(())
     }
 
-    /// Sorts the lines that are whole by their places.
-    async fn spread_rows(&mut self, copy: &mut CopyState, end: rows::End) -> Result<(), Halt> {
+    /// Sorts the rows that are whole by their places.
+    async fn spread(&mut self, copy: &mut CopyState, end: End) -> Result<(), Halt> {
+        match copy.copying.plan.format.clone() {
+            CopyFormat::Lines(layout) => self.spread_lines(copy, &layout, end).await,
+            CopyFormat::Binary => self.spread_tuples(copy, end).await,
+        }
+    }
+
+    async fn spread_tuples(&mut self, copy: &mut CopyState, end: End) -> Result<(), Halt> {
+        let mut waiting = std::mem::take(&mut copy.waiting);
+        let mut at = 0;
+        if copy.header_due {
+            match tuples::header(&waiting, end)? {
+                Some(len) => {
+                    copy.header_due = false;
+                    at = len;
+                }
+                None => {
+                    copy.waiting = waiting;
+                    return Ok(());
+                }
+            }
+        }
+        let field = copy.copying.plan.key_field;
+        while let Some(tuple) = tuples::next(&waiting[at..], field) {
+            let row = at..at + tuple.len;
+            if copy.ended {
+                break;
+            }
+            at = row.end;
+            if tuple.key == Key::EndOfData {
+                copy.ended = true;
+            } else {
+                let place = self.place_of_row(copy, tuple.key).await?;
+                self.send_row(copy, place, &waiting[row]).await?;
+            }
+        }
+        waiting.advance(at);
+        if copy.ended && !waiting.is_empty() {
+            return Err(Refusal::new("22P04", "received copy data after EOF marker").into());
+        }
+        if end == End::Here && !waiting.is_empty() {
+            // PostgreSQL says that it is no whole row.
+            let place = self.place_of_row(copy, Key::Missing).await?;
+            self.send_row(copy, place, &waiting).await?;
+            waiting.clear();
+        }
+        copy.waiting = waiting;
+        Ok(())
+    }
+
+    async fn spread_lines(
+        &mut self,
+        copy: &mut CopyState,
+        layout: &CopyLayout,
+        end: End,
+    ) -> Result<(), Halt> {
         let mut waiting = std::mem::take(&mut copy.waiting);
         let mut at = 0;
         let field = copy.copying.plan.key_field;
-        while let Some(row) = rows::next(&waiting[at..], &copy.copying.plan.layout, field, end) {
+        while let Some(row) = rows::next(&waiting[at..], layout, field, end) {
             let line = at..at + row.len;
             at = line.end;
             if copy.ended {
                 continue;
             }
             check_ending(&mut copy.ending, row.ending)?;
-            if row.key == rows::Key::EndOfData {
+            if row.key == Key::EndOfData {
                 copy.ended = true;
             } else if std::mem::take(&mut copy.header_due) {
                 copy.header = Bytes::copy_from_slice(&waiting[line]);
             } else {
-                let place = self.place_of_row(copy, row).await?;
+                let place = self.place_of_row(copy, row.key).await?;
                 self.send_row(copy, place, &waiting[line]).await?;
             }
         }
@@ -198,13 +279,20 @@ impl Session {
         Ok(())
     }
 
-    async fn place_of_row(&mut self, copy: &mut CopyState, row: Row<'_>) -> Result<usize, Halt> {
-        let slot = match row.key {
-            rows::Key::Value(value) => {
-                self.readable_value(Some(&value))?;
-                let source = KeySource::Text {
-                    type_oid: 0,
-                    text: &value,
+    async fn place_of_row(&mut self, copy: &mut CopyState, key: Key<'_>) -> Result<usize, Halt> {
+        let slot = match key {
+            Key::Value(value) => {
+                let source = if copy.copying.plan.format == CopyFormat::Binary {
+                    KeySource::Binary {
+                        type_oid: 0,
+                        bytes: &value,
+                    }
+                } else {
+                    self.readable_value(Some(&value))?;
+                    KeySource::Text {
+                        type_oid: 0,
+                        text: &value,
+                    }
                 };
                 match copy.key.slot(KeyUse::Assignment, source) {
                     Ok(slot) => slot,
@@ -213,9 +301,9 @@ impl Session {
                     }
                 }
             }
-            rows::Key::Null => HashSlot::NULL,
-            // PostgreSQL has its own words for a line without the field; where it goes does not matter.
-            rows::Key::Missing | rows::Key::EndOfData => {
+            Key::Null => HashSlot::NULL,
+            // PostgreSQL has its own words for a row without the field; where it goes does not matter.
+            Key::Missing | Key::EndOfData => {
                 return match copy.parts.keys().next() {
                     Some(place) => Ok(*place),
                     None => self.any_place().await,
@@ -257,20 +345,29 @@ impl Session {
         let place = self.home;
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
-        let slot = self.ask_aside(place, &copy.key, value).await;
+        let binary = copy.copying.plan.format == CopyFormat::Binary;
+        let type_oid = if binary { copy.key.key_type.oid() } else { 0 };
+        let slot = self
+            .ask_aside(place, &copy.key, (type_oid, binary, Some(value)))
+            .await;
         copy.asked = std::mem::replace(&mut self.slots[place], busy);
         self.current = before;
         self.aim();
         slot
     }
 
-    async fn ask_aside(&mut self, place: usize, key: &KeyColumn, value: &[u8]) -> Result<HashSlot, Halt> {
+    async fn ask_aside(
+        &mut self,
+        place: usize,
+        key: &KeyColumn,
+        value: encode::Bound<'_>,
+    ) -> Result<HashSlot, Halt> {
         if self.slots[place].is_none() {
             self.open(place, self.shared.limits.leader_wait).await?;
-            self.replay_settings(place).await?;
+            self.replay_settings(place, Undone::Nothing).await?;
         }
         let sql = key.slot_query(KeyUse::Assignment);
-        let answer = self.ask(place, &sql, Some((0, false, Some(value)))).await?;
+        let answer = self.ask(place, &sql, Some(value)).await?;
         super::simple::read_slot(answer.as_deref())
     }
 
@@ -331,7 +428,7 @@ impl Session {
 
     /// Ends the COPY everywhere. Gives the number of rows.
     async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<u64, Halt> {
-        self.spread_rows(copy, rows::End::Here).await?;
+        self.spread(copy, End::Here).await?;
         if copy.parts.is_empty() {
             // No row that belongs anywhere: any group gives the right answer.
             let place = self.any_place().await?;
@@ -339,6 +436,12 @@ impl Session {
         }
         let places: Vec<usize> = copy.parts.keys().copied().collect();
         for place in &places {
+            if copy.ended && copy.copying.plan.format == CopyFormat::Binary {
+                copy.parts
+                    .entry(*place)
+                    .or_default()
+                    .extend_from_slice(tuples::TRAILER);
+            }
             self.send_rows(copy, *place).await?;
             if let Some(conn) = &mut self.slots[*place] {
                 encode::empty(&mut conn.output, b'c');

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
+use super::alarm::Alarm;
 use super::conn::Conn;
 
 /// Beyond this much unsent output nothing more is read that would add to it.
@@ -51,6 +52,8 @@ pub(crate) enum Event {
     Broken(usize, String),
     /// Output has gone out.
     Written,
+    /// The session's alarm rings.
+    Alarm,
 }
 
 /// Sends what there is to send and waits for one event. Reads only the backend at `reading`.
@@ -60,10 +63,18 @@ pub(crate) enum Event {
 pub(crate) async fn turn(
     client: &mut Client,
     slots: &mut [Option<Conn>],
+    alarm: &mut Alarm,
     reading: Option<usize>,
     wait: Wait,
 ) -> Event {
-    poll_fn(|cx| poll_turn(cx, client, slots, reading, wait)).await
+    poll_fn(|cx| {
+        // Before what may never end.
+        if alarm.poll(cx).is_ready() {
+            return Poll::Ready(Event::Alarm);
+        }
+        poll_turn(cx, client, slots, reading, wait)
+    })
+    .await
 }
 
 fn poll_turn(

@@ -10,10 +10,15 @@
 //! - A statement is never sent twice to a backend.
 //! - What is written on several groups is committed by `two_phase` alone.
 
+mod alarm;
+mod backends;
+mod bind;
+mod captured;
 mod commands;
 mod conn;
 mod control;
 mod copy;
+mod cursors;
 mod databases;
 mod ddl;
 mod enter;
@@ -22,7 +27,9 @@ mod extended;
 pub(crate) mod fuzz;
 mod io;
 mod plans;
+mod pool;
 mod portals;
+mod prepare;
 mod relay;
 mod rows;
 mod scatter;
@@ -31,11 +38,14 @@ mod simple;
 mod split;
 mod startup;
 mod statements;
+mod timeouts;
 mod together;
 mod transaction;
+mod tuples;
 mod two_phase;
 
 pub(crate) use plans::PlanCache;
+pub(crate) use pool::Pool;
 pub(crate) use startup::begin;
 
 use std::collections::HashMap;
@@ -45,17 +55,23 @@ use bytes::{Buf, BytesMut};
 use coordinator::catalogue::cache::DatabaseCatalogue;
 
 use crate::Shared;
-use crate::cancel::Entered;
+use crate::cancel::{Entered, Rest};
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::frame::{self, HEADER};
 use conn::Conn;
 use copy::CopyState;
+use cursors::Cursor;
 use io::{Client, Event, Wait};
+use pool::{Guest, Ticket};
 use relay::Told;
 use settings::Settings;
 use statements::Statements;
+use timeouts::Timeouts;
 use transaction::Transaction;
+
+/// When backends that could not be given back, as a cancel is on its way to one, are tried to be given back again.
+const GIVE_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Answers that may be outstanding before more of the client's messages are sent on.
 const RUN_AHEAD: usize = 4096;
@@ -65,7 +81,7 @@ const RUN_AHEAD: usize = 4096;
 pub(crate) struct Session {
     shared: Arc<Shared>,
     client: Client,
-    /// The backends that it holds, by place.
+    /// The backends that it holds now, by place.
     slots: Vec<Option<Conn>>,
     /// The one that may owe answers.
     current: Option<usize>,
@@ -77,9 +93,12 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     pipeline: Pipeline,
     settings: Settings,
+    timeouts: Timeouts,
     statements: Statements,
     /// Where its cursors are.
-    cursors: HashMap<String, usize>,
+    cursors: HashMap<String, Cursor>,
+    /// Cursors WITH HOLD that may have been declared outside of a transaction.
+    declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.
     default_isolation: Option<(u64, crate::analysis::Isolation)>,
     /// Schemas without a name in front; `None` when it may have changed.
@@ -89,6 +108,9 @@ pub(crate) struct Session {
     copy: Option<CopyState>,
     database: Arc<DatabaseCatalogue>,
     entered: Entered,
+    guest: Guest,
+    /// While it has backends.
+    ticket: Option<Ticket>,
 }
 
 /// The messages of the extended protocol since the last Sync: one implicit transaction.
@@ -110,8 +132,33 @@ impl Session {
             if let Err(Halt::End(ended)) = self.let_go().await {
                 return ended;
             }
-            match io::turn(&mut self.client, &mut self.slots, self.current, Wait::Client).await {
+            self.time_the_client();
+            let disturbed = self.give_back() == Rest::Cancelling;
+            let turn = io::turn(
+                &mut self.client,
+                &mut self.slots,
+                &mut self.timeouts.alarm,
+                self.current,
+                Wait::Client,
+            );
+            let event = if disturbed {
+                match tokio::time::timeout(GIVE_AGAIN, turn).await {
+                    Ok(event) => event,
+                    Err(_) => continue,
+                }
+            } else {
+                turn.await
+            };
+            match event {
                 Event::Client | Event::Written => {}
+                Event::Alarm => {
+                    if let Err(ended) = self.rang() {
+                        return ended;
+                    }
+                    if let Err(ended) = Box::pin(self.end_copy_in_time()).await {
+                        return ended;
+                    }
+                }
                 Event::ClientGone => return Ended::ByClient,
                 Event::Backend => {
                     if let Some(place) = self.current
@@ -165,6 +212,12 @@ impl Session {
     }
 
     async fn handle(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
+        self.timeouts.wake();
+        match tag {
+            b'Q' | b'P' | b'B' | b'D' | b'E' => self.begin_timing().await,
+            b'S' => self.stricken().await,
+            _ => {}
+        }
         match tag {
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' if self.copy.is_some() => {
                 let words = "unexpected message during COPY from stdin";
@@ -175,14 +228,7 @@ impl Session {
             b'S' => self.sync().await,
             b'd' | b'c' | b'f' => Box::pin(self.copy_data(tag, message)).await,
             b'X' => Err(Ended::ByClient),
-            b'F' => {
-                let refusal =
-                    crate::analysis::Refusal::unsupported("function calls by protocol are not supported")
-                        .hint("Use SELECT function(...).");
-                self.fail(refusal.into()).await?;
-                self.ready();
-                Ok(())
-            }
+            b'F' => Box::pin(self.function_call()).await,
             _ => Err(Ended::Fatal(frame::FrameError::UnknownType(tag).into())),
         }
     }
@@ -202,6 +248,7 @@ impl Session {
     fn report(&mut self, failure: &Failure) {
         tracing::debug!(%failure, "statement failed");
         failure.encode(Severity::Error, &mut self.client.output);
+        self.timeouts.end();
         if let Some(transaction) = &mut self.transaction {
             transaction.failed = true;
         }
@@ -240,6 +287,8 @@ impl Session {
 
     /// Ends the session: last words to the client, goodbye to the backends.
     pub(crate) async fn close(mut self, ended: Ended) {
+        self.timeouts.end();
+        self.give_back();
         for slot in &mut self.slots {
             // A backend that still works is left alone: its statement ends as the client's would have
             // on a plain PostgreSQL. Cutting a commit short would change nothing but the wait for it.
@@ -255,7 +304,8 @@ impl Session {
         let goodbye = async {
             while !self.client.output.is_empty() || self.slots.iter().flatten().any(|c| !c.output.is_empty())
             {
-                match io::turn(&mut self.client, &mut self.slots, None, Wait::Written).await {
+                let alarm = &mut self.timeouts.alarm;
+                match io::turn(&mut self.client, &mut self.slots, alarm, None, Wait::Written).await {
                     Event::Broken(place, _) => self.slots[place] = None,
                     Event::ClientGone => self.client.output.clear(),
                     _ => {}

@@ -98,8 +98,18 @@ impl Session {
         self.check_failed(plan)?;
         let plan = plan.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
         match plan {
+            Plan::Query(query) if self.sees_to_cursor(&query.form) => {
+                self.settle().await?;
+                self.cursor_query(query).await?;
+                Ok(Ready::Now)
+            }
             Plan::Query(query) => match self.route(query, &[], planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
+                Placed::Many(places) if matches!(query.form, Form::Declare { .. }) => {
+                    self.settle().await?;
+                    self.declare_query(&places, text, query).await?;
+                    Ok(Ready::Now)
+                }
                 Placed::Many(places) => {
                     self.query_on_several(&places, text, Statement::Itself, query)
                         .await?;
@@ -125,7 +135,7 @@ impl Session {
             }
             other => {
                 self.settle().await?;
-                self.command(other, text, planned, Rows::Described).await?;
+                self.command(other, text, Rows::Described).await?;
                 Ok(Ready::Now)
             }
         }
@@ -230,6 +240,7 @@ impl Session {
     async fn one_by_one(&mut self, planned: &Arc<Planned>) -> Result<(), Halt> {
         let mut planned = Arc::clone(planned);
         for index in 0..planned.statements.len() {
+            self.timeouts.restart();
             if self.transaction.is_none() {
                 let mut implicit = Transaction::new("BEGIN", TransactionModes::default());
                 implicit.implicit = true;

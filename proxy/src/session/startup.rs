@@ -8,14 +8,18 @@ use tokio::net::TcpStream;
 
 use super::conn::Parameters;
 use super::io::Client;
+use super::timeouts::{Timeouts, Values};
 use super::{Pipeline, Session};
 use crate::Shared;
 use crate::analysis::{Refusal, check_setting};
+use crate::cancel::may_be_of;
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::{Body, Malformed, encode};
 
 /// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
 pub(super) const LONGEST_STARTUP: usize = 10_000;
+/// The newest minor version of protocol 3 that is spoken.
+const LATEST_MINOR: i32 = 2;
 const CANCEL_REQUEST: i32 = 80_877_102;
 const SSL_REQUEST: i32 = 80_877_103;
 const GSS_REQUEST: i32 = 80_877_104;
@@ -23,7 +27,7 @@ const GSS_REQUEST: i32 = 80_877_104;
 /// What a client wants.
 enum Wish {
     Session { minor: i32, parameters: Parameters },
-    Cancel { process_id: i32, secret_key: i32 },
+    Cancel { process_id: i32, secret_key: Vec<u8> },
     Nothing,
 }
 
@@ -38,7 +42,7 @@ pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option
             process_id,
             secret_key,
         }) => {
-            cancel(shared, process_id, secret_key).await;
+            cancel(shared, process_id, &secret_key).await;
             return None;
         }
         Ok(Wish::Session { minor, parameters }) => {
@@ -65,15 +69,14 @@ pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option
     }
 }
 
-async fn cancel(shared: &Shared, process_id: i32, secret_key: i32) {
-    for target in shared.sessions.find(process_id, secret_key) {
-        let asked = shared
-            .groups
-            .cancel(target.group, target.process_id, target.secret_key)
+async fn cancel(shared: &Shared, process_id: i32, secret_key: &[u8]) {
+    if may_be_of(process_id, shared.transactions.node()) {
+        shared
+            .sessions
+            .cancel(&*shared.groups, process_id, secret_key)
             .await;
-        if let Err(error) = asked {
-            tracing::debug!(%error, "a statement could not be cancelled");
-        }
+    } else {
+        shared.peers.cancel(process_id, secret_key).await;
     }
 }
 
@@ -92,7 +95,7 @@ async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish,
             CANCEL_REQUEST => {
                 return Ok(Wish::Cancel {
                     process_id: body.i32()?,
-                    secret_key: body.i32()?,
+                    secret_key: cancel_key(&body)?,
                 });
             }
             _ if code >> 16 == 3 => {
@@ -103,10 +106,19 @@ async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish,
             }
             _ => {
                 let (major, minor) = (code >> 16, code & 0xffff);
-                let words = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0");
+                let words =
+                    format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
                 return Err(Refusal::unsupported(words).into());
             }
         }
+    }
+}
+
+/// The key of a CancelRequest. Before protocol 3.2 it had 4 bytes.
+fn cancel_key(body: &Body<'_>) -> Result<Vec<u8>, Malformed> {
+    match body.rest() {
+        key if (4..=256).contains(&key.len()) => Ok(key.to_vec()),
+        _ => Err(Malformed("invalid length of query cancel packet")),
     }
 }
 
@@ -178,7 +190,7 @@ pub(super) fn check(parameters: &Parameters) -> Result<(), Failure> {
 
 /// The settings in command-line options as `-c name=value` or `--name=value` (`pg_split_opts`,
 /// `process_postgres_switches`).
-fn settings_in(options: &str) -> Vec<(String, String)> {
+pub(super) fn settings_in(options: &str) -> Vec<(String, String)> {
     let mut words = vec![String::new()];
     let mut letters = options.chars();
     while let Some(letter) = letters.next() {
@@ -231,6 +243,10 @@ async fn start(
     let database = value(b"database").unwrap_or(user);
     parameters.retain(|(name, _)| name != b"replication" && name != b"database");
     parameters.push((b"database".to_vec(), database.clone()));
+    let timeouts = match Values::of_startup(&mut parameters) {
+        Ok(values) => Timeouts::new(values),
+        Err(failure) => return Err((client.stream, failure)),
+    };
     let groups = shared.groups.groups();
     let home = groups
         .iter()
@@ -241,19 +257,23 @@ async fn start(
         slots: groups.iter().map(|_| None).collect(),
         current: None,
         home,
-        startup: parameters,
         told: super::Told::default(),
         transaction: None,
         pipeline: Pipeline::default(),
         settings: super::Settings::default(),
+        timeouts,
         statements: super::Statements::default(),
         cursors: std::collections::HashMap::new(),
+        declaring: Vec::new(),
         default_isolation: None,
         search_path: None,
         last_break: String::new(),
         copy: None,
         database: shared.catalogues.database(&String::from_utf8_lossy(&database)),
-        entered: shared.sessions.enter(),
+        ticket: None,
+        guest: shared.pool.enter(&parameters),
+        startup: parameters,
+        entered: shared.sessions.enter(shared.transactions.node(), minor),
         shared: Arc::clone(shared),
     };
     match session.any_place().await {
@@ -269,9 +289,10 @@ async fn start(
 impl Session {
     fn greet(&mut self, minor: i32, extensions: &[(Vec<u8>, Vec<u8>)]) {
         let out = &mut self.client.output;
-        if minor > 0 || !extensions.is_empty() {
+        // 3.1 was never used; a client that asks for it gets what 3.0 has, as from PostgreSQL 18.
+        if minor > LATEST_MINOR || !extensions.is_empty() {
             encode::message(out, b'v', |out| {
-                out.put_i32(3 << 16);
+                out.put_i32((3 << 16) | minor.min(LATEST_MINOR));
                 out.put_u32(u32::try_from(extensions.len()).unwrap_or(0));
                 for (name, _) in extensions {
                     encode::cstr(out, name);
@@ -285,7 +306,7 @@ impl Session {
         let session = &self.entered.session;
         encode::message(out, b'K', |out| {
             out.put_i32(session.process_id);
-            out.put_i32(session.secret_key);
+            out.put_slice(session.secret_key.bytes());
         });
         self.ready();
     }

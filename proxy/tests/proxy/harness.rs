@@ -15,7 +15,7 @@ use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap};
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
-use proxy::{Limits, Listener, Peers, ProxyConfig};
+use proxy::{Limits, Listener, Peers, ProxyConfig, Sessions, may_be_of};
 use shard::client::{Backend, ConnectError, Groups, Hold};
 use shard::id::{GroupId, NodeId, Term};
 use tempfile::TempDir;
@@ -240,7 +240,16 @@ impl Groups for Sockets {
 
 /// The other node, if there is one.
 #[derive(Debug, Default)]
-struct Other(OnceLock<Arc<CatalogueCache>>);
+struct Other(OnceLock<Node>);
+
+/// What other nodes ask of a node.
+#[derive(Clone, Debug)]
+struct Node {
+    id: NodeId,
+    catalogues: Arc<CatalogueCache>,
+    sessions: Arc<Sessions>,
+    groups: Arc<dyn Groups>,
+}
 
 impl Peers for Other {
     fn have_seen<'a>(
@@ -251,8 +260,16 @@ impl Peers for Other {
     ) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             match self.0.get() {
-                Some(catalogues) => catalogues.has_seen(database, versions, deadline).await,
+                Some(node) => node.catalogues.has_seen(database, versions, deadline).await,
                 None => true,
+            }
+        })
+    }
+
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if let Some(node) = self.0.get().filter(|node| may_be_of(process_id, node.id)) {
+                node.sessions.cancel(&*node.groups, process_id, secret_key).await;
             }
         })
     }
@@ -271,6 +288,7 @@ pub(crate) struct Cluster {
     groups: Arc<dyn Groups>,
     limits: Limits,
     catalogues: Arc<CatalogueCache>,
+    sessions: Arc<Sessions>,
     other: Arc<Other>,
 }
 
@@ -321,20 +339,26 @@ impl Cluster {
             groups: sockets,
             limits,
             catalogues,
+            sessions: Arc::default(),
             other: Arc::default(),
         };
         let (catalogues, other) = (Arc::clone(&cluster.catalogues), Arc::clone(&cluster.other));
-        cluster.address = cluster.node(NodeId(1), catalogues, other).await;
+        (cluster.address, cluster.sessions) = cluster.node(NodeId(1), catalogues, other).await;
         cluster
     }
 
-    async fn node(&self, id: NodeId, catalogues: Arc<CatalogueCache>, other: Arc<Other>) -> SocketAddr {
+    async fn node(
+        &self,
+        id: NodeId,
+        catalogues: Arc<CatalogueCache>,
+        other: Arc<Other>,
+    ) -> (SocketAddr, Arc<Sessions>) {
         let config = ProxyConfig {
             listen: "127.0.0.1:0".parse().expect("it fits"),
             limits: self.limits.clone(),
         };
         let listener = Listener::bind(config).await.expect("bind");
-        let address = listener.address();
+        let started = (listener.address(), listener.sessions());
         tokio::spawn(listener.serve(
             Arc::clone(&self.groups),
             catalogues,
@@ -342,18 +366,25 @@ impl Cluster {
             other,
             self.shutdown.clone(),
         ));
-        address
+        started
     }
 
     /// Starts a second node: its port, for [`Cluster::connect_as`].
     pub(crate) async fn second_node(&self) -> u16 {
         let catalogues = Arc::new(CatalogueCache::start(Arc::clone(&self.groups)));
-        let other = Other(OnceLock::from(Arc::clone(&self.catalogues)));
-        self.other
-            .0
-            .set(Arc::clone(&catalogues))
-            .expect("one second node");
-        self.node(NodeId(2), catalogues, Arc::new(other)).await.port()
+        let of = |id, catalogues: &Arc<CatalogueCache>, sessions: &Arc<Sessions>| Node {
+            id: NodeId(id),
+            catalogues: Arc::clone(catalogues),
+            sessions: Arc::clone(sessions),
+            groups: Arc::clone(&self.groups),
+        };
+        let other = Other(OnceLock::from(of(1, &self.catalogues, &self.sessions)));
+        let (address, sessions) = self
+            .node(NodeId(2), Arc::clone(&catalogues), Arc::new(other))
+            .await;
+        let second = of(2, &catalogues, &sessions);
+        self.other.0.set(second).expect("one second node");
+        address.port()
     }
 
     pub(crate) fn shut_down(&self) {
@@ -400,6 +431,48 @@ impl Cluster {
     pub(crate) fn direct_config(&self, server: usize, options: &str) -> String {
         let host = self.servers[server].directory.path().display();
         format!("host={host} user=postgres {options}")
+    }
+
+    /// From now on commits of this group wait for a standby that there is not, until [`Cluster::confirm_commits`].
+    pub(crate) async fn hold_commits(&self, server: usize) {
+        let direct = self.direct(server).await;
+        for sql in [
+            "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+            "SELECT pg_reload_conf()",
+        ] {
+            direct.batch_execute(sql).await.expect(sql);
+        }
+        // It takes effect when the checkpointer has told the backends (`SyncRepUpdateSyncStandbysDefined` in syncrep.c).
+        loop {
+            let probe = self.direct(server).await;
+            let sql = "SELECT pg_backend_pid()";
+            let pid: i32 = probe.query_one(sql, &[]).await.expect(sql).get(0);
+            let waits = async {
+                let sql = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
+                while direct.query(sql, &[&pid]).await.expect(sql).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::select! {
+                done = probe.batch_execute("SELECT pg_logical_emit_message(true, 'probe', '')") => done.expect("a commit"),
+                () = waits => {
+                    let sql = "SELECT pg_terminate_backend($1, 10000)";
+                    direct.query_one(sql, &[&pid]).await.expect(sql);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Undoes [`Cluster::hold_commits`]; who waits is confirmed.
+    pub(crate) async fn confirm_commits(&self, server: usize) {
+        let direct = self.direct(server).await;
+        for sql in [
+            "ALTER SYSTEM SET synchronous_standby_names = ''",
+            "SELECT pg_reload_conf()",
+        ] {
+            direct.batch_execute(sql).await.expect(sql);
+        }
     }
 
     pub(crate) async fn raw(&self) -> TcpStream {
@@ -563,6 +636,19 @@ pub(crate) mod raw {
             self.message('E', &[portal.as_bytes(), b"\0", &limit.to_be_bytes()]);
         }
 
+        /// FunctionCall of int4pl, without arguments.
+        pub(crate) fn function_call(&mut self) {
+            self.message('F', &[&177_u32.to_be_bytes(), &[0; 6]]);
+        }
+
+        pub(crate) fn query(&mut self, sql: &str) {
+            self.message('Q', &[sql.as_bytes(), b"\0"]);
+        }
+
+        pub(crate) fn copy_data(&mut self, data: &[u8]) {
+            self.message('d', &[data]);
+        }
+
         pub(crate) fn sync(&mut self) {
             self.message('S', &[]);
         }
@@ -600,6 +686,18 @@ pub(crate) mod raw {
                 let count = read.await.expect("an answer in time").expect("readable");
                 assert!(count > 0, "closed after {tags} {errors:?}");
                 self.input.extend(&part[..count]);
+            }
+        }
+
+        /// Reads up to the end of the connection.
+        pub(crate) async fn last_words(&mut self) -> String {
+            let mut part = [0; 4096];
+            loop {
+                let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read(&mut part));
+                match read.await.expect("an end in time") {
+                    Ok(count) if count > 0 => self.input.extend(&part[..count]),
+                    _ => return String::from_utf8_lossy(&self.input).into_owned(),
+                }
             }
         }
 

@@ -2,6 +2,7 @@
 
 mod commands;
 mod copy;
+mod cursors;
 mod databases;
 mod ddl;
 mod deadlock;
@@ -9,9 +10,12 @@ mod faults;
 mod harness;
 mod pgbench;
 mod pipelines;
+mod pool;
 mod prepared;
+mod protocol;
 mod scatter;
 mod snapshots;
 mod split;
+mod timeouts;
 mod transactions;
 mod two_phase;

@@ -1,0 +1,343 @@
+//! The backends that no session needs at the moment.
+//!
+//! A session takes a backend when a statement needs one and gives it back when nothing of the session is left in it. Those that it
+//! gives back lie on a shelf for sessions of the same start-up message: the same user, database and settings. So there are
+//! never more of them than sessions.
+//!
+//! A session that has any backend has a ticket, and there are `most` tickets. Who finds none waits in line, and holds nothing
+//! that others wait for meanwhile; who has one never waits, since a session has one backend of a group, and each group has
+//! room for `most`.
+//!
+//! Invariants:
+//! - A backend on a shelf is idle and owes nothing. Of the session that had it, it keeps settings, which
+//!   [`Conn::owner`] says are to be undone for another one, and prepared statements, whose numbers are the node's.
+//! - Every backend has a [`Berth`], and `open` counts those of a group. While there are more than `most`, nobody who opens one
+//!   leaves another one idle.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use coordinator::catalogue::CatalogueVersion;
+use lru::LruCache;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::conn::{Conn, Parameters};
+
+/// Texts whose numbers are remembered.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
+
+/// All backends of a node.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    tickets: Arc<Semaphore>,
+    /// By place.
+    groups: Vec<Mutex<Group>>,
+    most: usize,
+    shelves: Mutex<HashMap<Parameters, (Arc<Shelf>, usize)>>,
+    /// The numbers of Parse messages, by the shelf and the tables that they were analysed by.
+    parsed: Mutex<LruCache<(u64, Bytes, usize, CatalogueVersion), u64>>,
+    numbers: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// Backends that there are, or that are being opened.
+    open: usize,
+    /// By the shelf's number; the one that was given back last is the last.
+    idle: HashMap<u64, Vec<Conn>>,
+}
+
+/// The right to have backends, one of each group.
+pub(super) type Ticket = OwnedSemaphorePermit;
+
+/// What a session gets that wants a backend.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// One that was open; it may have died meanwhile.
+    Kept(Box<Conn>),
+    /// Room to open one.
+    Room(Berth),
+}
+
+/// A place for one backend; free again when it is dropped.
+pub(crate) struct Berth {
+    pool: Arc<Pool>,
+    place: usize,
+}
+
+impl fmt::Debug for Berth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Berth")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        self.pool.groups[self.place].lock().open -= 1;
+    }
+}
+
+impl Group {
+    /// A backend for this shelf: the session's own if it is there, else the one that was used last.
+    fn pop(&mut self, shelf: u64, owner: u64) -> Option<Conn> {
+        let idle = self.idle.get_mut(&shelf)?;
+        let own = idle.iter().rposition(|conn| conn.owner == owner);
+        let at = own.or(idle.len().checked_sub(1))?;
+        Some(idle.remove(at))
+    }
+
+    /// One of another shelf, the one that has been idle for longest there.
+    fn pop_other(&mut self, shelf: u64) -> Option<Conn> {
+        let (_, idle) = self
+            .idle
+            .iter_mut()
+            .find(|(other, idle)| **other != shelf && !idle.is_empty())?;
+        Some(idle.remove(0))
+    }
+}
+
+/// Where backends of one start-up message lie.
+#[derive(Debug)]
+struct Shelf {
+    number: u64,
+}
+
+impl Pool {
+    /// For so many groups, and at most `most` sessions with backends.
+    pub(crate) fn new(groups: usize, most: usize) -> Arc<Pool> {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Pool {
+            tickets: Arc::new(Semaphore::new(most)),
+            groups: (0..groups).map(|_| Mutex::default()).collect(),
+            most,
+            shelves: Mutex::default(),
+            parsed: Mutex::new(LruCache::new(REMEMBERED)),
+            numbers: AtomicU64::new(1),
+        })
+    }
+
+    /// A number that nothing else on this node has.
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// For a new session with this start-up message.
+    pub(crate) fn enter(self: &Arc<Self>, startup: &Parameters) -> Guest {
+        let mut shelves = self.shelves.lock();
+        let (shelf, sessions) = shelves.entry(startup.clone()).or_insert_with(|| {
+            let shelf = Shelf {
+                number: self.number(),
+            };
+            (Arc::new(shelf), 0)
+        });
+        *sessions += 1;
+        Guest {
+            pool: Arc::clone(self),
+            startup: startup.clone(),
+            shelf: Arc::clone(shelf),
+            id: self.number(),
+        }
+    }
+}
+
+/// A session among those that share backends; leaves when dropped.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pool: Arc<Pool>,
+    startup: Parameters,
+    shelf: Arc<Shelf>,
+    /// Of the session.
+    pub(super) id: u64,
+}
+
+impl Guest {
+    pub(super) fn number(&self) -> u64 {
+        self.pool.number()
+    }
+
+    /// A statement's number: the same for all sessions whose Parse would mean the same to a backend, which therefore needs it
+    /// once. `tables` is by which group's catalogue it was analysed, and that one's version.
+    pub(super) fn number_of(&self, parse: &Bytes, tables: (usize, CatalogueVersion)) -> u64 {
+        let key = (self.shelf.number, parse.clone(), tables.0, tables.1);
+        *self.pool.parsed.lock().get_or_insert(key, || self.pool.number())
+    }
+
+    /// The right to have backends; `None` when nobody gives one back within `patience`. Not for a session that has one.
+    pub(super) async fn ticket(&self, patience: Duration) -> Option<Ticket> {
+        let tickets = Arc::clone(&self.pool.tickets);
+        tokio::time::timeout(patience, tickets.acquire_owned())
+            .await
+            .ok()?
+            .ok()
+    }
+
+    /// A backend of the group at `place`, or room for one. For a session with a ticket.
+    pub(super) fn take(&self, place: usize) -> Given {
+        let mut group = self.pool.groups[place].lock();
+        if let Some(conn) = group.pop(self.shelf.number, self.id) {
+            return Given::Kept(Box::new(conn));
+        }
+        let surplus = if group.open >= self.pool.most {
+            group.pop_other(self.shelf.number)
+        } else {
+            None
+        };
+        group.open += 1;
+        // Its berth is free once the lock is.
+        drop(group);
+        drop(surplus);
+        Given::Room(Berth {
+            pool: Arc::clone(&self.pool),
+            place,
+        })
+    }
+
+    /// Gives back a backend in which nothing of the session is left but its settings.
+    pub(super) fn give(&self, place: usize, conn: Conn) {
+        let mut group = self.pool.groups[place].lock();
+        group.idle.entry(self.shelf.number).or_default().push(conn);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let left = {
+            let mut shelves = self.pool.shelves.lock();
+            let Some((_, sessions)) = shelves.get_mut(&self.startup) else {
+                return;
+            };
+            *sessions -= 1;
+            let left = *sessions;
+            if left == 0 {
+                shelves.remove(&self.startup);
+            }
+            left
+        };
+        for group in &self.pool.groups {
+            let mut surplus = Vec::new();
+            let mut group = group.lock();
+            if let Some(idle) = group.idle.get_mut(&self.shelf.number) {
+                let count = idle.len().saturating_sub(left);
+                surplus.extend(idle.drain(..count));
+                if idle.is_empty() && left == 0 {
+                    group.idle.remove(&self.shelf.number);
+                }
+            }
+            // Their berths are free once the lock is.
+            drop(group);
+            drop(surplus);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use shard::id::GroupId;
+
+    use super::*;
+
+    fn startup(user: &str) -> Parameters {
+        vec![(b"user".to_vec(), user.as_bytes().to_vec())]
+    }
+
+    fn open(guest: &Guest) -> Conn {
+        let Given::Room(berth) = guest.take(0) else {
+            panic!("there is one");
+        };
+        let mut conn = Conn::new(GroupId(1), Box::new(tokio::io::empty()));
+        conn.berth = Some(berth);
+        conn.owner = guest.id;
+        conn
+    }
+
+    fn kept(guest: &Guest) -> u64 {
+        match guest.take(0) {
+            Given::Kept(conn) => conn.owner,
+            Given::Room(_) => panic!("there is none"),
+        }
+    }
+
+    fn count(pool: &Pool) -> usize {
+        pool.groups[0].lock().open
+    }
+
+    #[test]
+    fn a_session_finds_its_own_backend_else_the_last_one() {
+        let pool = Pool::new(1, 3);
+        let [one, two] = [(); 2].map(|()| pool.enter(&startup("a")));
+        let (first, second) = (open(&one), open(&two));
+        one.give(0, first);
+        two.give(0, second);
+        assert_eq!([kept(&one), kept(&one)], [one.id, two.id]);
+        assert_eq!(count(&pool), 0, "what is dropped makes room");
+    }
+
+    #[test]
+    fn an_idle_backend_of_another_shelf_makes_room() {
+        let pool = Pool::new(1, 1);
+        let [one, two] = ["a", "b"].map(|user| pool.enter(&startup(user)));
+        let conn = open(&one);
+        one.give(0, conn);
+        let conn = open(&two);
+        assert_eq!(count(&pool), 1);
+        two.give(0, conn);
+        assert_eq!(kept(&two), two.id);
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_ticket_waits_in_line() {
+        let pool = Pool::new(1, 1);
+        let guests = [(); 3].map(|()| pool.enter(&startup("a")));
+        let long = Duration::from_secs(9);
+        let first = guests[0].ticket(long).await.expect("it is free");
+        assert!(
+            guests[1].ticket(Duration::from_millis(20)).await.is_none(),
+            "in vain"
+        );
+        let mut second = Box::pin(guests[1].ticket(long));
+        let mut third = Box::pin(guests[2].ticket(long));
+        assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(
+            guests[0].ticket(long).now_or_never().is_none(),
+            "nobody comes in between"
+        );
+        drop(second.await.expect("it is his turn"));
+        assert!(third.await.is_some());
+    }
+
+    #[test]
+    fn with_its_sessions_a_shelf_is_gone() {
+        let pool = Pool::new(1, 5);
+        let [one, two, three] = [(); 3].map(|()| pool.enter(&startup("a")));
+        for conn in [open(&one), open(&two), open(&three)] {
+            one.give(0, conn);
+        }
+        drop(two);
+        assert_eq!(count(&pool), 2);
+        drop((one, three));
+        assert_eq!(count(&pool), 0);
+        assert!(pool.shelves.lock().is_empty() && pool.groups[0].lock().idle.is_empty());
+    }
+
+    #[test]
+    fn a_statement_has_one_number_as_long_as_its_tables_are_the_same() {
+        let pool = Pool::new(1, 1);
+        let [one, two, other] = ["a", "a", "b"].map(|user| pool.enter(&startup(user)));
+        let parse = Bytes::from_static(b"s\0SELECT 1\0\0\0");
+        let number = |guest: &Guest, version| guest.number_of(&parse, (0, CatalogueVersion(version)));
+        assert_eq!(number(&one, 1), number(&two, 1));
+        assert_ne!(number(&one, 1), number(&one, 2));
+        assert_ne!(number(&one, 1), number(&other, 1));
+        assert!(number(&one, 1) < one.number());
+    }
+}
