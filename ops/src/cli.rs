@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::config::{NodeConfig, Overrides};
 use crate::{demo, in_doubt, logging, node, signals, status, switchover};
@@ -20,7 +21,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one node of a cluster until SIGTERM or Ctrl-C.
+    /// Run one node of a cluster until SIGTERM or Ctrl-C; SIGHUP has it read its configuration again.
     Node(NodeArgs),
     /// Read a node's configuration and say whether it can be used.
     CheckConfig(ConfigArgs),
@@ -62,7 +63,7 @@ where
     T: Into<OsString> + Clone,
 {
     match Cli::parse_from(args).command {
-        Command::Node(args) => run_node(&args),
+        Command::Node(args) => run_node(args),
         Command::CheckConfig(args) => check_config(&args),
         Command::Demo(args) => report(with_runtime(demo::run(args))),
         Command::Status(args) => report(with_runtime(status::run(args))),
@@ -71,18 +72,30 @@ where
     }
 }
 
-fn run_node(args: &NodeArgs) -> ExitCode {
+fn run_node(args: NodeArgs) -> ExitCode {
     let config = match NodeConfig::load(&args.config.config, &args.config.overrides) {
         Ok(config) => config,
         Err(error) => return complain(&error, 2),
     };
     logging::start(&config.log);
     report(with_runtime(async move {
-        let shutdown = signals::stop_requested();
+        let shutdown = signals::stop_requested_not_by_hangup();
         if args.until_stdin_closes {
             signals::stop_when_stdin_closes(shutdown.clone());
         }
-        node::run(config, shutdown).await.map(|()| ExitCode::SUCCESS)
+        let (put, reloads) = watch::channel(None);
+        let (path, overrides) = (args.config.config.clone(), args.config.overrides.clone());
+        signals::at_hangup(move || match NodeConfig::load(&path, &overrides) {
+            // An error means that the node has ended.
+            Ok(config) => drop(put.send(Some(config))),
+            Err(error) => tracing::warn!(
+                "the configuration cannot be used, and the old one stays in force: {}",
+                whole(&error)
+            ),
+        });
+        node::run(config, reloads, shutdown)
+            .await
+            .map(|()| ExitCode::SUCCESS)
     }))
 }
 

@@ -11,12 +11,13 @@ use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap, SlotMapError};
 use coordinator::transaction::{InDoubt, Settler, Transactions, in_doubt, recover};
 use futures::future::{BoxFuture, join_all};
-use proxy::{Limits, Listener, Peers, ProxyConfig, ProxyError, Sessions};
+use proxy::{Listener, Peers, ProxyError, Reload, Sessions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shard::client::Groups;
 use shard::id::{GroupId, NodeId};
 use shard::node::{Asker, Node};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
@@ -41,16 +42,22 @@ pub enum NodeError {
     Slots(#[from] SlotMapError),
 }
 
-/// Runs a node until `shutdown` is cancelled; returns when everything that it started has stopped.
+/// Runs a node until `shutdown` is cancelled; returns when everything that it started has stopped. Of a configuration that
+/// comes by `reloads` it takes what can change while it runs: who is let in, with what certificate, within which limits.
 ///
 /// # Errors
 /// When it cannot start: ports in use, no PostgreSQL, a data directory that is not its own.
-pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), NodeError> {
+pub async fn run(
+    config: NodeConfig,
+    reloads: watch::Receiver<Option<NodeConfig>>,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
+    let started_with = config.clone();
     let me = config.shard.node;
     let cluster = config.shard.cluster.clone();
     tracing::info!(node = %me, cluster, "starting");
     // The ports first: where they are taken another node runs here, and nothing must be touched.
-    let listener = Listener::bind(proxy_config(&config)).await?;
+    let listener = Listener::bind(config.sql).await?;
     let settler = Arc::new(Settler::default());
     let node = Node::start(config.shard, Some(settler.clone())).await?;
     let groups = node.groups();
@@ -61,6 +68,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), 
     let peers = Arc::new(OtherNodes { asker: node.asker() });
 
     let background = CancellationToken::new();
+    let reloading = reload(started_with, reloads, listener.reload());
+    tokio::spawn(background.clone().run_until_cancelled_owned(reloading));
     for &group in groups.groups() {
         let prepare = prepare(groups.clone(), cluster.clone(), group, slots.clone());
         tokio::spawn(background.clone().run_until_cancelled_owned(prepare));
@@ -80,15 +89,23 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), 
     Ok(())
 }
 
-fn proxy_config(config: &NodeConfig) -> ProxyConfig {
-    ProxyConfig {
-        listen: config.sql.listen,
-        limits: Limits {
-            max_client_connections: config.sql.max_sessions,
-            max_message: config.sql.max_message,
-            leader_wait: config.sql.leader_patience,
-            ..Limits::default()
-        },
+/// Takes over from each new configuration what can be, and says what cannot.
+async fn reload(
+    started_with: NodeConfig,
+    mut reloads: watch::Receiver<Option<NodeConfig>>,
+    listener: Reload,
+) {
+    while reloads.changed().await.is_ok() {
+        let Some(config) = reloads.borrow_and_update().clone() else {
+            continue;
+        };
+        for name in started_with.fixed_that_differs(&config) {
+            tracing::warn!("`{name}` cannot be changed without restarting the node");
+        }
+        listener.put(config.sql);
+        tracing::info!(
+            "the configuration was read again: limits, rules and certificate hold for new clients"
+        );
     }
 }
 
@@ -123,7 +140,7 @@ pub(crate) enum Ask {
         /// How long the asker waits.
         patience: Duration,
     },
-    /// A client wants to cancel what one of its sessions does. Answer: `true`.
+    /// A client wants to cancel what one of its sessions does. Answer: whether it has a session with this key.
     Cancel { process_id: i32, secret_key: Vec<u8> },
     /// Its sessions' open transactions. Answer: `Vec<Transaction>`.
     Transactions,
@@ -169,10 +186,7 @@ fn answer(
                 Ok(Ask::Cancel {
                     process_id,
                     secret_key,
-                }) => {
-                    sessions.cancel(&*groups, process_id, &secret_key).await;
-                    postcard::to_stdvec(&true)
-                }
+                }) => postcard::to_stdvec(&sessions.cancel(&*groups, process_id, &secret_key).await),
                 Ok(Ask::Transactions) => postcard::to_stdvec(&sessions.transactions()),
                 Ok(Ask::InDoubt) => postcard::to_stdvec(&in_doubt(&*groups, IN_DOUBT_PATIENCE).await),
                 #[cfg(feature = "failpoints")]
@@ -247,15 +261,15 @@ impl Peers for OtherNodes {
         })
     }
 
-    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, ()> {
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             let question = Ask::Cancel {
                 process_id,
                 secret_key: secret_key.to_vec(),
             };
             let whom = |node| proxy::may_be_of(process_id, node);
-            // The client is told nothing either way.
-            let _answers: Vec<Option<bool>> = self.ask_those(whom, &question, CANCEL_PATIENCE).await;
+            let answers: Vec<Option<bool>> = self.ask_those(whom, &question, CANCEL_PATIENCE).await;
+            answers.into_iter().any(|known| known != Some(false))
         })
     }
 

@@ -6,25 +6,43 @@ use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn stop_requested() -> CancellationToken {
-    let token = CancellationToken::new();
-    for kind in [
+    stopped_by(&[
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::hangup(),
-    ] {
-        match signal(kind) {
-            Ok(mut arrivals) => {
-                let token = token.clone();
-                tokio::spawn(async move {
-                    if arrivals.recv().await.is_some() {
-                        token.cancel();
-                    }
-                });
-            }
-            Err(error) => tracing::warn!(%error, "cannot listen for signal {}", kind.as_raw_value()),
-        }
+    ])
+}
+
+/// As [`stop_requested`], where SIGHUP means something else.
+pub(crate) fn stop_requested_not_by_hangup() -> CancellationToken {
+    stopped_by(&[SignalKind::terminate(), SignalKind::interrupt()])
+}
+
+fn stopped_by(kinds: &[SignalKind]) -> CancellationToken {
+    let token = CancellationToken::new();
+    for &kind in kinds {
+        let token = token.clone();
+        on_each(kind, move || token.cancel());
     }
     token
+}
+
+/// Calls `act` at each SIGHUP.
+pub(crate) fn at_hangup(act: impl FnMut() + Send + 'static) {
+    on_each(SignalKind::hangup(), act);
+}
+
+fn on_each(kind: SignalKind, mut act: impl FnMut() + Send + 'static) {
+    match signal(kind) {
+        Ok(mut arrivals) => {
+            tokio::spawn(async move {
+                while arrivals.recv().await.is_some() {
+                    act();
+                }
+            });
+        }
+        Err(error) => tracing::warn!(%error, "cannot listen for signal {}", kind.as_raw_value()),
+    }
 }
 
 /// Cancels the token when standard input ends. A parent that holds the other end of the pipe

@@ -190,7 +190,7 @@ pub(crate) struct UnderWay {
 
 impl UnderWay {
     /// Nobody has answered it.
-    pub(crate) fn is_lost(self) {
+    pub(crate) fn lost(self) {
         self.cancels.0.lock().unsure = true;
     }
 }
@@ -326,26 +326,28 @@ impl Sessions {
         }
     }
 
-    /// Has what a session of this node does cancelled; nothing if the key is wrong or the session idle or gone.
-    pub async fn cancel(&self, groups: &dyn Groups, process_id: i32, secret_key: &[u8]) {
-        for (target, under_way) in self.find(process_id, secret_key) {
+    /// Has what a session of this node does cancelled, if it does something; whether there is a session with this key.
+    pub async fn cancel(&self, groups: &dyn Groups, process_id: i32, secret_key: &[u8]) -> bool {
+        let Some(targets) = self.find(process_id, secret_key) else {
+            return false;
+        };
+        for (target, under_way) in targets {
             let asked = groups
                 .cancel(target.group, target.process_id, target.secret_key)
                 .await;
             if let Err(error) = asked {
                 tracing::debug!(%error, "a statement could not be cancelled");
-                under_way.is_lost();
+                under_way.lost();
             }
         }
+        true
     }
 
-    /// The backends to cancel; none if the key is wrong or the session idle or gone.
-    fn find(&self, process_id: i32, secret_key: &[u8]) -> Vec<(Target, UnderWay)> {
+    /// The backends to cancel, none of which there are if the session is idle; `None` if there is no session with this key.
+    fn find(&self, process_id: i32, secret_key: &[u8]) -> Option<Vec<(Target, UnderWay)>> {
         let session = self.0.lock().get(&process_id).cloned();
-        match session {
-            Some(session) if session.secret_key.is(secret_key) => session.strike(Reason::Client),
-            _ => Vec::new(),
-        }
+        let session = session.filter(|session| session.secret_key.is(secret_key))?;
+        Some(session.strike(Reason::Client))
     }
 }
 
@@ -394,15 +396,15 @@ mod tests {
                 secret_key: 8,
             };
             entered.session.aim([target]);
-            let found = |key: &[u8]| -> Vec<Target> {
-                let found = sessions.find(id, key);
-                found.into_iter().map(|(target, _)| target).collect()
+            let found = |key: &[u8]| -> Option<Vec<Target>> {
+                let found = sessions.find(id, key)?;
+                Some(found.into_iter().map(|(target, _)| target).collect())
             };
-            assert_eq!(found(key.bytes()), [target]);
+            assert_eq!(found(key.bytes()), Some(vec![target]));
             let mut wrong = key.bytes().to_vec();
             wrong[3] ^= 1;
             for wrong in [&wrong[..], &key.bytes()[..3], &[]] {
-                assert!(found(wrong).is_empty());
+                assert_eq!(found(wrong), None);
             }
         }
         assert!(!may_be_of(-1, NodeId(1)));

@@ -60,7 +60,7 @@ async fn break_off(shared: &Shared, victim: u64) {
             .await;
         if let Err(error) = cancelled {
             tracing::info!(%error, "the victim of a deadlock could not be cancelled; it is tried again");
-            under_way.is_lost();
+            under_way.lost();
         }
     }
 }

@@ -91,9 +91,27 @@ pub(crate) enum Failure {
     /// A message's content cannot be.
     #[error("{0}")]
     Malformed(#[from] Malformed),
-    /// Nothing was heard in time.
-    #[error("no start-up packet in time")]
-    StartupTimeout,
+    /// The last places are kept.
+    #[error("the last places are reserved for superusers")]
+    PlacesReserved,
+    /// It has as many sessions as it may.
+    #[error("too many sessions of role \"{0}\"")]
+    TooManyOfRole(String),
+    /// It has as many sessions as it may.
+    #[error("too many sessions in database \"{0}\"")]
+    TooManyInDatabase(String),
+    /// Too many clients have not said yet who they are.
+    #[error("too many clients that are not authenticated")]
+    TooManyGuests,
+    /// It does not prove that the client is this role; or there is no such role.
+    #[error("wrong password for role \"{0}\"")]
+    WrongPassword(String),
+    /// What is known of roles cannot be read.
+    #[error("roles cannot be read: {0}")]
+    Roles(String),
+    /// Nothing was proved in time.
+    #[error("no authentication in time")]
+    AuthenticationTimeout,
     /// The node stops.
     #[error("the node is shutting down")]
     ShuttingDown,
@@ -258,7 +276,27 @@ impl Failure {
                 .detail(format!("This node takes {max} clients.")),
             Failure::Frame(error) => Refusal::new("08P01", error.to_string()),
             Failure::Malformed(error) => Refusal::new("08P01", error.to_string()),
-            Failure::StartupTimeout => Refusal::new("08P01", "no start-up packet came in time"),
+            Failure::PlacesReserved => Refusal::new(
+                "53300",
+                "remaining connection slots are reserved for non-replication superuser connections",
+            ),
+            Failure::TooManyOfRole(role) => {
+                Refusal::new("53300", format!("too many connections for role \"{role}\""))
+            }
+            Failure::TooManyInDatabase(database) => {
+                Refusal::new("53300", format!("too many connections for database \"{database}\""))
+            }
+            Failure::TooManyGuests => Refusal::new("53300", "sorry, too many clients already")
+                .detail("Too many connections, or too many of this address, have not proved yet who they are."),
+            Failure::WrongPassword(role) => {
+                Refusal::new("28P01", format!("password authentication failed for user \"{role}\""))
+            }
+            Failure::Roles(why) => Refusal::new("57P03", "roles cannot be read")
+                .detail(why.clone())
+                .hint("Connect again when the groups have leaders."),
+            Failure::AuthenticationTimeout => {
+                Refusal::new("57014", "canceling authentication due to timeout")
+            }
             Failure::ShuttingDown => Refusal::new(
                 "57P01",
                 "terminating connection because the node is shutting down",

@@ -1,8 +1,9 @@
 //! What a client sees: the PostgreSQL protocol, SQL analysis, routing, pooling, merging.
 //!
 //! [`run`] is the door. [`analysis`] says what a statement is and where it may run; `session` conducts
-//! each client's messages; `protocol` is the wire format; `failure` has the words for what goes wrong.
+//! each client's messages; `access` says who is let in; `protocol` is the wire format; `failure` has the words for what goes wrong.
 
+mod access;
 pub mod analysis;
 mod cancel;
 mod config;
@@ -14,6 +15,9 @@ pub mod fuzz;
 mod listener;
 mod protocol;
 mod session;
+mod small_file;
+mod stream;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,15 +27,18 @@ use coordinator::catalogue::CatalogueVersion;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
 use coordinator::deadlock::Transaction;
+use coordinator::roles::Roles;
 use coordinator::transaction::Transactions;
 use coordinator::waiting::Waits;
 use futures::future::BoxFuture;
 use shard::client::Groups;
 use shard::id::GroupId;
 
+pub use access::{Hba, HbaError, Places};
 pub use cancel::{Sessions, may_be_of};
 pub use config::{Limits, ProxyConfig};
-pub use listener::{Listener, ProxyError, run};
+pub use listener::{Listener, ProxyError, Reload, run};
+pub use tls::{Tls, TlsError};
 
 /// The other nodes, as far as sessions need them.
 pub trait Peers: Send + Sync + fmt::Debug + 'static {
@@ -44,8 +51,9 @@ pub trait Peers: Send + Sync + fmt::Debug + 'static {
         deadline: Instant,
     ) -> BoxFuture<'a, bool>;
 
-    /// A client wants to cancel what a session of another node does: passes it on to that node ([`Sessions::cancel`]).
-    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, ()>;
+    /// A client wants to cancel what a session of another node does: passes it on to that node ([`Sessions::cancel`]). `false`
+    /// where no node has such a session, and not where one did not answer.
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, bool>;
 
     /// The open transactions of other nodes; without those of nodes that do not answer in time.
     fn transactions(&self, patience: Duration) -> BoxFuture<'_, Vec<Transaction>>;
@@ -65,8 +73,8 @@ impl Peers for NoPeers {
         Box::pin(std::future::ready(true))
     }
 
-    fn cancel<'a>(&'a self, _process_id: i32, _secret_key: &'a [u8]) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::ready(()))
+    fn cancel<'a>(&'a self, _process_id: i32, _secret_key: &'a [u8]) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(false))
     }
 
     fn transactions(&self, _patience: Duration) -> BoxFuture<'_, Vec<Transaction>> {
@@ -75,16 +83,21 @@ impl Peers for NoPeers {
 }
 
 /// What all sessions of a node share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) catalogues: Arc<CatalogueCache>,
     pub(crate) transactions: Transactions,
-    pub(crate) cuts: Cuts,
+    pub(crate) cuts: Arc<Cuts>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) sessions: Arc<cancel::Sessions>,
-    pub(crate) plans: session::PlanCache,
-    pub(crate) waits: Waits,
+    pub(crate) plans: Arc<session::PlanCache>,
+    pub(crate) waits: Arc<Waits>,
     pub(crate) pool: Arc<session::Pool>,
     pub(crate) limits: Limits,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) hba: Arc<Hba>,
+    pub(crate) roles: Arc<Roles>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) mock_authentication_nonce: [u8; 32],
 }

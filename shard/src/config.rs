@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 /// How PostgreSQL is found and run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PostgresConfig {
     /// The folder of `postgres`, `initdb`, ...; where absent, PATH and the distribution's folders.
     pub bin_dir: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub struct PostgresConfig {
 }
 
 /// Failure detection. All nodes of a cluster must agree on these.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often a leader without other traffic is heard.
     pub heartbeat: Duration,
@@ -61,7 +61,7 @@ impl Default for Timing {
 }
 
 /// Bounds on the Raft log of a group on one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// WAL bytes kept for replicas that were away a moment: these catch up from the log.
     pub keep_bytes: u64,

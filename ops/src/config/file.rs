@@ -60,6 +60,14 @@ pub(super) struct SqlSection {
     pub(super) max_sessions: Option<Spanned<usize>>,
     pub(super) max_message: Option<Spanned<Size>>,
     pub(super) leader_patience: Option<Spanned<Span>>,
+    pub(super) superuser_reserved_connections: Option<Spanned<usize>>,
+    pub(super) max_unauthenticated: Option<Spanned<usize>>,
+    pub(super) max_unauthenticated_per_address: Option<Spanned<usize>>,
+    pub(super) authentication_timeout: Option<Spanned<Span>>,
+    pub(super) hba_file: Option<Spanned<PathBuf>>,
+    pub(super) ssl: Option<Spanned<bool>>,
+    pub(super) ssl_cert_file: Option<PathBuf>,
+    pub(super) ssl_key_file: Option<PathBuf>,
 }
 
 /// `[postgres]`: the servers.

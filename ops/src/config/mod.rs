@@ -5,6 +5,7 @@
 
 mod error;
 mod file;
+mod sql;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -13,8 +14,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use proxy::ProxyConfig;
 use shard::config::{ConfigError as ShardError, LogConfig, PostgresConfig, Timing};
 use shard::id::{GroupId, NodeId};
 use toml::Spanned;
@@ -51,22 +52,9 @@ pub struct NodeConfig {
     /// Its replicas and its peers.
     pub shard: shard::config::Config,
     /// Its port for clients.
-    pub sql: SqlConfig,
+    pub sql: ProxyConfig,
     /// What is logged, in the form of `RUST_LOG`.
     pub log: String,
-}
-
-/// The port for clients, and what bounds them.
-#[derive(Clone, Debug)]
-pub struct SqlConfig {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// Sessions at one time; one more is refused with 53300.
-    pub max_sessions: usize,
-    /// The longest message that is taken from a client, in bytes.
-    pub max_message: usize,
-    /// How long a statement waits for a group's leader before it fails with 57P03.
-    pub leader_patience: Duration,
 }
 
 /// What flags and the environment set instead of the file.
@@ -144,13 +132,39 @@ impl NodeConfig {
             .ok_or_else(|| source.whole("this node has no sql address"))?;
         Ok(NodeConfig {
             shard,
-            sql: sql(&source, &file, listen)?,
+            sql: sql::sql(&source, &file.sql, listen, &cluster.secret)?,
             log: overrides
                 .log
                 .clone()
                 .or_else(|| file.log.clone())
                 .unwrap_or_else(|| "info".to_owned()),
         })
+    }
+}
+
+impl NodeConfig {
+    /// The settings that a running node cannot change, and that are another configuration's.
+    pub(crate) fn fixed_that_differs(&self, other: &NodeConfig) -> Vec<&'static str> {
+        let (mine, theirs) = (&self.shard, &other.shard);
+        let differing = [
+            ("node", mine.node != theirs.node),
+            ("cluster", mine.cluster != theirs.cluster),
+            ("secret", mine.secret != theirs.secret),
+            ("data_dir", mine.data_dir != theirs.data_dir),
+            (
+                "nodes",
+                mine.nodes != theirs.nodes || self.sql.listen != other.sql.listen,
+            ),
+            ("groups", mine.groups != theirs.groups),
+            ("postgres", mine.postgres != theirs.postgres),
+            ("timing", mine.timing != theirs.timing),
+            ("wal", mine.log != theirs.log),
+            ("log", self.log != other.log),
+        ];
+        differing
+            .into_iter()
+            .filter_map(|(name, differs)| differs.then_some(name))
+            .collect()
     }
 }
 
@@ -280,34 +294,6 @@ fn log_bounds(source: &Source<'_>, file: &File) -> Result<LogConfig, ConfigError
         ));
     }
     Ok(bounds)
-}
-
-fn sql(source: &Source<'_>, file: &File, listen: SocketAddr) -> Result<SqlConfig, ConfigError> {
-    let section = &file.sql;
-    let max_sessions = match &section.max_sessions {
-        Some(spanned) if *spanned.get_ref() == 0 => {
-            return Err(source.at(spanned.span(), "max_sessions must be at least 1"));
-        }
-        Some(spanned) => *spanned.get_ref(),
-        None => 500,
-    };
-    let max_message = match &section.max_message {
-        None => 256 << 20,
-        Some(spanned) => usize::try_from(spanned.get_ref().0)
-            .ok()
-            .filter(|size| (64 << 10..=1 << 30).contains(size))
-            .ok_or_else(|| source.at(spanned.span(), "max_message must be between 64KiB and 1GiB"))?,
-    };
-    let leader_patience = section
-        .leader_patience
-        .as_ref()
-        .map_or(Duration::from_secs(5), |span| span.get_ref().0);
-    Ok(SqlConfig {
-        listen,
-        max_sessions,
-        max_message,
-        leader_patience,
-    })
 }
 
 /// Finds the place in the file that an error of the whole is about.

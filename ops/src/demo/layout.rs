@@ -5,6 +5,7 @@
 //! demo.pid             who runs it now (locked while it runs)
 //! demo.log             what the background process of --detach says
 //! secret               the secret of the node-to-node ports
+//! pg_hba.conf          who is let in: at first everybody from this machine; yours to change
 //! node1/howdah.toml    a node's configuration, written at each start
 //! node1/log            what the node logs
 //! node1/data/          what the node keeps
@@ -25,6 +26,15 @@ use super::error::{DemoError, file};
 /// Below the ports that the system gives to outgoing connections (from 32768), so that a node
 /// that was away for a moment finds its port free.
 const PEER_PORTS: std::ops::Range<u16> = 17_000..31_000;
+
+/// The rules of a demo, until somebody changes them.
+const HBA: &str = "\
+# Who is let in, in the format of PostgreSQL's pg_hba.conf. A demo trusts everybody on this machine, and its
+# nodes listen nowhere else. After a change: kill -HUP the nodes.
+# TYPE  DATABASE  USER  ADDRESS       METHOD
+host    all       all   127.0.0.1/32  trust
+host    all       all   ::1/128       trust
+";
 
 /// A demo's stored facts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +236,10 @@ impl Layout {
         if !secret.exists() {
             write_private(&secret, &format!("{:032x}\n", rand::rng().random::<u128>()))?;
         }
+        let rules = self.data.join("pg_hba.conf");
+        if !rules.exists() {
+            fs::write(&rules, HBA).map_err(file(&rules, "cannot be written"))?;
+        }
         for node in self.nodes() {
             make_dir(&self.node_dir(node))?;
             let config = self.node_config(node);
@@ -259,6 +273,7 @@ impl Layout {
                 self.members(shard)
             );
         }
+        text.push_str("\n[sql]\nhba_file = \"../pg_hba.conf\"\n");
         text
     }
 }
@@ -307,7 +322,9 @@ fn agree(data: &Path, stored: Facts, args: &StartArgs) -> Result<Facts, DemoErro
 
 /// A first start wants a folder of its own; what an interrupted first start left is its own.
 fn refuse_strangers(data: &Path) -> Result<(), DemoError> {
-    let own = |name: &str| name.starts_with("demo.") || name == "secret" || name.starts_with("node");
+    let own = |name: &str| {
+        name.starts_with("demo.") || matches!(name, "secret" | "pg_hba.conf") || name.starts_with("node")
+    };
     let entries = fs::read_dir(data).map_err(file(data, "cannot be read"))?;
     let stranger = entries
         .flatten()
@@ -381,6 +398,7 @@ mod tests {
             assert_eq!(config.shard.node, NodeId(node.into()));
             assert_eq!(config.shard.groups[&GroupId(2)].len(), 3);
             assert_eq!(config.sql.listen.port(), port - 1 + node);
+            assert_eq!(config.sql.hba, proxy::Hba::trust_loopback());
         }
     }
 

@@ -162,7 +162,7 @@ fn number(text: &str) -> Result<(f64, &str), Wrong> {
         [b'+', ..] => (1.0, &text[1..]),
         _ => (1.0, text),
     };
-    let until = |digits: &str, is_digit: fn(&u8) -> bool| digits.bytes().take_while(|b| is_digit(b)).count();
+    let until = |digits: &str, is_digit: fn(&u8) -> bool| digits.bytes().take_while(is_digit).count();
     if let Some(hex) = digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
         let len = until(hex, u8::is_ascii_hexdigit);
         let value = u32::from_str_radix(&hex[..len], 16);

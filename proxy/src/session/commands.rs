@@ -182,11 +182,9 @@ impl Session {
     }
 
     async fn discard(&mut self, discard: Discard, text: &str) -> Result<(), Halt> {
-        if discard == Discard::All {
-            if self.transaction.is_some() {
-                let words = "DISCARD ALL cannot run inside a transaction block";
-                return Err(Refusal::new("25001", words).into());
-            }
+        if discard == Discard::All && self.transaction.is_some() {
+            let words = "DISCARD ALL cannot run inside a transaction block";
+            return Err(Refusal::new("25001", words).into());
         }
         // One that has all the session's settings at least: the client is told of those that are others then.
         self.any_place().await?;

@@ -298,10 +298,7 @@ impl Session {
             }
         };
         let (mut count, mut audience) = (0, Audience::MergeFirst);
-        loop {
-            let Some(Cursor::Several { places, at, .. }) = self.cursors.get(name) else {
-                break;
-            };
+        while let Some(Cursor::Several { places, at, .. }) = self.cursors.get(name) {
             let (place, last) = (places[*at], at + 1 == places.len());
             let left = limit.map(|limit| limit - count);
             let how_many = left.map_or("ALL".to_owned(), |left| left.to_string());

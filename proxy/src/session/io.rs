@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::alarm::Alarm;
 use super::conn::Conn;
+use crate::stream::ClientStream;
 
 /// Beyond this much unsent output nothing more is read that would add to it.
 pub(crate) const HIGH_WATER: usize = 64 << 10;
@@ -23,7 +23,7 @@ const KEEP: usize = 256 << 10;
 /// The client's side.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: ClientStream,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
 }
@@ -88,6 +88,9 @@ fn poll_turn(
     match flush(cx, &mut client.stream, &mut client.output) {
         Ok(progress) => written |= progress,
         Err(_) => return Poll::Ready(Event::ClientGone),
+    }
+    if client.stream.drain(cx).is_err() {
+        return Poll::Ready(Event::ClientGone);
     }
     for (place, slot) in slots.iter_mut().enumerate() {
         let Some(conn) = slot else { continue };

@@ -11,6 +11,7 @@
 //! - What is written on several groups is committed by `two_phase` alone.
 
 mod alarm;
+mod authenticate;
 mod backends;
 mod bind;
 mod captured;
@@ -26,6 +27,7 @@ mod extended;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod io;
+mod login;
 mod plans;
 mod pool;
 mod portals;
@@ -38,6 +40,7 @@ mod simple;
 mod split;
 mod startup;
 mod statements;
+mod stranger;
 mod timeouts;
 mod together;
 mod transaction;
@@ -53,6 +56,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use coordinator::catalogue::cache::DatabaseCatalogue;
+use tokio::io::AsyncWriteExt;
 
 use crate::Shared;
 use crate::cancel::{Entered, Rest};
@@ -314,6 +318,8 @@ impl Session {
                     break;
                 }
             }
+            // Within TLS it is told that this is the end. It may be gone already.
+            let _ = self.client.stream.shutdown().await;
         };
         let patience = std::time::Duration::from_secs(1);
         if tokio::time::timeout(patience, goodbye).await.is_err() {

@@ -1,8 +1,8 @@
 //! The backends that no session needs at the moment.
 //!
 //! A session takes a backend when a statement needs one and gives it back when nothing of the session is left in it. Those that it
-//! gives back lie on a shelf for sessions of the same start-up message: the same user, database and settings. So there are
-//! never more of them than sessions.
+//! gives back lie on a shelf for sessions of the same start-up message: the same user, database and settings; also those that the
+//! role and the database begin with. So there are never more of them than sessions.
 //!
 //! A session that has any backend has a ticket, and there are `most` tickets. Who finds none waits in line, and holds nothing
 //! that others wait for meanwhile; who has one never waits, since a session has one backend of a group, and each group has
@@ -32,6 +32,9 @@ use super::conn::{Conn, Parameters};
 /// Texts whose numbers are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
 
+/// What all backends of a shelf began with: their start-up message, and [`Role::begins_as`](coordinator::roles::Role).
+type Beginning = (Parameters, i64);
+
 /// All backends of a node.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -39,7 +42,7 @@ pub(crate) struct Pool {
     /// By place.
     groups: Vec<Mutex<Group>>,
     most: usize,
-    shelves: Mutex<HashMap<Parameters, (Arc<Shelf>, usize)>>,
+    shelves: Mutex<HashMap<Beginning, (Arc<Shelf>, usize)>>,
     /// The numbers of Parse messages, by the shelf and the tables that they were analysed by.
     parsed: Mutex<LruCache<(u64, Bytes, usize, CatalogueVersion), u64>>,
     numbers: AtomicU64,
@@ -129,10 +132,11 @@ impl Pool {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// For a new session with this start-up message.
-    pub(crate) fn enter(self: &Arc<Self>, startup: &Parameters) -> Guest {
+    /// For a new session with this start-up message, of a role that begins so.
+    pub(crate) fn enter(self: &Arc<Self>, startup: &Parameters, begins_as: i64) -> Guest {
+        let beginning = (startup.clone(), begins_as);
         let mut shelves = self.shelves.lock();
-        let (shelf, sessions) = shelves.entry(startup.clone()).or_insert_with(|| {
+        let (shelf, sessions) = shelves.entry(beginning.clone()).or_insert_with(|| {
             let shelf = Shelf {
                 number: self.number(),
             };
@@ -141,7 +145,7 @@ impl Pool {
         *sessions += 1;
         Guest {
             pool: Arc::clone(self),
-            startup: startup.clone(),
+            beginning,
             shelf: Arc::clone(shelf),
             id: self.number(),
         }
@@ -152,7 +156,7 @@ impl Pool {
 #[derive(Debug)]
 pub(crate) struct Guest {
     pool: Arc<Pool>,
-    startup: Parameters,
+    beginning: Beginning,
     shelf: Arc<Shelf>,
     /// Of the session.
     pub(super) id: u64,
@@ -211,13 +215,13 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let left = {
             let mut shelves = self.pool.shelves.lock();
-            let Some((_, sessions)) = shelves.get_mut(&self.startup) else {
+            let Some((_, sessions)) = shelves.get_mut(&self.beginning) else {
                 return;
             };
             *sessions -= 1;
             let left = *sessions;
             if left == 0 {
-                shelves.remove(&self.startup);
+                shelves.remove(&self.beginning);
             }
             left
         };
@@ -273,7 +277,7 @@ mod tests {
     #[test]
     fn a_session_finds_its_own_backend_else_the_last_one() {
         let pool = Pool::new(1, 3);
-        let [one, two] = [(); 2].map(|()| pool.enter(&startup("a")));
+        let [one, two] = [(); 2].map(|()| pool.enter(&startup("a"), 0));
         let (first, second) = (open(&one), open(&two));
         one.give(0, first);
         two.give(0, second);
@@ -284,7 +288,7 @@ mod tests {
     #[test]
     fn an_idle_backend_of_another_shelf_makes_room() {
         let pool = Pool::new(1, 1);
-        let [one, two] = ["a", "b"].map(|user| pool.enter(&startup(user)));
+        let [one, two] = ["a", "b"].map(|user| pool.enter(&startup(user), 0));
         let conn = open(&one);
         one.give(0, conn);
         let conn = open(&two);
@@ -296,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_ticket_waits_in_line() {
         let pool = Pool::new(1, 1);
-        let guests = [(); 3].map(|()| pool.enter(&startup("a")));
+        let guests = [(); 3].map(|()| pool.enter(&startup("a"), 0));
         let long = Duration::from_secs(9);
         let first = guests[0].ticket(long).await.expect("it is free");
         assert!(
@@ -318,7 +322,7 @@ mod tests {
     #[test]
     fn with_its_sessions_a_shelf_is_gone() {
         let pool = Pool::new(1, 5);
-        let [one, two, three] = [(); 3].map(|()| pool.enter(&startup("a")));
+        let [one, two, three] = [(); 3].map(|()| pool.enter(&startup("a"), 0));
         for conn in [open(&one), open(&two), open(&three)] {
             one.give(0, conn);
         }
@@ -332,7 +336,7 @@ mod tests {
     #[test]
     fn a_statement_has_one_number_as_long_as_its_tables_are_the_same() {
         let pool = Pool::new(1, 1);
-        let [one, two, other] = ["a", "a", "b"].map(|user| pool.enter(&startup(user)));
+        let [one, two, other] = ["a", "a", "b"].map(|user| pool.enter(&startup(user), 0));
         let parse = Bytes::from_static(b"s\0SELECT 1\0\0\0");
         let number = |guest: &Guest, version| guest.number_of(&parse, (0, CatalogueVersion(version)));
         assert_eq!(number(&one, 1), number(&two, 1));

@@ -1,259 +1,183 @@
-//! The beginning of a connection: who the client is, or that it only wants to cancel.
+//! The beginning of a connection: a session for who may have one, or a cancel passed on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use bytes::{BufMut, BytesMut};
+use coordinator::roles::Role;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::conn::Parameters;
 use super::io::Client;
+use super::login::Login;
+use super::stranger::{Stranger, Wish};
 use super::timeouts::{Timeouts, Values};
 use super::{Pipeline, Session};
 use crate::Shared;
-use crate::analysis::{Refusal, check_setting};
+use crate::access::{Guest, Place};
 use crate::cancel::may_be_of;
 use crate::failure::{Ended, Failure, Halt, Severity};
-use crate::protocol::{Body, Malformed, encode};
+use crate::protocol::encode;
+use crate::stream::ClientStream;
 
-/// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
-pub(super) const LONGEST_STARTUP: usize = 10_000;
 /// The newest minor version of protocol 3 that is spoken.
 const LATEST_MINOR: i32 = 2;
-const CANCEL_REQUEST: i32 = 80_877_102;
-const SSL_REQUEST: i32 = 80_877_103;
-const GSS_REQUEST: i32 = 80_877_104;
 
-/// What a client wants.
-enum Wish {
-    Session { minor: i32, parameters: Parameters },
-    Cancel { process_id: i32, secret_key: Vec<u8> },
-    Nothing,
-}
+/// How long whoever guesses waits for the answer. Meanwhile it keeps a guest's place, of which an address has few: guessing is slow
+/// however many connections are used, and costs this node a timer.
+const WRONG_GUESS: Duration = Duration::from_secs(1);
 
-/// Reads what the client wants; makes its session if it wants one.
-pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option<Session> {
-    let mut input = BytesMut::with_capacity(16 << 10);
-    let read = tokio::time::timeout(shared.limits.startup_timeout, read_wish(&mut stream, &mut input));
-    let wish = read.await.unwrap_or(Err(Failure::StartupTimeout));
-    let started = match wish {
-        Ok(Wish::Nothing) => return None,
+/// Reads what the client wants; makes its session if it wants one and may have it.
+pub(crate) async fn begin(
+    stream: TcpStream,
+    address: IpAddr,
+    guest: Guest,
+    shared: &Arc<Shared>,
+) -> Option<(Session, Place)> {
+    let mut stranger = Stranger {
+        stream: Some(ClientStream::Plain(stream)),
+        input: BytesMut::with_capacity(1 << 10),
+        output: BytesMut::new(),
+        address,
+    };
+    let deadline = Instant::now() + shared.limits.authentication_timeout;
+    // Who does not even say what it wants is not answered: as in PostgreSQL (`StartupPacketTimeoutHandler`).
+    let wish = timeout_at(deadline, stranger.read_wish(shared.tls.as_ref()));
+    let begun = match wish.await.ok()? {
+        Ok(Wish::Session { minor, parameters }) => {
+            match stranger.admit(shared, minor, parameters, deadline).await {
+                Ok((login, role, place)) => {
+                    drop(guest);
+                    let started = start(&mut stranger, shared, login, &role).await;
+                    started.map(|session| (session, place)).map_err(Ended::Fatal)
+                }
+                Err(ended) => {
+                    let ended = stranger.slow_down(ended, shared).await;
+                    drop(guest);
+                    Err(ended)
+                }
+            }
+        }
         Ok(Wish::Cancel {
             process_id,
             secret_key,
         }) => {
             cancel(shared, process_id, &secret_key).await;
-            return None;
+            Err(Ended::ByClient)
         }
-        Ok(Wish::Session { minor, parameters }) => {
-            let client = Client {
-                stream,
-                input,
-                output: BytesMut::with_capacity(16 << 10),
-            };
-            start(client, shared, minor, parameters).await
-        }
-        Err(failure) => Err((stream, failure)),
+        Ok(Wish::Nothing) => Err(Ended::ByClient),
+        Err(failure) => Err(Ended::Fatal(failure)),
     };
-    match started {
-        Ok(session) => Some(session),
-        Err((mut stream, failure)) => {
-            tracing::debug!(%failure, "a client was not let in");
-            let mut out = BytesMut::new();
-            failure.encode(Severity::Fatal, &mut out);
-            // It may be gone already.
-            let _ = stream.write_all(&out).await;
-            let _ = stream.shutdown().await;
+    match begun {
+        Ok(begun) => Some(begun),
+        Err(Ended::ByClient) => None,
+        Err(Ended::Fatal(failure)) => {
+            stranger.turn_away(&failure).await;
             None
         }
     }
 }
 
+/// Passes a cancel on to what the session does now, on whichever node it is. A wrong key does nothing, and its sender waits.
 async fn cancel(shared: &Shared, process_id: i32, secret_key: &[u8]) {
-    if may_be_of(process_id, shared.transactions.node()) {
-        shared
-            .sessions
-            .cancel(&*shared.groups, process_id, secret_key)
-            .await;
+    let known = if may_be_of(process_id, shared.transactions.node()) {
+        let groups = &*shared.groups;
+        shared.sessions.cancel(groups, process_id, secret_key).await
     } else {
-        shared.peers.cancel(process_id, secret_key).await;
+        shared.peers.cancel(process_id, secret_key).await
+    };
+    if !known {
+        shared.places.count_refused_cancel();
+        tracing::debug!(process_id, "wrong key in cancel request");
+        tokio::time::sleep(WRONG_GUESS).await;
     }
 }
 
-async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish, Failure> {
-    loop {
-        let Some((packet, code)) = read_packet(stream, input).await? else {
-            return Ok(Wish::Nothing);
+impl Stranger {
+    /// Has the client prove who it is, and takes a session's place for it.
+    async fn admit(
+        &mut self,
+        shared: &Shared,
+        minor: i32,
+        parameters: Parameters,
+        deadline: Instant,
+    ) -> Result<(Login, Role, Place), Ended> {
+        let login = Login::read(minor, parameters).map_err(Ended::Fatal)?;
+        if minor > LATEST_MINOR || !login.extensions.is_empty() {
+            self.negotiate(&login);
+        }
+        let role = timeout_at(deadline, self.authenticate(&login, shared))
+            .await
+            .unwrap_or(Err(Ended::Fatal(Failure::AuthenticationTimeout)))?;
+        let (user, database) = (login.user_text(), login.database_text());
+        let place = shared.places.session(&user, &database, &role, &shared.limits);
+        let place = place.map_err(Ended::Fatal)?;
+        Ok((login, role, place))
+    }
+
+    /// NegotiateProtocolVersion: what is spoken, without these extensions. 3.1 was never used; a client that asks for it gets
+    /// what 3.0 has, as from PostgreSQL 18.
+    fn negotiate(&mut self, login: &Login) {
+        encode::message(&mut self.output, b'v', |out| {
+            out.put_i32((3 << 16) | login.minor.min(LATEST_MINOR));
+            out.put_u32(u32::try_from(login.extensions.len()).unwrap_or(0));
+            for name in &login.extensions {
+                encode::cstr(out, name);
+            }
+        });
+    }
+
+    /// Keeps whoever has guessed waiting, without its buffers.
+    async fn slow_down(&mut self, ended: Ended, shared: &Shared) -> Ended {
+        if let Ended::Fatal(Failure::WrongPassword(_)) = &ended {
+            shared.places.count_failed_login();
+            self.input = BytesMut::new();
+            tokio::time::sleep(WRONG_GUESS).await;
+        }
+        ended
+    }
+
+    /// Tells the client why it is not let in. It may be gone already.
+    async fn turn_away(&mut self, failure: &Failure) {
+        tracing::debug!(%failure, "a client was not let in");
+        let Some(stream) = &mut self.stream else { return };
+        failure.encode(Severity::Fatal, &mut self.output);
+        let told = async {
+            let _ = stream.write_all_buf(&mut self.output).await;
+            let _ = stream.shutdown().await;
         };
-        let mut body = Body::new(&packet);
-        match code {
-            SSL_REQUEST | GSS_REQUEST => {
-                if stream.write_all(b"N").await.is_err() {
-                    return Ok(Wish::Nothing);
-                }
-            }
-            CANCEL_REQUEST => {
-                return Ok(Wish::Cancel {
-                    process_id: body.i32()?,
-                    secret_key: cancel_key(&body)?,
-                });
-            }
-            _ if code >> 16 == 3 => {
-                return Ok(Wish::Session {
-                    minor: code & 0xffff,
-                    parameters: read_parameters(&mut body)?,
-                });
-            }
-            _ => {
-                let (major, minor) = (code >> 16, code & 0xffff);
-                let words =
-                    format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
-                return Err(Refusal::unsupported(words).into());
-            }
+        if tokio::time::timeout(WRONG_GUESS, told).await.is_err() {
+            tracing::debug!("a client did not take the reason why it was not let in");
         }
     }
-}
-
-/// The key of a CancelRequest. Before protocol 3.2 it had 4 bytes.
-fn cancel_key(body: &Body<'_>) -> Result<Vec<u8>, Malformed> {
-    match body.rest() {
-        key if (4..=256).contains(&key.len()) => Ok(key.to_vec()),
-        _ => Err(Malformed("invalid length of query cancel packet")),
-    }
-}
-
-/// One packet without its length and code; `None` when the client goes before all of it came.
-pub(super) async fn read_packet(
-    stream: &mut (impl AsyncRead + Unpin),
-    input: &mut BytesMut,
-) -> Result<Option<(BytesMut, i32)>, Failure> {
-    let mut length = None;
-    loop {
-        if length.is_none()
-            && let Some((head, _)) = input.split_first_chunk::<4>()
-        {
-            let given = usize::try_from(i32::from_be_bytes(*head)).unwrap_or(0);
-            if !(8..=LONGEST_STARTUP).contains(&given) {
-                return Err(Malformed("invalid length of startup packet").into());
-            }
-            length = Some(given);
-        }
-        if let Some(length) = length.filter(|length| *length <= input.len()) {
-            let mut packet = input.split_to(length);
-            packet.advance(4);
-            let code = packet.get_i32();
-            return Ok(Some((packet, code)));
-        }
-        match stream.read_buf(input).await {
-            Ok(0) | Err(_) => return Ok(None),
-            Ok(_) => {}
-        }
-    }
-}
-
-pub(super) fn read_parameters(body: &mut Body<'_>) -> Result<Parameters, Malformed> {
-    let mut parameters = Vec::new();
-    loop {
-        let name = body.cstr()?;
-        if name.is_empty() {
-            return Ok(parameters);
-        }
-        parameters.push((name.to_vec(), body.cstr()?.to_vec()));
-    }
-}
-
-/// Refuses what a session may not begin with.
-pub(super) fn check(parameters: &Parameters) -> Result<(), Failure> {
-    for (name, value) in parameters {
-        let name = String::from_utf8_lossy(name);
-        let value = String::from_utf8_lossy(value);
-        match &*name {
-            "replication" => {
-                let value = value.to_ascii_lowercase();
-                if !matches!(&*value, "false" | "off" | "no" | "0" | "f" | "n") {
-                    return Err(Refusal::unsupported("replication connections are not supported")
-                        .hint("Howdah replicates by itself; read the data with SQL or COPY.")
-                        .into());
-                }
-            }
-            "user" | "database" => {}
-            "options" => {
-                for (name, value) in settings_in(&value) {
-                    check_setting(&name, &[value])?;
-                }
-            }
-            name => check_setting(name, &[value.into_owned()])?,
-        }
-    }
-    Ok(())
-}
-
-/// The settings in command-line options as `-c name=value` or `--name=value` (`pg_split_opts`,
-/// `process_postgres_switches`).
-pub(super) fn settings_in(options: &str) -> Vec<(String, String)> {
-    let mut words = vec![String::new()];
-    let mut letters = options.chars();
-    while let Some(letter) = letters.next() {
-        let word = words.last_mut().expect("there is always a last word");
-        match letter {
-            '\\' => word.extend(letters.next()),
-            space if space.is_ascii_whitespace() => words.push(String::new()),
-            other => word.push(other),
-        }
-    }
-    let mut settings = Vec::new();
-    let mut words = words.into_iter().filter(|word| !word.is_empty());
-    while let Some(word) = words.next() {
-        let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
-            (Some(setting), _) => setting.to_owned(),
-            (None, Some("")) => words.next().unwrap_or_default(),
-            (None, Some(setting)) => setting.to_owned(),
-            (None, None) => continue,
-        };
-        if let Some((name, value)) = setting.split_once('=') {
-            settings.push((name.replace('-', "_"), value.to_owned()));
-        }
-    }
-    settings
 }
 
 /// Connects to the home group as this client and greets it.
 async fn start(
-    client: Client,
+    stranger: &mut Stranger,
     shared: &Arc<Shared>,
-    minor: i32,
-    parameters: Parameters,
-) -> Result<Session, (TcpStream, Failure)> {
-    let (extensions, mut parameters): (Parameters, Parameters) = parameters
-        .into_iter()
-        .partition(|(name, _)| name.starts_with(b"_pq_."));
-    if let Err(failure) = check(&parameters) {
-        return Err((client.stream, failure));
-    }
-    let value = |wanted: &[u8]| {
-        let found = parameters.iter().find(|(name, _)| name == wanted);
-        found
-            .map(|(_, value)| value.clone())
-            .filter(|value| !value.is_empty())
-    };
-    let Some(user) = value(b"user") else {
-        let words = "no PostgreSQL user name specified in startup packet";
-        return Err((client.stream, Refusal::new("28000", words).into()));
-    };
-    let database = value(b"database").unwrap_or(user);
-    parameters.retain(|(name, _)| name != b"replication" && name != b"database");
-    parameters.push((b"database".to_vec(), database.clone()));
-    let timeouts = match Values::of_startup(&mut parameters) {
-        Ok(values) => Timeouts::new(values),
-        Err(failure) => return Err((client.stream, failure)),
+    mut login: Login,
+    role: &Role,
+) -> Result<Session, Failure> {
+    let timeouts = Timeouts::new(Values::of_startup(&mut login.parameters)?);
+    let Some(stream) = stranger.stream.take() else {
+        return Err(Failure::ShuttingDown);
     };
     let groups = shared.groups.groups();
     let home = groups
         .iter()
         .position(|group| shared.groups.leads(*group))
         .unwrap_or(0);
+    let database = shared.catalogues.database(&login.database_text());
     let mut session = Session {
-        client,
+        client: Client {
+            stream,
+            input: std::mem::take(&mut stranger.input),
+            output: std::mem::take(&mut stranger.output),
+        },
         slots: groups.iter().map(|_| None).collect(),
         current: None,
         home,
@@ -269,37 +193,29 @@ async fn start(
         search_path: None,
         last_break: String::new(),
         copy: None,
-        database: shared.catalogues.database(&String::from_utf8_lossy(&database)),
+        database,
         ticket: None,
-        guest: shared.pool.enter(&parameters),
-        startup: parameters,
-        entered: shared.sessions.enter(shared.transactions.node(), minor),
+        guest: shared.pool.enter(&login.parameters, role.begins_as),
+        startup: login.parameters,
+        entered: shared.sessions.enter(shared.transactions.node(), login.minor),
         shared: Arc::clone(shared),
     };
-    match session.any_place().await {
+    let failure = match session.any_place().await {
         Ok(_) => {
-            session.greet(minor, &extensions);
-            Ok(session)
+            session.greet();
+            return Ok(session);
         }
-        Err(Halt::Fail(failure) | Halt::End(Ended::Fatal(failure))) => Err((session.client.stream, failure)),
-        Err(_) => Err((session.client.stream, Failure::ShuttingDown)),
-    }
+        Err(Halt::Fail(failure) | Halt::End(Ended::Fatal(failure))) => failure,
+        Err(_) => Failure::ShuttingDown,
+    };
+    stranger.stream = Some(session.client.stream);
+    stranger.output = session.client.output;
+    Err(failure)
 }
 
 impl Session {
-    fn greet(&mut self, minor: i32, extensions: &[(Vec<u8>, Vec<u8>)]) {
+    fn greet(&mut self) {
         let out = &mut self.client.output;
-        // 3.1 was never used; a client that asks for it gets what 3.0 has, as from PostgreSQL 18.
-        if minor > LATEST_MINOR || !extensions.is_empty() {
-            encode::message(out, b'v', |out| {
-                out.put_i32((3 << 16) | minor.min(LATEST_MINOR));
-                out.put_u32(u32::try_from(extensions.len()).unwrap_or(0));
-                for (name, _) in extensions {
-                    encode::cstr(out, name);
-                }
-            });
-        }
-        encode::message(out, b'R', |out| out.put_u32(0));
         for (name, value) in &self.told.parameters {
             encode::parameter_status(out, name, value);
         }
@@ -317,20 +233,5 @@ impl Session {
         found
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
             .unwrap_or_default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::settings_in;
-
-    #[test]
-    fn settings_are_found_in_options() {
-        let found = settings_in("-c a=1 -cb=2  --c-d=x\\ y -e 5");
-        let expected = [("a", "1"), ("b", "2"), ("c_d", "x y")];
-        assert_eq!(
-            found,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::conn::{Conn, Parameters};
-use super::startup::settings_in;
+use super::login::settings_in;
 use super::transaction::{Step, Transaction};
 use super::{Session, TransactionStatus};
 use crate::analysis::Timeout;
@@ -395,7 +395,7 @@ impl Session {
                     .await;
                 if let Err(error) = cancelled {
                     tracing::info!(%error, "a statement that takes too long could not be cancelled");
-                    under_way.is_lost();
+                    under_way.lost();
                     certain = false;
                 }
             }

@@ -11,7 +11,7 @@ use crate::harness::{Cluster, code, hint};
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_and_half_messages_end_only_their_own_connection() {
     let limits = Limits {
-        startup_timeout: Duration::from_millis(500),
+        authentication_timeout: Duration::from_secs(2),
         max_message: 1 << 20,
         ..Limits::default()
     };

@@ -15,7 +15,7 @@ use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap};
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
-use proxy::{Limits, Listener, Peers, ProxyConfig, Sessions, may_be_of};
+use proxy::{Hba, Limits, Listener, Peers, Places, ProxyConfig, Reload, Sessions, may_be_of};
 use shard::client::{Backend, ConnectError, Groups, Hold};
 use shard::id::{GroupId, NodeId, Term};
 use tempfile::TempDir;
@@ -266,10 +266,11 @@ impl Peers for Other {
         })
     }
 
-    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, ()> {
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, bool> {
         Box::pin(async move {
-            if let Some(node) = self.0.get().filter(|node| may_be_of(process_id, node.id)) {
-                node.sessions.cancel(&*node.groups, process_id, secret_key).await;
+            match self.0.get().filter(|node| may_be_of(process_id, node.id)) {
+                Some(node) => node.sessions.cancel(&*node.groups, process_id, secret_key).await,
+                None => false,
             }
         })
     }
@@ -279,6 +280,22 @@ impl Peers for Other {
     }
 }
 
+/// A free port of the loopback interface, no TLS, and everybody is let in.
+pub(crate) fn open_door() -> ProxyConfig {
+    ProxyConfig {
+        hba: Hba::trust_loopback(),
+        ..ProxyConfig::new("127.0.0.1:0".parse().expect("it fits"))
+    }
+}
+
+/// The rules of such a file.
+pub(crate) fn rules(text: &str) -> Hba {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("pg_hba.conf");
+    std::fs::write(&path, text).expect("it can be written");
+    Hba::load(&path).expect("good rules")
+}
+
 /// Two groups and a proxy. Everything ends when it is dropped.
 pub(crate) struct Cluster {
     servers: Vec<Server>,
@@ -286,10 +303,11 @@ pub(crate) struct Cluster {
     pub(crate) slots: SlotMap,
     shutdown: CancellationToken,
     groups: Arc<dyn Groups>,
-    limits: Limits,
+    config: ProxyConfig,
     catalogues: Arc<CatalogueCache>,
     sessions: Arc<Sessions>,
     other: Arc<Other>,
+    doors: OnceLock<(Arc<Places>, Reload)>,
 }
 
 impl Drop for Cluster {
@@ -304,6 +322,15 @@ impl Cluster {
     }
 
     pub(crate) async fn with(limits: Limits) -> Cluster {
+        Cluster::configured(ProxyConfig {
+            limits,
+            ..open_door()
+        })
+        .await
+    }
+
+    /// With this configuration of its nodes, whose port is chosen.
+    pub(crate) async fn configured(config: ProxyConfig) -> Cluster {
         let starting: Vec<_> = (0..2)
             .map(|_| tokio::task::spawn_blocking(Server::start))
             .collect();
@@ -337,10 +364,11 @@ impl Cluster {
             slots,
             shutdown: CancellationToken::new(),
             groups: sockets,
-            limits,
+            config,
             catalogues,
             sessions: Arc::default(),
             other: Arc::default(),
+            doors: OnceLock::new(),
         };
         let (catalogues, other) = (Arc::clone(&cluster.catalogues), Arc::clone(&cluster.other));
         (cluster.address, cluster.sessions) = cluster.node(NodeId(1), catalogues, other).await;
@@ -353,12 +381,9 @@ impl Cluster {
         catalogues: Arc<CatalogueCache>,
         other: Arc<Other>,
     ) -> (SocketAddr, Arc<Sessions>) {
-        let config = ProxyConfig {
-            listen: "127.0.0.1:0".parse().expect("it fits"),
-            limits: self.limits.clone(),
-        };
-        let listener = Listener::bind(config).await.expect("bind");
+        let listener = Listener::bind(self.config.clone()).await.expect("bind");
         let started = (listener.address(), listener.sessions());
+        self.doors.get_or_init(|| (listener.places(), listener.reload()));
         tokio::spawn(listener.serve(
             Arc::clone(&self.groups),
             catalogues,
@@ -385,6 +410,20 @@ impl Cluster {
         let second = of(2, &catalogues, &sessions);
         self.other.0.set(second).expect("one second node");
         address.port()
+    }
+
+    /// The places of the first node.
+    pub(crate) fn places(&self) -> &Places {
+        &self.doors.get().expect("the first node has started").0
+    }
+
+    /// Gives the first node another configuration.
+    pub(crate) fn reload(&self, config: ProxyConfig) {
+        self.doors
+            .get()
+            .expect("the first node has started")
+            .1
+            .put(config);
     }
 
     pub(crate) fn shut_down(&self) {
@@ -487,6 +526,27 @@ impl Cluster {
         let process = Server::run(self.servers[server].directory.path());
         self.servers[server].process = process;
         until_ready(&self.servers[server]).await;
+    }
+
+    /// What psql says to a statement, or why it could not connect; its connection is as these options say.
+    pub(crate) async fn psql_with(&self, options: &str, sql: &str) -> Result<String, String> {
+        let port = self.address.port();
+        let connection = format!("port={port} dbname=postgres connect_timeout=20 {options}");
+        let mut command = tokio::process::Command::new(format!("{BIN}/psql"));
+        let output = command
+            .args(["-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1"])
+            .args(["-d", &connection, "-c", sql])
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("HOME", "/nonexistent")
+            .kill_on_drop(true)
+            .output();
+        let output = output.await.expect("psql runs");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     /// A program of PostgreSQL's, connected to the proxy: its standard output, or its errors.

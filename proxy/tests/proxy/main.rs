@@ -1,5 +1,7 @@
 //! The proxy over two real PostgreSQL servers as groups, driven by real clients.
 
+mod access;
+mod certificates;
 mod commands;
 mod copy;
 mod cursors;
@@ -17,5 +19,6 @@ mod scatter;
 mod snapshots;
 mod split;
 mod timeouts;
+mod tls;
 mod transactions;
 mod two_phase;

@@ -110,6 +110,8 @@ async fn a_cancel_reaches_its_session_through_any_node() {
             assert!(begun.elapsed() < Duration::from_secs(10));
         }
     }
+    // Each of the wrong keys that came to the first node, also those for the other one's sessions.
+    assert_eq!(cluster.places().refused_cancels(), 4);
 }
 
 /// Ten rows on each group.

@@ -106,6 +106,8 @@ pub(super) fn write_config(
             members.join(", ")
         )?;
     }
+    text.push_str("[sql]\nhba_file = \"pg_hba.conf\"\n");
+    fs::write(folder.join("pg_hba.conf"), "host all all 127.0.0.0/8 trust\n")?;
     let file = folder.join("howdah.toml");
     fs::write(&file, text)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;

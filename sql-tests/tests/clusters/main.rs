@@ -11,6 +11,7 @@ mod consistency;
 mod coordinators;
 mod demo;
 mod faults;
+mod reload;
 mod rows;
 mod ways_in;
 
