@@ -28,7 +28,7 @@ const LOOK_UP: &str = "\
     FROM known LEFT JOIN pg_catalog.pg_database d ON datname = $2";
 
 /// A role, as of now. Its password's verifier is in no `Debug` output.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Role {
     /// Whether limits do not hold for it.
     pub superuser: bool,

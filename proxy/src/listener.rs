@@ -110,7 +110,11 @@ impl Listener {
             plans: Arc::new(session::PlanCache::new(now.limits.analysed_texts)),
             cuts: Arc::new(Cuts::new(Arc::clone(&groups), transactions.clone())),
             waits: Arc::new(Waits::new(Arc::clone(&groups))),
-            pool: session::Pool::new(groups.groups().len(), now.limits.max_backends),
+            pool: session::Pool::new(
+                groups.groups().len(),
+                now.limits.max_backends,
+                now.limits.superuser_reserved_connections,
+            ),
             groups,
             catalogues,
             transactions,
@@ -123,6 +127,8 @@ impl Listener {
             mock_authentication_nonce: now.mock_authentication_nonce,
         });
         let watching = tokio::spawn(deadlock::watch(Arc::clone(&shared)));
+        let pool = Arc::clone(&shared.pool);
+        let ageing = tokio::spawn(async move { pool.watch().await });
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -165,6 +171,7 @@ impl Listener {
         tasks.close();
         tasks.wait().await;
         watching.abort();
+        ageing.abort();
     }
 }
 

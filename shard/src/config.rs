@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::id::{GroupId, NodeId};
+use crate::postgres::MAX_CONNECTIONS;
 
 /// A node's replicas and its peers. Validated by whoever parses it; see [`Config::validate`].
 #[derive(Clone, Debug)]
@@ -39,6 +40,15 @@ pub struct PostgresConfig {
     pub user: Option<String>,
     /// Extra settings for `postgresql.conf`, the same on every node.
     pub settings: BTreeMap<String, String>,
+}
+
+impl PostgresConfig {
+    /// How many connections each PostgreSQL takes. With a value that is no number it does not start.
+    #[must_use]
+    pub fn max_connections(&self) -> usize {
+        let value = self.settings.get("max_connections").map(String::as_str);
+        value.unwrap_or(MAX_CONNECTIONS).trim().parse().unwrap_or(0)
+    }
 }
 
 /// Failure detection. All nodes of a cluster must agree on these.

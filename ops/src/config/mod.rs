@@ -131,8 +131,8 @@ impl NodeConfig {
             .or(own)
             .ok_or_else(|| source.whole("this node has no sql address"))?;
         Ok(NodeConfig {
+            sql: sql::sql(&source, &file.sql, listen, &shard)?,
             shard,
-            sql: sql::sql(&source, &file.sql, listen, &cluster.secret)?,
             log: overrides
                 .log
                 .clone()

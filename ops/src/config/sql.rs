@@ -12,20 +12,33 @@ use super::beside;
 use super::error::{ConfigError, Source};
 use super::file::SqlSection;
 
-/// The configuration of the port for clients.
+/// Connections to a group's PostgreSQL that each node needs for itself, at most: for catalogues, cuts, transactions and the like.
+const OWN_CONNECTIONS: usize = 20;
+
+/// The configuration of the port for clients, of a node of this cluster.
 pub(super) fn sql(
     source: &Source<'_>,
     section: &SqlSection,
     listen: SocketAddr,
-    secret: &str,
+    cluster: &shard::config::Config,
 ) -> Result<ProxyConfig, ConfigError> {
+    let secret = &cluster.secret;
+    let max_connections = cluster.postgres.max_connections();
+    let mut limits = limits(source, section)?;
+    limits.max_backends = max_backends(max_connections, cluster.nodes.len()).min(limits.max_backends);
     Ok(ProxyConfig {
         listen,
-        limits: limits(source, section)?,
+        limits,
         tls: tls(source, section)?,
         hba: hba(source, section)?,
         mock_authentication_nonce: mock_authentication_nonce(secret),
     })
+}
+
+/// All nodes may have their backends at the same leader.
+fn max_backends(max_connections: usize, nodes: usize) -> usize {
+    let share = max_connections / nodes.max(1);
+    share.saturating_sub(OWN_CONNECTIONS).max(1)
 }
 
 fn limits(source: &Source<'_>, section: &SqlSection) -> Result<Limits, ConfigError> {

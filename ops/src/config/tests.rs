@@ -100,6 +100,17 @@ fn sections_set_what_they_name_and_leave_the_rest() {
 }
 
 #[test]
+fn all_nodes_together_leave_postgres_connections() {
+    let most = |settings: &str| {
+        let config = Folder::with(&format!("{GOOD}[postgres.settings]\n{settings}\n"));
+        config.load().unwrap().sql.limits.max_backends
+    };
+    assert_eq!(most(""), 80, "more help nobody");
+    assert_eq!(most("max_connections = \"100\""), 30);
+    assert_eq!(most("max_connections = \"20\""), 1);
+}
+
+#[test]
 fn who_is_let_in_is_read_with_the_rest() {
     let trust = "host all all 127.0.0.1/32 trust\n";
     let with = |more: &str| {

@@ -104,6 +104,11 @@ fn refused(name: &str) -> Refusal {
     if name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory") {
         return refusal.detail("Advisory locks would be taken in one group only.");
     }
+    if name == "setseed" {
+        return refusal.detail(
+            "Statements of a session run in several backends, each of which has random numbers of its own.",
+        );
+    }
     if name.starts_with("lo_") || matches!(name, "loread" | "lowrite") {
         return refusal
             .detail("Large objects have no shard key.")

@@ -47,6 +47,9 @@ pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
             Err(Refusal::unsupported("transaction_timeout is not supported")
                 .hint("Use statement_timeout and idle_in_transaction_session_timeout."))
         }
+        "seed" => Err(Refusal::unsupported("seed cannot be set").detail(
+            "Statements of a session run in several backends, each of which has random numbers of its own.",
+        )),
         "search_path" => check_search_path(value),
         _ => Ok(()),
     }

@@ -142,6 +142,7 @@ pub(crate) struct Conn {
     /// What it reported when it began.
     pub(crate) parameters: Arc<[(Bytes, Bytes)]>,
     pub(crate) berth: Option<Berth>,
+    pub(crate) opened: Instant,
     /// As its last ReadyForQuery said.
     pub(crate) status: TransactionStatus,
     /// A transaction was begun since, which that answer does not tell of.
@@ -186,7 +187,8 @@ impl Conn {
                 Failure::Broken { .. } => true,
                 Failure::Postgres(message) => {
                     let fields = Fields::read(message.get(frame::HEADER..).unwrap_or_default());
-                    matches!(&*fields.code, "57P01" | "57P02" | "57P03")
+                    // The last: backends of other nodes, or of sessions that are ending, have all the places.
+                    matches!(&*fields.code, "57P01" | "57P02" | "57P03" | "53300")
                 }
                 _ => false,
             };
@@ -223,6 +225,7 @@ impl Conn {
             declared: 0,
             parameters: Arc::from([]),
             berth: None,
+            opened: Instant::now(),
             status: TransactionStatus::Idle,
             begun_since: false,
             status_is_clients: false,

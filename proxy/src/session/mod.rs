@@ -28,6 +28,7 @@ mod extended;
 pub(crate) mod fuzz;
 mod io;
 mod login;
+mod outlive;
 mod plans;
 mod pool;
 mod portals;
@@ -291,16 +292,17 @@ impl Session {
 
     /// Ends the session: last words to the client, goodbye to the backends.
     pub(crate) async fn close(mut self, ended: Ended) {
+        let left = self.timeouts.left();
         self.timeouts.end();
         self.give_back();
-        for slot in &mut self.slots {
-            // A backend that still works is left alone: its statement ends as the client's would have
-            // on a plain PostgreSQL. Cutting a commit short would change nothing but the wait for it.
-            if let Some(conn) = slot
-                && conn.expect.is_empty()
-            {
-                encode::empty(&mut conn.output, b'X');
-            }
+        self.leave_working(left);
+        for conn in self
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter(|conn| conn.expect.is_empty())
+        {
+            encode::empty(&mut conn.output, b'X');
         }
         if let Ended::Fatal(failure) = ended {
             failure.encode(Severity::Fatal, &mut self.client.output);
@@ -324,6 +326,20 @@ impl Session {
         let patience = std::time::Duration::from_secs(1);
         if tokio::time::timeout(patience, goodbye).await.is_err() {
             tracing::debug!("a client did not take its last messages");
+        }
+    }
+    /// Leaves backends alone that still work, as a plain PostgreSQL would: what is left of the statement's time is theirs.
+    fn leave_working(&mut self, left: Option<std::time::Duration>) {
+        if self.copy.is_some() || self.told.copy_in {
+            // They wait for rows that nobody sends any more.
+            return;
+        }
+        let ticket = Arc::new(self.ticket.take());
+        for slot in &mut self.slots {
+            if let Some(conn) = slot.take_if(|conn| !conn.expect.is_empty()) {
+                let (ticket, shared) = (Arc::clone(&ticket), Arc::clone(&self.shared));
+                tokio::spawn(outlive::outlive(conn, ticket, shared, left));
+            }
         }
     }
 }

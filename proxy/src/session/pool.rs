@@ -4,9 +4,9 @@
 //! gives back lie on a shelf for sessions of the same start-up message: the same user, database and settings; also those that the
 //! role and the database begin with. So there are never more of them than sessions.
 //!
-//! A session that has any backend has a ticket, and there are `most` tickets. Who finds none waits in line, and holds nothing
-//! that others wait for meanwhile; who has one never waits, since a session has one backend of a group, and each group has
-//! room for `most`.
+//! A session that has any backend has a ticket, and there are `most` tickets, a few of them for superusers only. Who finds none
+//! waits in line, and holds nothing that others wait for meanwhile; who has one never waits, since a session has one backend of
+//! a group, and each group has room for `most`.
 //!
 //! Invariants:
 //! - A backend on a shelf is idle and owes nothing. Of the session that had it, it keeps settings, which
@@ -19,10 +19,11 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coordinator::catalogue::CatalogueVersion;
+use coordinator::roles::Role;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,6 +33,16 @@ use super::conn::{Conn, Parameters};
 /// Texts whose numbers are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
 
+/// A backend that nobody has used for so long is closed (PgBouncer's `server_idle_timeout`).
+const IDLE: Duration = Duration::from_secs(600);
+
+/// One that is as old as this is closed when it is given back: what PostgreSQL caches in a backend only grows (PgBouncer's
+/// `server_lifetime`).
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Between two looks for those that are idle.
+const LOOK: Duration = Duration::from_secs(30);
+
 /// What all backends of a shelf began with: their start-up message, and [`Role::begins_as`](coordinator::roles::Role).
 type Beginning = (Parameters, i64);
 
@@ -39,6 +50,8 @@ type Beginning = (Parameters, i64);
 #[derive(Debug)]
 pub(crate) struct Pool {
     tickets: Arc<Semaphore>,
+    /// Those for superusers only.
+    reserved: Arc<Semaphore>,
     /// By place.
     groups: Vec<Mutex<Group>>,
     most: usize,
@@ -52,8 +65,8 @@ pub(crate) struct Pool {
 struct Group {
     /// Backends that there are, or that are being opened.
     open: usize,
-    /// By the shelf's number; the one that was given back last is the last.
-    idle: HashMap<u64, Vec<Conn>>,
+    /// By the shelf's number, and since when; the one that was given back last is the last.
+    idle: HashMap<u64, Vec<(Instant, Conn)>>,
 }
 
 /// The right to have backends, one of each group.
@@ -92,9 +105,9 @@ impl Group {
     /// A backend for this shelf: the session's own if it is there, else the one that was used last.
     fn pop(&mut self, shelf: u64, owner: u64) -> Option<Conn> {
         let idle = self.idle.get_mut(&shelf)?;
-        let own = idle.iter().rposition(|conn| conn.owner == owner);
+        let own = idle.iter().rposition(|(_, conn)| conn.owner == owner);
         let at = own.or(idle.len().checked_sub(1))?;
-        Some(idle.remove(at))
+        Some(idle.remove(at).1)
     }
 
     /// One of another shelf, the one that has been idle for longest there.
@@ -103,7 +116,17 @@ impl Group {
             .idle
             .iter_mut()
             .find(|(other, idle)| **other != shelf && !idle.is_empty())?;
-        Some(idle.remove(0))
+        Some(idle.remove(0).1)
+    }
+
+    /// Those that were given back at `until` or before.
+    fn pop_unused(&mut self, until: Instant) -> Vec<Conn> {
+        let mut unused = Vec::new();
+        for idle in self.idle.values_mut() {
+            let count = idle.partition_point(|(since, _)| *since <= until);
+            unused.extend(idle.drain(..count).map(|(_, conn)| conn));
+        }
+        unused
     }
 }
 
@@ -114,11 +137,13 @@ struct Shelf {
 }
 
 impl Pool {
-    /// For so many groups, and at most `most` sessions with backends.
-    pub(crate) fn new(groups: usize, most: usize) -> Arc<Pool> {
+    /// For so many groups, and at most `most` sessions with backends, of which so many are kept for superusers, but not all.
+    pub(crate) fn new(groups: usize, most: usize, reserved: usize) -> Arc<Pool> {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        let reserved = reserved.min(most - 1);
         Arc::new(Pool {
-            tickets: Arc::new(Semaphore::new(most)),
+            tickets: Arc::new(Semaphore::new(most - reserved)),
+            reserved: Arc::new(Semaphore::new(reserved)),
             groups: (0..groups).map(|_| Mutex::default()).collect(),
             most,
             shelves: Mutex::default(),
@@ -132,9 +157,28 @@ impl Pool {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// For a new session with this start-up message, of a role that begins so.
-    pub(crate) fn enter(self: &Arc<Self>, startup: &Parameters, begins_as: i64) -> Guest {
-        let beginning = (startup.clone(), begins_as);
+    /// Closes backends that nobody uses, for as long as it is polled.
+    pub(crate) async fn watch(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Some(until) = Instant::now().checked_sub(IDLE) {
+                self.close_unused(until);
+            }
+        }
+    }
+
+    /// Closes those that nobody has used since `until`.
+    fn close_unused(&self, until: Instant) {
+        for group in &self.groups {
+            let unused = group.lock().pop_unused(until);
+            // Their berths are free once the lock is.
+            drop(unused);
+        }
+    }
+
+    /// For a new session with this start-up message, of this role.
+    pub(crate) fn enter(self: &Arc<Self>, startup: &Parameters, role: &Role) -> Guest {
+        let beginning = (startup.clone(), role.begins_as);
         let mut shelves = self.shelves.lock();
         let (shelf, sessions) = shelves.entry(beginning.clone()).or_insert_with(|| {
             let shelf = Shelf {
@@ -147,6 +191,7 @@ impl Pool {
             pool: Arc::clone(self),
             beginning,
             shelf: Arc::clone(shelf),
+            superuser: role.superuser,
             id: self.number(),
         }
     }
@@ -158,6 +203,7 @@ pub(crate) struct Guest {
     pool: Arc<Pool>,
     beginning: Beginning,
     shelf: Arc<Shelf>,
+    superuser: bool,
     /// Of the session.
     pub(super) id: u64,
 }
@@ -176,11 +222,19 @@ impl Guest {
 
     /// The right to have backends; `None` when nobody gives one back within `patience`. Not for a session that has one.
     pub(super) async fn ticket(&self, patience: Duration) -> Option<Ticket> {
-        let tickets = Arc::clone(&self.pool.tickets);
-        tokio::time::timeout(patience, tickets.acquire_owned())
-            .await
-            .ok()?
-            .ok()
+        let any = Arc::clone(&self.pool.tickets).acquire_owned();
+        let ticket = async {
+            if !self.superuser {
+                return any.await;
+            }
+            let reserved = Arc::clone(&self.pool.reserved).acquire_owned();
+            tokio::select! {
+                biased;
+                ticket = any => ticket,
+                ticket = reserved => ticket,
+            }
+        };
+        tokio::time::timeout(patience, ticket).await.ok()?.ok()
     }
 
     /// A backend of the group at `place`, or room for one. For a session with a ticket.
@@ -206,8 +260,12 @@ impl Guest {
 
     /// Gives back a backend in which nothing of the session is left but its settings.
     pub(super) fn give(&self, place: usize, conn: Conn) {
+        let now = Instant::now();
+        if now.duration_since(conn.opened) > LIFETIME {
+            return;
+        }
         let mut group = self.pool.groups[place].lock();
-        group.idle.entry(self.shelf.number).or_default().push(conn);
+        group.idle.entry(self.shelf.number).or_default().push((now, conn));
     }
 }
 
@@ -230,7 +288,7 @@ impl Drop for Guest {
             let mut group = group.lock();
             if let Some(idle) = group.idle.get_mut(&self.shelf.number) {
                 let count = idle.len().saturating_sub(left);
-                surplus.extend(idle.drain(..count));
+                surplus.extend(idle.drain(..count).map(|(_, conn)| conn));
                 if idle.is_empty() && left == 0 {
                     group.idle.remove(&self.shelf.number);
                 }
@@ -251,6 +309,17 @@ mod tests {
 
     fn startup(user: &str) -> Parameters {
         vec![(b"user".to_vec(), user.as_bytes().to_vec())]
+    }
+
+    fn enter(pool: &Arc<Pool>, user: &str) -> Guest {
+        let superuser = user == "postgres";
+        pool.enter(
+            &startup(user),
+            &Role {
+                superuser,
+                ..Role::default()
+            },
+        )
     }
 
     fn open(guest: &Guest) -> Conn {
@@ -276,8 +345,8 @@ mod tests {
 
     #[test]
     fn a_session_finds_its_own_backend_else_the_last_one() {
-        let pool = Pool::new(1, 3);
-        let [one, two] = [(); 2].map(|()| pool.enter(&startup("a"), 0));
+        let pool = Pool::new(1, 3, 0);
+        let [one, two] = [(); 2].map(|()| enter(&pool, "a"));
         let (first, second) = (open(&one), open(&two));
         one.give(0, first);
         two.give(0, second);
@@ -287,8 +356,8 @@ mod tests {
 
     #[test]
     fn an_idle_backend_of_another_shelf_makes_room() {
-        let pool = Pool::new(1, 1);
-        let [one, two] = ["a", "b"].map(|user| pool.enter(&startup(user), 0));
+        let pool = Pool::new(1, 1, 3);
+        let [one, two] = ["a", "b"].map(|user| enter(&pool, user));
         let conn = open(&one);
         one.give(0, conn);
         let conn = open(&two);
@@ -299,8 +368,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_finds_no_ticket_waits_in_line() {
-        let pool = Pool::new(1, 1);
-        let guests = [(); 3].map(|()| pool.enter(&startup("a"), 0));
+        let pool = Pool::new(1, 1, 3);
+        let guests = [(); 3].map(|()| enter(&pool, "a"));
         let long = Duration::from_secs(9);
         let first = guests[0].ticket(long).await.expect("it is free");
         assert!(
@@ -319,10 +388,50 @@ mod tests {
         assert!(third.await.is_some());
     }
 
+    #[tokio::test]
+    async fn superusers_have_tickets_of_their_own() {
+        let pool = Pool::new(1, 3, 1);
+        let (ordinary, superuser) = (enter(&pool, "a"), enter(&pool, "postgres"));
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            taken.push(ordinary.ticket(Duration::ZERO).await.expect("it is free"));
+        }
+        assert!(ordinary.ticket(Duration::ZERO).await.is_none());
+        taken.push(
+            superuser
+                .ticket(Duration::ZERO)
+                .await
+                .expect("it is kept for him"),
+        );
+        assert!(superuser.ticket(Duration::ZERO).await.is_none());
+        // What he has is not for the others when he gives it back, and he may have theirs.
+        taken.pop();
+        assert!(ordinary.ticket(Duration::ZERO).await.is_none());
+        taken.clear();
+        for _ in 0..3 {
+            taken.push(superuser.ticket(Duration::ZERO).await.expect("all are free"));
+        }
+    }
+
+    #[test]
+    fn what_nobody_uses_is_closed() {
+        let pool = Pool::new(1, 5, 0);
+        let one = enter(&pool, "a");
+        let (unused, used) = (open(&one), open(&one));
+        one.give(0, unused);
+        let between = Instant::now();
+        std::thread::sleep(Duration::from_millis(1));
+        one.give(0, used);
+        pool.close_unused(between);
+        assert_eq!(count(&pool), 1);
+        pool.close_unused(Instant::now());
+        assert_eq!(count(&pool), 0);
+    }
+
     #[test]
     fn with_its_sessions_a_shelf_is_gone() {
-        let pool = Pool::new(1, 5);
-        let [one, two, three] = [(); 3].map(|()| pool.enter(&startup("a"), 0));
+        let pool = Pool::new(1, 5, 0);
+        let [one, two, three] = [(); 3].map(|()| enter(&pool, "a"));
         for conn in [open(&one), open(&two), open(&three)] {
             one.give(0, conn);
         }
@@ -335,8 +444,8 @@ mod tests {
 
     #[test]
     fn a_statement_has_one_number_as_long_as_its_tables_are_the_same() {
-        let pool = Pool::new(1, 1);
-        let [one, two, other] = ["a", "a", "b"].map(|user| pool.enter(&startup(user), 0));
+        let pool = Pool::new(1, 1, 3);
+        let [one, two, other] = ["a", "a", "b"].map(|user| enter(&pool, user));
         let parse = Bytes::from_static(b"s\0SELECT 1\0\0\0");
         let number = |guest: &Guest, version| guest.number_of(&parse, (0, CatalogueVersion(version)));
         assert_eq!(number(&one, 1), number(&two, 1));

@@ -222,7 +222,10 @@ impl Session {
 
     /// Gives rows that a portal returned when it wrote (`PORTAL_ONE_RETURNING` in pquery.c: all is done at the first Execute).
     pub(super) fn execute_rows(&mut self, portal: &[u8], limit: i32) {
-        let Some(Portal::Rows { rows, tag, .. }) = self.statements.portal_mut(portal) else {
+        let Some(Portal::Rows {
+            rows, returns, tag, ..
+        }) = self.statements.portal_mut(portal)
+        else {
             return;
         };
         let wanted = usize::try_from(limit).ok().filter(|limit| *limit > 0);
@@ -234,8 +237,12 @@ impl Session {
         // As PostgreSQL: it does not look whether more would come.
         if wanted == Some(given) {
             encode::empty(out, b's');
-        } else {
+        } else if !*returns {
             encode::command_complete(out, tag);
+        } else {
+            // The rows of this Execute, not of all (`PortalRun`).
+            let command = tag.rsplit_once(' ').map_or(tag.as_str(), |(command, _)| command);
+            encode::command_complete(out, &format!("{command} {given}"));
         }
     }
 }

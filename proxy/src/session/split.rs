@@ -212,10 +212,12 @@ impl Session {
             return Ok(());
         }
         // The client asks for some of the rows at a time; all is written now.
+        let (tag, rows) = (tally.tag(), tally.rows(parts));
         let written = Portal::Rows {
             place: places[0],
-            tag: tally.tag(),
-            rows: tally.rows(parts).into(),
+            tag,
+            returns: !rows.is_empty(),
+            rows: rows.into(),
         };
         self.statements.replace_portal(portal, written);
         self.execute_rows(portal, execute.limit);

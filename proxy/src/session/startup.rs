@@ -195,7 +195,7 @@ async fn start(
         copy: None,
         database,
         ticket: None,
-        guest: shared.pool.enter(&login.parameters, role.begins_as),
+        guest: shared.pool.enter(&login.parameters, role),
         startup: login.parameters,
         entered: shared.sessions.enter(shared.transactions.node(), login.minor),
         shared: Arc::clone(shared),

@@ -86,6 +86,8 @@ pub(super) enum Portal {
     Rows {
         place: usize,
         rows: VecDeque<Bytes>,
+        /// Whether it returned any.
+        returns: bool,
         tag: String,
     },
     /// DECLARE of a cursor over several groups, which opens it when it is executed.

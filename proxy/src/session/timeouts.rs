@@ -279,7 +279,16 @@ impl Session {
     pub(super) fn time_the_client(&mut self) {
         if !self.is_owed() {
             self.timeouts.rest(self.status());
+        } else if self.timeouts.now.get(Timeout::IdleInTransaction).is_some() && self.lacks_its_sync() {
+            // To PostgreSQL such a client is at work. Here it has backends that others wait for.
+            self.timeouts.rest(TransactionStatus::InBlock);
         }
+    }
+
+    /// Whether all is answered that the client has sent of a pipeline.
+    fn lacks_its_sync(&self) -> bool {
+        let owes = |conn: &Conn| !conn.expect.is_empty();
+        self.copy.is_none() && !self.slots.iter().flatten().any(owes)
     }
 
     /// Whether a backend owes answers, or the client the rest of what it has begun.

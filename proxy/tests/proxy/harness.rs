@@ -635,6 +635,8 @@ pub(crate) mod raw {
         stream: TcpStream,
         out: Vec<u8>,
         input: Vec<u8>,
+        /// What the CommandCompletes have said.
+        pub(crate) completed: Vec<String>,
     }
 
     impl Raw {
@@ -643,6 +645,7 @@ pub(crate) mod raw {
                 stream: cluster.raw().await,
                 out: Vec::new(),
                 input: Vec::new(),
+                completed: Vec::new(),
             };
             let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
             raw.out
@@ -730,6 +733,10 @@ pub(crate) mod raw {
                     if self.input.len() >= len {
                         let message: Vec<u8> = self.input.drain(..len).collect();
                         tags.push(char::from(message[0]));
+                        if message[0] == b'C' {
+                            let text = String::from_utf8_lossy(&message[5..len - 1]);
+                            self.completed.push(text.into_owned());
+                        }
                         if message[0] == b'E' {
                             let text = String::from_utf8_lossy(&message[5..]).into_owned();
                             let code = text.split('\0').find_map(|field| field.strip_prefix('C'));

@@ -208,6 +208,11 @@ async fn what_is_written_on_several_groups_is_returned_in_parts() {
     let (tags, errors) = raw.until_ready().await;
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(tags, format!("12{}s{}CZ", "D".repeat(12), "D".repeat(8)));
+    assert_eq!(
+        raw.completed,
+        ["UPDATE 20", "UPDATE 8"],
+        "as PostgreSQL: the rows of the last part"
+    );
     let rows = client
         .query("SELECT id FROM t WHERE v = 'two'", &[])
         .await

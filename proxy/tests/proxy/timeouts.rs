@@ -245,6 +245,14 @@ async fn idle_sessions_are_ended() {
             && last.contains("terminating connection due to idle-in-transaction timeout"),
         "{last}"
     );
+    // Who does not end a pipeline that is answered is idle in its transaction, too.
+    let mut raw = Raw::start(&cluster).await;
+    raw.query("SET idle_in_transaction_session_timeout = '400ms'");
+    raw.until_ready().await;
+    raw.parse("", "SELEC");
+    raw.send().await;
+    let last = raw.last_words().await;
+    assert!(last.contains("C42601") && last.contains("C25P03"), "{last}");
     // Its locks are gone, and so is what it wrote.
     client
         .batch_execute(&format!("UPDATE t SET v = v + 5 WHERE id = {key}"))
