@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::config::{NodeConfig, Overrides};
-use crate::{demo, in_doubt, logging, node, signals, status, switchover};
+use crate::{certificates, demo, in_doubt, logging, node, signals, status, switchover};
 
 /// Howdah makes many PostgreSQL servers one database.
 #[derive(Debug, Parser)]
@@ -25,6 +25,10 @@ enum Command {
     Node(NodeArgs),
     /// Read a node's configuration and say whether it can be used.
     CheckConfig(ConfigArgs),
+    /// Make a certificate authority for a cluster, and with it a certificate for each of its nodes.
+    Init(certificates::InitArgs),
+    /// Issue one more certificate, or one anew: for a new node, or before one expires.
+    Cert(certificates::CertArgs),
     /// Run a whole cluster on this machine until Ctrl-C; the data stays for the next start.
     Demo(demo::Args),
     /// Show nodes, groups, leaders and positions of a cluster.
@@ -65,6 +69,8 @@ where
     match Cli::parse_from(args).command {
         Command::Node(args) => run_node(args),
         Command::CheckConfig(args) => check_config(&args),
+        Command::Init(args) => report(certificates::init(args).map_err(Into::into)),
+        Command::Cert(args) => report(certificates::issue(args).map_err(Into::into)),
         Command::Demo(args) => report(with_runtime(demo::run(args))),
         Command::Status(args) => report(with_runtime(status::run(args))),
         Command::Switchover(args) => report(with_runtime(switchover::run(args))),
@@ -103,8 +109,12 @@ fn run_node(args: NodeArgs) -> ExitCode {
 fn check_config(args: &ConfigArgs) -> ExitCode {
     match NodeConfig::load(&args.config, &args.overrides) {
         Ok(config) => {
+            let tls = match &config.shard.tls {
+                Some(tls) => format!("TLS between nodes with a certificate until {}", tls.expires()),
+                None => "no TLS between nodes".to_owned(),
+            };
             println!(
-                "{}: good: node {} of {} in cluster {}, {} groups",
+                "{}: good: node {} of {} in cluster {}, {} groups, {tls}",
                 args.config.display(),
                 config.shard.node,
                 config.shard.nodes.len(),

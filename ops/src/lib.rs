@@ -3,6 +3,7 @@
 //! [`main_from`] is the one door: the binary, the tests' binary and whoever embeds the command
 //! come in through it.
 
+mod certificates;
 pub mod cli;
 pub mod config;
 pub mod demo;

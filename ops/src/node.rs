@@ -68,7 +68,7 @@ pub async fn run(
     let peers = Arc::new(OtherNodes { asker: node.asker() });
 
     let background = CancellationToken::new();
-    let reloading = reload(started_with, reloads, listener.reload());
+    let reloading = reload(started_with, reloads, node.reload(), listener.reload());
     tokio::spawn(background.clone().run_until_cancelled_owned(reloading));
     for &group in groups.groups() {
         let prepare = prepare(groups.clone(), cluster.clone(), group, slots.clone());
@@ -93,6 +93,7 @@ pub async fn run(
 async fn reload(
     started_with: NodeConfig,
     mut reloads: watch::Receiver<Option<NodeConfig>>,
+    between_nodes: shard::node::Reload,
     listener: Reload,
 ) {
     while reloads.changed().await.is_ok() {
@@ -102,9 +103,10 @@ async fn reload(
         for name in started_with.fixed_that_differs(&config) {
             tracing::warn!("`{name}` cannot be changed without restarting the node");
         }
+        between_nodes.put(config.shard.tls);
         listener.put(config.sql);
         tracing::info!(
-            "the configuration was read again: limits, rules and certificate hold for new clients"
+            "the configuration was read again: limits, rules and certificates hold for new connections"
         );
     }
 }

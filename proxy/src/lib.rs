@@ -15,8 +15,6 @@ pub mod fuzz;
 mod listener;
 mod protocol;
 mod session;
-mod small_file;
-mod stream;
 mod tls;
 
 use std::fmt;
@@ -38,7 +36,7 @@ pub use access::{Hba, HbaError, Places};
 pub use cancel::{Sessions, may_be_of};
 pub use config::{Limits, ProxyConfig};
 pub use listener::{Listener, ProxyError, Reload, run};
-pub use tls::{Tls, TlsError};
+pub use tls::Tls;
 
 /// The other nodes, as far as sessions need them.
 pub trait Peers: Send + Sync + fmt::Debug + 'static {

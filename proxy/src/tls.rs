@@ -1,19 +1,15 @@
 //! TLS for clients: the node's certificate and key, ready for handshakes.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+use shard::tls::{TlsError, pem};
 use tokio_rustls::TlsAcceptor;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
-
-use crate::small_file;
 
 /// What clients of PostgreSQL 17 and later name in ALPN; who begins with TLS at once must (`PG_ALPN_PROTOCOL`).
 pub(crate) const ALPN: &[u8] = b"postgresql";
@@ -31,63 +27,22 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Why the certificate or the key cannot be used: one line.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file does not hold what it should.
-    #[error("{}: {what}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// Others may read the key.
-    #[error("{}: private key file has group or world access (mode {mode:03o}): chmod 600 it, or 640 where root owns it", path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-}
-
 impl Tls {
     /// Loads a certificate, followed by those that lead to its root, and its key; both in PEM.
     ///
     /// # Errors
     /// When a file cannot be read, others may read the key, or the two do not belong together.
     pub fn load(certificate: &Path, key: &Path) -> Result<Tls, TlsError> {
-        let content = |path: &Path, what: String| TlsError::Content {
-            path: path.to_owned(),
-            what,
-        };
-        let pem = read(certificate)?;
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| content(certificate, format!("no certificate in PEM: {error}")))?;
-        let Some(own) = chain.first() else {
-            return Err(content(certificate, "it holds no certificate in PEM".to_owned()));
-        };
-        let end_point = end_point(own);
-        check_permissions(key)?;
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-            .map_err(|error| content(key, format!("no private key in PEM: {error}")))?;
+        let chain = pem::certificates(certificate)?;
+        let end_point = end_point(&chain[0]);
+        let private = pem::private_key(key)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| content(certificate, error.to_string()))?
+            .map_err(|error| TlsError::content(certificate, error))?
             .with_no_client_auth()
             .with_single_cert(chain, private)
-            .map_err(|error| content(key, format!("does not fit {}: {error}", certificate.display())))?;
+            .map_err(|error| TlsError::misfit(key, certificate, &error))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         // As PostgreSQL: a session that is resumed would outlive a change of the certificate.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -106,30 +61,6 @@ impl Tls {
     pub(crate) fn end_point(&self) -> Option<&[u8]> {
         self.end_point.as_deref()
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    small_file::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// A key that others can read is none (`check_ssl_key_file_permissions` in be-secure-common.c).
-fn check_permissions(key: &Path) -> Result<(), TlsError> {
-    let metadata = std::fs::metadata(key).map_err(|source| TlsError::Read {
-        path: key.to_owned(),
-        source,
-    })?;
-    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    let mode = metadata.mode() & 0o777;
-    if mode & forbidden == 0 {
-        return Ok(());
-    }
-    Err(TlsError::Exposed {
-        path: key.to_owned(),
-        mode,
-    })
 }
 
 /// The certificate's hash by the algorithm of its own signature, SHA-256 in place of MD5 and SHA-1 (RFC 5929, 4.1;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::id::{GroupId, NodeId};
 use crate::postgres::MAX_CONNECTIONS;
+use crate::tls::NodeTls;
 
 /// A node's replicas and its peers. Validated by whoever parses it; see [`Config::validate`].
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Config {
     pub cluster: String,
     /// The secret that all nodes of the cluster share; at least 16 bytes.
     pub secret: String,
+    /// Its certificate, and whom it believes, for TLS between nodes; none: they talk in the clear.
+    pub tls: Option<NodeTls>,
     /// Where this node keeps everything.
     pub data_dir: PathBuf,
     /// Every node's node-to-node address, this one's included (it listens there).

@@ -24,6 +24,8 @@ pub(super) struct File {
     pub(super) nodes: Vec<Spanned<NodeEntry>>,
     pub(super) groups: Vec<Spanned<GroupEntry>>,
     #[serde(default)]
+    pub(super) tls: Option<Spanned<TlsSection>>,
+    #[serde(default)]
     pub(super) sql: SqlSection,
     #[serde(default)]
     pub(super) postgres: PostgresSection,
@@ -51,6 +53,15 @@ pub(super) struct GroupEntry {
     pub(super) id: GroupId,
     /// The nodes that hold its replicas.
     pub(super) nodes: Vec<NodeId>,
+}
+
+/// `[tls]`: certificates for what nodes tell each other.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TlsSection {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
 }
 
 /// `[sql]`: the port for clients.

@@ -8,21 +8,27 @@ mod file;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bytes::Bytes;
 use proxy::ProxyConfig;
 use shard::config::{ConfigError as ShardError, LogConfig, PostgresConfig, Timing};
 use shard::id::{GroupId, NodeId};
+use shard::tls::NodeTls;
+use shard::transport::{CallError, Credentials, call_as_client};
 use toml::Spanned;
 
 pub use self::error::ConfigError;
 use self::error::Source;
-use self::file::File;
+use self::file::{File, NodeEntry};
+pub(crate) use self::tls::stem;
 
 /// The cluster as every node must see it, and as `howdah status` needs it.
 #[derive(Clone, Debug)]
@@ -31,6 +37,8 @@ pub struct ClusterConfig {
     pub cluster: String,
     /// The secret of the node-to-node ports.
     pub secret: String,
+    /// With what whoever reads this proves who he is; none where nodes talk in the clear.
+    pub tls: Option<NodeTls>,
     /// Every node.
     pub nodes: BTreeMap<NodeId, NodeAddresses>,
     /// Every group and the nodes that hold its replicas.
@@ -108,6 +116,7 @@ impl NodeConfig {
             node,
             cluster: cluster.cluster.clone(),
             secret: cluster.secret.clone(),
+            tls: cluster.tls.clone(),
             data_dir,
             nodes: cluster
                 .nodes
@@ -149,6 +158,7 @@ impl NodeConfig {
         let differing = [
             ("node", mine.node != theirs.node),
             ("cluster", mine.cluster != theirs.cluster),
+            ("tls", mine.tls.is_some() != theirs.tls.is_some()),
             ("secret", mine.secret != theirs.secret),
             ("data_dir", mine.data_dir != theirs.data_dir),
             (
@@ -176,6 +186,28 @@ impl ClusterConfig {
         let file = parse(&source)?;
         cluster(&source, &file, overrides)
     }
+
+    /// Asks a node over its node-to-node port.
+    ///
+    /// # Errors
+    /// Where there is no such node, or no answer.
+    pub async fn call(&self, node: NodeId, question: Bytes, patience: Duration) -> Result<Bytes, CallError> {
+        let addresses = self.nodes.get(&node).ok_or(CallError::UnknownNode(node))?;
+        let credentials = Credentials {
+            cluster: self.cluster.clone(),
+            secret: self.secret.clone(),
+            tls: self.tls.clone(),
+        };
+        call_as_client(addresses.peer, node, &credentials, question, patience).await
+    }
+}
+
+/// The cluster's name and nodes alone: what is needed of a configuration before there are certificates.
+pub(crate) fn nodes_of(path: &Path) -> Result<(String, BTreeMap<NodeId, NodeAddresses>), ConfigError> {
+    let text = read(path)?;
+    let source = Source { path, text: &text };
+    let file = parse(&source)?;
+    Ok((file.cluster.get_ref().clone(), nodes(&source, &file)?))
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -198,17 +230,8 @@ fn cluster(source: &Source<'_>, file: &File, overrides: &Overrides) -> Result<Cl
     if file.cluster.get_ref().is_empty() {
         return Err(source.at(file.cluster.span(), "the cluster needs a name"));
     }
-    let mut nodes = BTreeMap::new();
-    for entry in &file.nodes {
-        let node = entry.get_ref();
-        let addresses = NodeAddresses {
-            peer: node.address,
-            sql: node.sql,
-        };
-        if nodes.insert(node.id, addresses).is_some() {
-            return Err(source.at(entry.span(), format!("node {} is named twice", node.id)));
-        }
-    }
+    let nodes = nodes(source, file)?;
+    refuse_clear_text(source, file)?;
     let mut groups = BTreeMap::new();
     for entry in &file.groups {
         let group = entry.get_ref();
@@ -217,12 +240,44 @@ fn cluster(source: &Source<'_>, file: &File, overrides: &Overrides) -> Result<Cl
         }
     }
     let secret = secret(source, file, overrides)?;
+    let node = overrides.node.or(file.node.as_ref().map(|node| *node.get_ref()));
     Ok(ClusterConfig {
         cluster: file.cluster.get_ref().clone(),
         secret,
+        tls: tls::tls(source, file, node.filter(|node| nodes.contains_key(node)))?,
         nodes,
         groups,
     })
+}
+
+fn nodes(source: &Source<'_>, file: &File) -> Result<BTreeMap<NodeId, NodeAddresses>, ConfigError> {
+    let mut nodes = BTreeMap::new();
+    for entry in &file.nodes {
+        let node = entry.get_ref();
+        if node.id == NodeId(0) {
+            return Err(source.at(entry.span(), "nodes are counted from 1"));
+        }
+        let addresses = NodeAddresses {
+            peer: node.address,
+            sql: node.sql,
+        };
+        if nodes.insert(node.id, addresses).is_some() {
+            return Err(source.at(entry.span(), format!("node {} is named twice", node.id)));
+        }
+    }
+    Ok(nodes)
+}
+
+/// Without TLS whoever is on the way between two nodes reads every row, and can change it. Within one machine nobody is.
+fn refuse_clear_text(source: &Source<'_>, file: &File) -> Result<(), ConfigError> {
+    let open = |node: &NodeEntry| !node.address.ip().is_loopback();
+    match file.nodes.iter().find(|entry| open(entry.get_ref())) {
+        Some(entry) if file.tls.is_none() => {
+            let words = "nodes talk to each other over a network, which needs [tls]: `howdah init` makes the certificates";
+            Err(source.at(entry.span(), words))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The secret, from the flag's file, the file's `secret_file`, or the file itself.

@@ -184,6 +184,26 @@ fn an_error_says_what_and_where() {
         ),
         ("node = 2", "node = x", "howdah.toml:1:8:"),
         (
+            "id = 1\naddress",
+            "id = 0\naddress",
+            "howdah.toml:5:1: nodes are counted from 1",
+        ),
+        (
+            "127.0.0.1:7002",
+            "10.0.0.2:7002",
+            "howdah.toml:9:1: nodes talk to each other over a network, which needs [tls]",
+        ),
+        (
+            "[[groups]]",
+            "[tls]\nca_file = \"gone\"\n[[groups]]",
+            "howdah.toml:13:1: gone: cannot be read",
+        ),
+        (
+            "[[groups]]",
+            "[tls]\ncertificate = \"x\"\n[[groups]]",
+            "howdah.toml:14:1: unknown field `certificate`",
+        ),
+        (
             "cluster = \"test\"",
             "cluster = \"test\"\ncolour = 1",
             "howdah.toml:3:1: unknown field `colour`",

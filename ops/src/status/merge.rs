@@ -196,6 +196,7 @@ mod tests {
         ClusterConfig {
             cluster: "test".to_owned(),
             secret: "0123456789abcdef".to_owned(),
+            tls: None,
             nodes: (1..=3).map(node).collect(),
             groups: [(GroupId(1), (1..=3).map(NodeId).collect())].into(),
         }

@@ -7,8 +7,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use shard::small_file;
+
 use super::hba_file::{Line, Word, lines};
-use crate::small_file;
 
 /// The rules of one node, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
+use shard::tls::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use super::alarm::Alarm;
 use super::conn::Conn;
-use crate::stream::ClientStream;
 
 /// Beyond this much unsent output nothing more is read that would add to it.
 pub(crate) const HIGH_WATER: usize = 64 << 10;
@@ -23,7 +23,7 @@ const KEEP: usize = 256 << 10;
 /// The client's side.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) stream: ClientStream,
+    pub(crate) stream: Stream,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use coordinator::roles::Role;
+use shard::tls::Stream;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -21,7 +22,6 @@ use crate::access::{Guest, Place};
 use crate::cancel::may_be_of;
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::encode;
-use crate::stream::ClientStream;
 
 /// The newest minor version of protocol 3 that is spoken.
 const LATEST_MINOR: i32 = 2;
@@ -38,7 +38,7 @@ pub(crate) async fn begin(
     shared: &Arc<Shared>,
 ) -> Option<(Session, Place)> {
     let mut stranger = Stranger {
-        stream: Some(ClientStream::Plain(stream)),
+        stream: Some(Stream::Plain(stream)),
         input: BytesMut::with_capacity(1 << 10),
         output: BytesMut::new(),
         address,

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use bytes::{Buf, BytesMut};
+use shard::tls::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::conn::Parameters;
 use crate::analysis::Refusal;
 use crate::failure::Failure;
 use crate::protocol::{Body, Malformed};
-use crate::stream::ClientStream;
 use crate::tls::{ALPN, Tls};
 
 /// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
@@ -37,7 +37,7 @@ enum Alpn {
 /// A client that has not proved yet who it is.
 pub(super) struct Stranger {
     /// None while TLS is agreed on: one that fails in that is not answered.
-    pub(super) stream: Option<ClientStream>,
+    pub(super) stream: Option<Stream>,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
     pub(super) address: IpAddr,
@@ -45,13 +45,13 @@ pub(super) struct Stranger {
 
 impl Stranger {
     pub(super) fn is_encrypted(&self) -> bool {
-        self.stream.as_ref().is_some_and(ClientStream::is_encrypted)
+        self.stream.as_ref().is_some_and(Stream::is_encrypted)
     }
 
     /// What the client wants, within TLS if it asks for that and there is some.
     pub(super) async fn read_wish(&mut self, tls: Option<&Tls>) -> Result<Wish, Failure> {
         let (mut tls_settled, mut gss_settled) = (false, false);
-        if let (Some(tls), Some(ClientStream::Plain(stream))) = (tls, &self.stream) {
+        if let (Some(tls), Some(Stream::Plain(stream))) = (tls, &self.stream) {
             let mut first = [0];
             let peeked = stream.peek(&mut first).await;
             match peeked {
@@ -128,13 +128,13 @@ impl Stranger {
     /// Goes over to TLS; says whether PostgreSQL's protocol was agreed on within. A client with which that fails is
     /// left without a stream, and so without an answer: nothing can be said that it could read.
     async fn encrypt(&mut self, tls: &Tls) -> Alpn {
-        let Some(ClientStream::Plain(stream)) = self.stream.take() else {
+        let Some(Stream::Plain(stream)) = self.stream.take() else {
             return Alpn::Absent;
         };
         match tls.acceptor().accept(stream).await {
             Ok(stream) => {
                 let agreed = stream.get_ref().1.alpn_protocol() == Some(ALPN);
-                self.stream = Some(ClientStream::encrypted(stream));
+                self.stream = Some(Stream::encrypted(stream));
                 if agreed { Alpn::Agreed } else { Alpn::Absent }
             }
             Err(error) => {

@@ -44,8 +44,19 @@ pub struct Options {
     pub groups: u32,
     /// What lies between the nodes.
     pub network: Network,
+    /// How the nodes talk to each other.
+    pub traffic: Traffic,
     /// Where the nodes keep their data.
     pub disks: Disks,
+}
+
+/// How the nodes talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// For all to read.
+    Clear,
+    /// With TLS, by certificates that `howdah init` makes.
+    Encrypted,
 }
 
 /// Where the nodes keep their data.
@@ -72,6 +83,7 @@ impl Default for Options {
             nodes: 3,
             groups: 2,
             network: Network::Direct,
+            traffic: Traffic::Clear,
             disks: Disks::Shared,
         }
     }
@@ -100,14 +112,21 @@ impl Cluster {
             Network::Direct => None,
             Network::Relayed => Some(Relays::start(&ports.peer_addresses()).await?),
         };
-        let config = layout::cluster_config(options, &ports);
-        let (mut nodes, mut disks) = (BTreeMap::new(), BTreeMap::new());
+        let mut config = layout::cluster_config(options, &ports);
+        let mut files = BTreeMap::new();
         for id in config.nodes.keys() {
-            let file = layout::write_config(dir.path(), *id, &config, relays.as_ref())?;
+            let file = layout::write_config(dir.path(), *id, &config, relays.as_ref(), options.traffic)?;
+            files.insert(*id, file);
+        }
+        if let (Traffic::Encrypted, Some(file)) = (options.traffic, files.values().next()) {
+            config.tls = Some(layout::make_certificates(program, dir.path(), file)?);
+        }
+        let (mut nodes, mut disks) = (BTreeMap::new(), BTreeMap::new());
+        for (id, file) in &files {
             if options.disks == Disks::Small {
                 disks.insert(*id, SmallDisk::mount(&file.with_file_name("data"))?);
             }
-            nodes.insert(*id, NodeProcess::start(program, *id, &file)?);
+            nodes.insert(*id, NodeProcess::start(program, *id, file)?);
         }
         let cluster = Cluster {
             config,

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
 
+mod certificates;
 mod compare;
 mod consistency;
 #[cfg(feature = "failpoints")]

@@ -1,7 +1,7 @@
 //! What a node reads again at SIGHUP, and what it makes of a file that is wrong.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ops::status::ClusterStatus;
@@ -23,17 +23,27 @@ async fn lets_in(cluster: &Cluster) -> Result<(), String> {
     }
 }
 
-async fn hang_up(cluster: &Cluster) {
+/// The folder of a node's configuration.
+pub(crate) fn folder_of(cluster: &Cluster, node: NodeId) -> PathBuf {
+    let data = cluster.raft_log(node).unwrap();
+    let folder = data
+        .ancestors()
+        .find(|folder| folder.join("pg_hba.conf").exists());
+    folder.expect("the folder of the configuration").to_owned()
+}
+
+pub(crate) async fn hang_up(cluster: &Cluster, node: NodeId) {
     let status: ClusterStatus = cluster.status().await;
-    let pid = status.nodes[0].pid.expect("the node is up");
+    let view = status.nodes.iter().find(|view| view.id == node);
+    let pid = view.and_then(|view| view.pid).expect("the node is up");
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, Signal::HUP).unwrap();
 }
 
-async fn until_logged(cluster: &Cluster, words: &str, times: usize) {
+pub(crate) async fn until_logged(cluster: &Cluster, node: NodeId, words: &str, times: usize) {
     let began = Instant::now();
     let logged = || {
-        let lines = cluster.log_lines(NodeId(1)).unwrap();
+        let lines = cluster.log_lines(node).unwrap();
         lines.iter().filter(|line| line.contains(words)).count()
     };
     while logged() < times {
@@ -50,34 +60,42 @@ async fn a_node_reads_its_rules_again_at_sighup_and_a_broken_file_changes_nothin
         ..Options::default()
     };
     let (_turn, cluster) = cluster(&options).await;
-    let data = cluster.raft_log(NodeId(1)).unwrap();
-    let folder = data
-        .ancestors()
-        .find(|folder| folder.join("pg_hba.conf").exists());
-    let folder: &Path = folder.expect("the folder of the configuration");
+    let folder = folder_of(&cluster, NodeId(1));
     let rules = |text: &str| fs::write(folder.join("pg_hba.conf"), text).unwrap();
     let again = "the configuration was read again";
 
     rules("host all all all reject\n");
     lets_in(&cluster).await.expect("nobody has told the node yet");
-    hang_up(&cluster).await;
-    until_logged(&cluster, again, 1).await;
+    hang_up(&cluster, NodeId(1)).await;
+    until_logged(&cluster, NodeId(1), again, 1).await;
     assert!(lets_in(&cluster).await.is_err(), "the new rules do not hold");
 
     rules(&format!("{TRUST}host all all all peer\n"));
-    hang_up(&cluster).await;
-    until_logged(&cluster, "the old one stays in force", 1).await;
-    until_logged(&cluster, "pg_hba.conf:2: invalid authentication method", 1).await;
+    hang_up(&cluster, NodeId(1)).await;
+    until_logged(&cluster, NodeId(1), "the old one stays in force", 1).await;
+    until_logged(
+        &cluster,
+        NodeId(1),
+        "pg_hba.conf:2: invalid authentication method",
+        1,
+    )
+    .await;
     assert!(lets_in(&cluster).await.is_err(), "half of a broken file holds");
 
     rules(TRUST);
     let file = folder.join("howdah.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("{text}[timing]\nelection = \"3s\"\n")).unwrap();
-    hang_up(&cluster).await;
-    until_logged(&cluster, again, 2).await;
+    hang_up(&cluster, NodeId(1)).await;
+    until_logged(&cluster, NodeId(1), again, 2).await;
     lets_in(&cluster).await.expect("the good rules hold again");
-    until_logged(&cluster, "`timing` cannot be changed without restarting", 1).await;
+    until_logged(
+        &cluster,
+        NodeId(1),
+        "`timing` cannot be changed without restarting",
+        1,
+    )
+    .await;
     cluster
         .shutdown(&[
             "the old one stays in force",

@@ -11,7 +11,7 @@ const LONGEST: u64 = 1 << 20;
 ///
 /// # Errors
 /// When it cannot be read, is no regular file (reading one of another kind may never end), or is longer than such a file is.
-pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
     if !std::fs::metadata(path)?.is_file() {
         return Err(refused("it is no regular file"));
