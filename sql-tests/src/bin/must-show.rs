@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments
         .get(1)
-        .is_some_and(|first| ["node", "demo", "status"].contains(&first.as_str()))
+        .is_some_and(|first| ["node", "demo", "status", "init", "cert"].contains(&first.as_str()))
     {
         return ops::main_from(arguments);
     }
