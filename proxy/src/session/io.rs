@@ -179,10 +179,11 @@ fn flush<S: AsyncWrite + Unpin>(
             Poll::Pending => break,
         }
     }
-    if progress && output.is_empty() {
+    if output.is_empty() {
         if output.capacity() > KEEP {
             *output = BytesMut::new();
         }
+        // Also what TLS has kept of an earlier write: another node's backend is reached within it.
         if let Poll::Ready(Err(error)) = Pin::new(stream).poll_flush(cx) {
             return Err(error);
         }
