@@ -104,8 +104,8 @@ pub(super) fn write_config(
     dir: &Path,
     node: NodeId,
     cluster: &ClusterConfig,
+    options: &Options,
     relays: Option<&Relays>,
-    traffic: Traffic,
 ) -> Result<PathBuf> {
     let folder = dir.join(format!("n{node}"));
     fs::create_dir(&folder)?;
@@ -131,7 +131,7 @@ pub(super) fn write_config(
             members.join(", ")
         )?;
     }
-    if traffic == Traffic::Encrypted {
+    if options.traffic == Traffic::Encrypted {
         let own = format!("../certs/node{node}");
         write!(
             text,
@@ -140,6 +140,9 @@ pub(super) fn write_config(
     }
     text.push_str("[sql]\nhba_file = \"pg_hba.conf\"\n");
     fs::write(folder.join("pg_hba.conf"), "host all all 127.0.0.0/8 trust\n")?;
+    if let Some(max_sessions) = options.max_sessions {
+        writeln!(text, "max_sessions = {max_sessions}")?;
+    }
     let file = folder.join("howdah.toml");
     fs::write(&file, text)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;

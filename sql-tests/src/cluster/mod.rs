@@ -48,6 +48,8 @@ pub struct Options {
     pub traffic: Traffic,
     /// Where the nodes keep their data.
     pub disks: Disks,
+    /// Clients that a node takes at a time; none: its default.
+    pub max_sessions: Option<usize>,
 }
 
 /// How the nodes talk to each other.
@@ -85,6 +87,7 @@ impl Default for Options {
             network: Network::Direct,
             traffic: Traffic::Clear,
             disks: Disks::Shared,
+            max_sessions: None,
         }
     }
 }
@@ -115,7 +118,7 @@ impl Cluster {
         let mut config = layout::cluster_config(options, &ports);
         let mut files = BTreeMap::new();
         for id in config.nodes.keys() {
-            let file = layout::write_config(dir.path(), *id, &config, relays.as_ref(), options.traffic)?;
+            let file = layout::write_config(dir.path(), *id, &config, options, relays.as_ref())?;
             files.insert(*id, file);
         }
         if let (Traffic::Encrypted, Some(file)) = (options.traffic, files.values().next()) {
@@ -256,6 +259,11 @@ impl Cluster {
     /// Takes note that a node has ended by itself, and lets its PostgreSQL servers go on.
     pub fn bury_node(&mut self, node: NodeId) -> Result<()> {
         self.process_mut(node)?.bury()
+    }
+
+    /// Bytes of a node's memory that are resident; its PostgreSQL servers' are not in it.
+    pub fn resident(&self, node: NodeId) -> Result<u64> {
+        self.process(node)?.resident()
     }
 
     /// Starts a killed node again.

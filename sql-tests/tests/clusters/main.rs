@@ -6,11 +6,14 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
 
 mod certificates;
+mod clients;
 mod compare;
 mod consistency;
 #[cfg(feature = "failpoints")]
 mod coordinators;
 mod demo;
+mod differential;
+mod drivers;
 mod faults;
 mod reload;
 mod rows;
