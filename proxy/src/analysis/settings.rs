@@ -34,7 +34,7 @@ pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
         "allow_system_table_mods" if !is(&off) => Err(Refusal::unsupported(
             "allow_system_table_mods cannot be turned on",
         )),
-        "client_encoding" | "names" if !is(&["utf8", "utf-8", "unicode", "sql_ascii"]) => {
+        "client_encoding" | "names" if !one.as_deref().is_none_or(is_read_as_it_is) => {
             Err(Refusal::unsupported(format!(
                 "client encoding \"{}\" is not supported",
                 one.unwrap_or_default()
@@ -53,6 +53,13 @@ pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
         "search_path" => check_search_path(value),
         _ => Ok(()),
     }
+}
+
+/// Whether text in this encoding can be read as the server's. Its name is compared as PostgreSQL does (`clean_encoding_name` in
+/// encnames.c): asyncpg asks for `'utf-8'`, quotes and all.
+fn is_read_as_it_is(encoding: &str) -> bool {
+    let clean: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
+    matches!(clean.as_str(), "utf8" | "unicode" | "sqlascii")
 }
 
 /// PostgreSQL's own names must not be hidden by users', and a user's table not by a temporary one.
