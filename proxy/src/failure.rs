@@ -185,6 +185,29 @@ impl Failure {
         self
     }
 
+    /// The same with another context (field W), where PostgreSQL's error has one: of a statement of our own, it would say
+    /// nothing to the client.
+    pub(crate) fn with_context(self, context: impl Fn(&str) -> String) -> Failure {
+        let Failure::Postgres(message) = self else {
+            return self;
+        };
+        let mut body = Body::new(message.get(HEADER..).unwrap_or_default());
+        let mut changed = BytesMut::new();
+        encode::message(&mut changed, b'E', |out| {
+            while let Ok(kind @ 1..) = body.u8() {
+                let Ok(value) = body.cstr() else { break };
+                if kind == b'W' {
+                    field(out, kind, &context(&String::from_utf8_lossy(value)));
+                } else {
+                    out.put_u8(kind);
+                    encode::cstr(out, value);
+                }
+            }
+            out.put_u8(0);
+        });
+        Failure::Postgres(changed.freeze())
+    }
+
     /// Appends the ErrorResponse.
     pub(crate) fn encode(&self, severity: Severity, out: &mut BytesMut) {
         if let Failure::Postgres(message) = self {
@@ -423,6 +446,16 @@ pub(crate) enum Halt {
     Skip,
     /// The session ends.
     End(Ended),
+}
+
+impl Halt {
+    /// See [`Failure::with_context`].
+    pub(crate) fn with_context(self, context: impl Fn(&str) -> String) -> Halt {
+        match self {
+            Halt::Fail(failure) => Halt::Fail(failure.with_context(context)),
+            halt => halt,
+        }
+    }
 }
 
 /// How a session ends.

@@ -269,6 +269,8 @@ pub(crate) fn describe_statement(out: &mut BytesMut, name: &[u8]) {
 
 /// Parse and Close of a statement only to have PostgreSQL's opinion on it.
 pub(crate) fn judge(out: &mut BytesMut, sql: &[u8]) {
+    // See `own_statement`.
+    close_statement(out, OWN);
     parse(out, OWN, sql, &[]);
     close_statement(out, OWN);
 }

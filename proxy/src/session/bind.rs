@@ -60,11 +60,16 @@ impl Session {
                 .await;
         }
         let routed = match query {
-            Some(query) => match self.route(query, &parameters, &planned).await {
+            Some(query) => match self.route(query, &parameters, None, &planned).await {
                 Ok(routed) => routed,
                 Err(Halt::Fail(failure)) => {
                     // PostgreSQL's own objection to the Parse comes first.
                     self.release_held().await?;
+                    let portal = match bind.portal {
+                        b"" => "unnamed portal".to_owned(),
+                        name => format!("portal \"{}\"", String::from_utf8_lossy(name)),
+                    };
+                    let failure = failure.with_context(|context| context.replace("unnamed portal", &portal));
                     return Err(Halt::Fail(failure));
                 }
                 Err(halt) => return Err(halt),
@@ -147,6 +152,11 @@ impl Session {
         name: &str,
         values: &[Option<String>],
     ) -> Result<(), Halt> {
+        if !self.statements.sql.contains_key(name) {
+            // That there is none is said when it is executed.
+            self.release_held().await?;
+            return self.bind_own(bind, statement, planned).await;
+        }
         let (placed, query) = match self.route_execute(name, values).await {
             Err(Halt::Fail(failure)) => {
                 self.release_held().await?;

@@ -4,7 +4,7 @@ use super::Session;
 use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
 use super::settings::Undone;
-use super::transaction::{Step, View, Why};
+use super::transaction::{Step, Transaction, View, Why};
 use crate::analysis::{Discard, Plan, Refusal, SessionCommand, Timeout, shown_timeout};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
@@ -90,7 +90,7 @@ impl Session {
                 self.answer_timeout(*timeout, "current_setting", "SELECT 1", rows);
                 Ok(())
             }
-            SessionCommand::Discard(discard) => self.discard(*discard, text).await,
+            SessionCommand::Discard(discard) => self.discard(*discard, text, rows).await,
             SessionCommand::Show { .. } => Err(Refusal::unsupported("SHOW cannot be used here").into()),
         }
     }
@@ -113,13 +113,22 @@ impl Session {
         local: bool,
     ) -> Result<Option<bytes::Bytes>, Halt> {
         let place = self.any_place().await?;
-        // What a transaction sets may be rolled back to what was before.
+        // What a transaction sets may be rolled back to what was before, but for one that a pipeline begins with this.
+        let begins = |t: &Transaction| t.implicit && t.participants.is_empty() && t.script.is_empty();
         let undone = match name {
-            _ if local || self.transaction.is_some() => Undone::Nothing,
+            _ if local || !self.transaction.as_ref().is_none_or(begins) => Undone::Nothing,
             Some(name) => Undone::One(name),
             None => Undone::AllButRoles,
         };
+        let seen = self.slots[place].as_ref().map_or(0, |conn| conn.settings_seen);
         self.enter_undoing(place, undone).await?;
+        if self.transaction.is_some()
+            && undone != Undone::Nothing
+            && let Some(conn) = &mut self.slots[place]
+        {
+            // It lacks what was left out, if that comes back.
+            conn.settings_seen = seen;
+        }
         self.search_path = None;
         if !local {
             self.soil(place);
@@ -181,9 +190,14 @@ impl Session {
         Ok(value)
     }
 
-    async fn discard(&mut self, discard: Discard, text: &str) -> Result<(), Halt> {
-        if discard == Discard::All && self.transaction.is_some() {
-            let words = "DISCARD ALL cannot run inside a transaction block";
+    async fn discard(&mut self, discard: Discard, text: &str, rows: Rows) -> Result<(), Halt> {
+        let begun = self.transaction.is_some() || !self.pipeline.touched.is_empty();
+        if discard == Discard::All && begun {
+            let words = if rows == Rows::Alone && !self.in_block() {
+                "DISCARD ALL cannot be executed within a pipeline"
+            } else {
+                "DISCARD ALL cannot run inside a transaction block"
+            };
             return Err(Refusal::new("25001", words).into());
         }
         // One that has all the session's settings at least: the client is told of those that are others then.
@@ -227,6 +241,14 @@ impl Session {
         Err(refusal.clone().into())
     }
 
+    /// Refuses a statement. What is no SQL at all PostgreSQL says in its own words.
+    pub(super) async fn refuse(&mut self, text: &str, refusal: &Refusal) -> Result<(), Halt> {
+        if refusal.sqlstate == "42601" {
+            self.parse_only(text.as_bytes()).await?;
+        }
+        Err(refusal.clone().into())
+    }
+
     /// Whether PostgreSQL takes a statement: only parsed, it does nothing.
     pub(super) async fn parse_only(&mut self, text: &[u8]) -> Result<(), Halt> {
         let place = self.any_place().await?;
@@ -237,8 +259,9 @@ impl Session {
             conn.captured = Captured::default();
             encode::judge(&mut conn.output, text);
             conn.parsing.push_back((Vec::new(), 0));
-            conn.owes(Kind::Parse, Audience::Quiet, Stake::Nothing);
-            conn.owes(Kind::Close, Audience::Quiet, Stake::Nothing);
+            for kind in [Kind::Close, Kind::Parse, Kind::Close] {
+                conn.owes(kind, Audience::Quiet, Stake::Nothing);
+            }
             if !conn.unsynced {
                 conn.sync(Audience::Quiet, Stake::Nothing);
             }

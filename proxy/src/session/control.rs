@@ -86,6 +86,14 @@ impl Session {
             )
         });
         let failed = transaction.failed;
+        // `AtEOXact_GUC` has set them back when it failed.
+        let next = next.map(|next| {
+            if failed {
+                ("BEGIN".to_owned(), None, None)
+            } else {
+                next
+            }
+        });
         let untold = self.transaction.as_mut().and_then(|t| t.untold.take());
         if commit && !failed {
             self.commit(Audience::Session).await?;
@@ -209,10 +217,10 @@ impl Session {
         Ok(())
     }
 
-    /// A statement has failed on one group: PostgreSQL lets go of the transaction's locks there at once, before the client
-    /// ends it. So must the others, or whoever waits for them waits for the client.
+    /// A statement has failed on one group, or here: PostgreSQL lets go of the transaction's locks and settings there at once,
+    /// before the client ends it. So must the others, or whoever waits for them waits for the client.
     pub(super) async fn let_go(&mut self) -> Result<(), Halt> {
-        let failed = |t: &&mut Transaction| t.failed && !t.let_go && !t.implicit && t.participants.len() > 1;
+        let failed = |t: &&mut Transaction| t.failed && !t.let_go && !t.implicit;
         let Some(transaction) = self.transaction.as_mut().filter(failed) else {
             return Ok(());
         };

@@ -30,6 +30,8 @@ use crate::protocol::{Body, encode};
 pub(super) struct CopyState {
     copying: Copying,
     key: KeyColumn,
+    /// The shard key's name.
+    key_name: String,
     slots: Arc<SlotMap>,
     /// Came as a Query, so that the session says when it is ready.
     by_query: bool,
@@ -37,6 +39,8 @@ pub(super) struct CopyState {
     own: bool,
     /// The end of what has come: a line that is not whole.
     waiting: BytesMut,
+    /// Lines that were read, or rows of the binary format.
+    line: u64,
     /// The places that run it, and their rows that were not sent on yet.
     parts: BTreeMap<usize, BytesMut>,
     /// What stands before the first row is still to come.
@@ -75,10 +79,12 @@ impl Session {
     ) -> Result<(), Halt> {
         let table = &copying.plan.table;
         let key = match planned.catalogue.resolve(&[], Some(&table.schema), &table.name) {
-            coordinator::catalogue::Resolved::Relation(relation) => relation.shard_key.as_ref(),
+            coordinator::catalogue::Resolved::Relation(relation) => {
+                relation.shard_key.as_ref().zip(relation.key_column())
+            }
             _ => None,
         };
-        let Some(key) = key.map(|key| key.column) else {
+        let Some((key, key_name)) = key.map(|(key, column)| (key.column, column.name.clone())) else {
             return Err(Failure::Catalogue(format!("table \"{}\" is not there", table.name)).into());
         };
         let style = if by_query { Style::Simple } else { Style::Extended };
@@ -93,10 +99,12 @@ impl Session {
         self.copy = Some(CopyState {
             copying,
             key,
+            key_name,
             slots: Arc::clone(planned.catalogue.slots()),
             by_query,
             own,
             waiting: BytesMut::new(),
+            line: 0,
             parts: BTreeMap::new(),
             header_due,
             header,
@@ -228,6 +236,7 @@ impl Session {
                 break;
             }
             at = row.end;
+            copy.line += 1;
             if tuple.key == Key::EndOfData {
                 copy.ended = true;
             } else {
@@ -265,6 +274,12 @@ impl Session {
                 continue;
             }
             check_ending(&mut copy.ending, row.ending)?;
+            // A quoted value may go over several.
+            let ends = waiting[line.clone()]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            copy.line += u64::try_from(ends.max(1)).unwrap_or(1);
             if row.key == Key::EndOfData {
                 copy.ended = true;
             } else if std::mem::take(&mut copy.header_due) {
@@ -353,7 +368,18 @@ impl Session {
         copy.asked = std::mem::replace(&mut self.slots[place], busy);
         self.current = before;
         self.aim();
-        slot
+        // As `CopyFromErrorCallback` in copyfrom.c has it.
+        slot.map_err(|halt| {
+            halt.with_context(|_| {
+                let (table, column) = (&copy.copying.plan.table.name, &copy.key_name);
+                let place = format!("COPY {table}, line {}, column {column}", copy.line);
+                if binary {
+                    place
+                } else {
+                    format!("{place}: \"{}\"", String::from_utf8_lossy(value))
+                }
+            })
+        })
     }
 
     async fn ask_aside(

@@ -44,6 +44,14 @@ impl Cursor {
         }
     }
 
+    /// Where its rows are that come next.
+    pub(super) fn place(&self) -> usize {
+        match self {
+            Cursor::One { place, .. } => *place,
+            Cursor::Several { places, at, .. } => places[*at],
+        }
+    }
+
     pub(super) fn since(&self) -> usize {
         match self {
             Cursor::One { since, .. } | Cursor::Several { since, .. } => *since,
@@ -117,10 +125,7 @@ impl Session {
         let Form::Cursor { name: Some(name), .. } = form else {
             return None;
         };
-        match self.cursors.get(name)? {
-            Cursor::One { place, .. } => Some(*place),
-            Cursor::Several { places, at, .. } => places.get(*at).copied(),
-        }
+        self.cursors.get(name).map(Cursor::place)
     }
 
     /// Whether the session itself sees to a statement about a cursor: it is on several groups, or there is one less.

@@ -13,11 +13,12 @@ use super::Session;
 use super::captured::Captured;
 use super::commands::Rows;
 use super::conn::{Audience, Columns, Conn, Kind, Stake};
+use super::cursors::Cursor;
 use super::enter::Style;
 use super::plans::Planned;
 use super::statements::{Check, Late, Portal, Statement};
 use super::transaction::Step;
-use crate::analysis::{Access, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
+use crate::analysis::{Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::encode;
 use crate::protocol::frontend::{Execute, Named, Parse};
@@ -66,7 +67,7 @@ impl Session {
         let plan = planned.only()?;
         self.check_failed(plan)?;
         if let Err(refusal) = plan {
-            return Err(refusal.clone().into());
+            return self.refuse(text, refusal).await;
         }
         let message_bytes = Bytes::copy_from_slice(message);
         let statement = Arc::new(Statement {
@@ -293,12 +294,22 @@ impl Session {
                         encode::empty(self.out(), b'n');
                     }
                     None => {
-                        return Err(Failure::NoPortal(String::from_utf8_lossy(name).into_owned()).into());
+                        let place = self.cursor_as_portal(name)?.place();
+                        self.enter(place, Access::Read, Style::Extended).await?;
+                        self.send_on(place, Kind::Describe, message);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// SQL's cursor of this name, which is a portal, too.
+    fn cursor_as_portal(&self, name: &[u8]) -> Result<&Cursor, Failure> {
+        let cursor = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| self.cursors.get(name));
+        cursor.ok_or_else(|| Failure::NoPortal(String::from_utf8_lossy(name).into_owned()))
     }
 
     pub(super) fn send_on(&mut self, place: usize, kind: Kind, message: &[u8]) {
@@ -364,7 +375,15 @@ impl Session {
                 encode::command_complete(self.out(), "SELECT 0");
                 Ok(())
             }
-            None => Err(Failure::NoPortal(String::from_utf8_lossy(execute.portal).into_owned()).into()),
+            None => {
+                let Cursor::One { place, .. } = *self.cursor_as_portal(execute.portal)? else {
+                    let words = "Execute of a cursor of several groups is not supported";
+                    return Err(Refusal::unsupported(words).hint("Use FETCH.").into());
+                };
+                self.enter(place, Access::Read, Style::Extended).await?;
+                self.send_on(place, Kind::Execute, message);
+                Ok(())
+            }
         }
     }
 
@@ -382,7 +401,39 @@ impl Session {
             };
             return self.begin_copy(copying, planned, false).await;
         }
+        if let Plan::Session(command) = plan {
+            self.set_in_pipeline(command).await?;
+        }
         self.command(plan, &statement.text, Rows::Alone).await
+    }
+
+    /// What a pipeline sets is part of its transaction: it goes when the pipeline fails, and does not end what came before.
+    async fn set_in_pipeline(&mut self, command: &SessionCommand) -> Result<(), Halt> {
+        let alone = self.pipeline.touched.is_empty();
+        if self.transaction.is_some() {
+            return Ok(());
+        }
+        match command {
+            SessionCommand::Set {
+                local: true,
+                answers_row,
+                ..
+            } if !alone => {
+                self.open_transaction(Style::Extended).await?;
+                if !*answers_row {
+                    let words = "SET LOCAL can only be used in transaction blocks";
+                    encode::warning(self.out(), "25P01", words);
+                }
+            }
+            SessionCommand::Set { local: false, .. } | SessionCommand::Reset { .. } => {
+                self.open_transaction(Style::Extended).await?;
+            }
+            SessionCommand::Discard(discard) if !alone && *discard != Discard::All => {
+                self.open_transaction(Style::Extended).await?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     async fn close_named(&mut self, message: &[u8]) -> Result<(), Halt> {
@@ -513,6 +564,9 @@ impl Session {
         self.told.skip = false;
         if self.transaction.is_none() {
             self.statements.clear_portals();
+        }
+        if let Err(Halt::End(ended)) = self.let_go().await {
+            return Err(ended);
         }
         self.ready();
         Ok(())

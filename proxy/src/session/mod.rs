@@ -261,6 +261,7 @@ impl Session {
 
     /// Sends the session's own ReadyForQuery.
     fn ready(&mut self) {
+        self.told.report(&mut self.client.output);
         let status = self.status();
         encode::ready(&mut self.client.output, status);
     }

@@ -75,7 +75,14 @@ impl Session {
                 type_oid: types.get(index).copied().flatten(),
             })
             .collect();
-        match self.route(query, &parameters, &planned).await? {
+        let routed = match self.route(query, &parameters, None, &planned).await {
+            // PostgreSQL says how many it wants.
+            Err(Halt::Fail(Failure::Refused(refusal))) if refusal.sqlstate == "08P01" => {
+                Placed::One(self.any_place().await?)
+            }
+            routed => routed?,
+        };
+        match routed {
             Placed::Rows(_) => Err(Refusal::unsupported("EXECUTE of such an INSERT").into()),
             placed => Ok((placed, Query::clone(query))),
         }

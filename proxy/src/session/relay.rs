@@ -1,7 +1,7 @@
 //! A backend's answers on their way to the client: only headers are looked at, and the few messages
 //! that say how a statement ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -18,6 +18,9 @@ use crate::protocol::{Body, Malformed};
 pub(crate) struct Told {
     /// The last ParameterStatus of each name.
     pub(crate) parameters: HashMap<Vec<u8>, Vec<u8>>,
+    /// Those that have changed since the client was last told, by name, with what it was told. It is told before
+    /// ReadyForQuery (`ReportChangedGUCOptions` in guc.c).
+    changed: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// An error went to the client since this was last cleared.
     pub(crate) error: bool,
     /// Messages of the client are skipped until its next Sync.
@@ -28,9 +31,26 @@ pub(crate) struct Told {
     pub(crate) completed: bool,
 }
 
+impl Told {
+    /// Tells the client which parameters have changed.
+    pub(crate) fn report(&mut self, out: &mut BytesMut) {
+        for (name, told) in std::mem::take(&mut self.changed) {
+            if let Some(value) = self
+                .parameters
+                .get(&name)
+                .filter(|value| told.as_ref() != Some(*value))
+            {
+                encode::parameter_status(out, &name, value);
+            }
+        }
+    }
+}
+
 /// What becomes of one message.
 enum Verdict {
     Pass,
+    /// The parameters that have changed, then the message.
+    AfterParameters,
     Drop,
     Instead(Failure),
     /// This failure, then the message.
@@ -89,6 +109,10 @@ fn relay_all(
         }
         match verdict {
             Verdict::Pass | Verdict::Drop => {}
+            Verdict::AfterParameters => {
+                told.report(out);
+                out.extend_from_slice(&input[at..end]);
+            }
             Verdict::Instead(failure) => {
                 failure.encode(Severity::Error, out);
                 told.error = true;
@@ -97,6 +121,7 @@ fn relay_all(
             Verdict::After(failure) => {
                 failure.encode(Severity::Error, out);
                 told.error = true;
+                told.report(out);
                 out.extend_from_slice(&input[at..end]);
             }
         }
@@ -162,11 +187,11 @@ impl Conn {
             }
             b'Z' => {
                 told.completed |= is_clients(head);
-                self.ready(head, message)
+                self.ready(head, message, told)
             }
             b'E' => self.error(head, message, told),
             b'N' => Ok(self.notice(head, message)),
-            b'S' => parameter(head, message, told),
+            b'S' => parameter(message, told),
             b'A' => Ok(Verdict::Pass),
             _ => Err(Malformed("a backend sent a message that has no place here")),
         }
@@ -253,7 +278,7 @@ impl Conn {
         }
     }
 
-    fn ready(&mut self, head: Option<Expect>, message: &[u8]) -> Result<Verdict, Malformed> {
+    fn ready(&mut self, head: Option<Expect>, message: &[u8], told: &Told) -> Result<Verdict, Malformed> {
         let Some(Expect {
             kind: Kind::Sync | Kind::Query,
             audience,
@@ -275,7 +300,8 @@ impl Conn {
             Audience::Client if unknown => {
                 Ok(Verdict::After(Failure::CommitUnconfirmed { group: self.group }))
             }
-            Audience::Client => Ok(Verdict::Pass),
+            Audience::Client if told.changed.is_empty() => Ok(Verdict::Pass),
+            Audience::Client => Ok(Verdict::AfterParameters),
             Audience::Silent | Audience::Statement if unknown => {
                 Ok(Verdict::Instead(Failure::CommitUnconfirmed { group: self.group }))
             }
@@ -385,15 +411,15 @@ fn pass_to(head: Option<Expect>, audiences: &[Audience]) -> Verdict {
     }
 }
 
-fn parameter(head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
+/// Whoever asked for the change, and whatever it is on the way to: the client is told of what holds in the end.
+fn parameter(message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
     let mut body = Body::new(&message[HEADER..]);
     let (name, value) = (body.cstr()?, body.cstr()?);
-    let quiet = head.is_some_and(|e| matches!(e.audience, Audience::Silent | Audience::Quiet));
-    if quiet || told.parameters.get(name).is_some_and(|known| known == value) {
-        return Ok(Verdict::Drop);
+    if told.parameters.get(name).is_none_or(|known| known != value) {
+        let before = told.parameters.insert(name.to_vec(), value.to_vec());
+        told.changed.entry(name.to_vec()).or_insert(before);
     }
-    told.parameters.insert(name.to_vec(), value.to_vec());
-    Ok(Verdict::Pass)
+    Ok(Verdict::Drop)
 }
 
 /// The first OID that is not PostgreSQL's own (FirstNormalObjectId): such types have another one in each group.

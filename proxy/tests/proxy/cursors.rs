@@ -183,6 +183,29 @@ async fn cursors_and_execute_by_the_extended_protocol() {
         .unwrap();
     assert_eq!(client.execute("EXECUTE change", &[]).await.unwrap(), 20);
     let mut raw = Raw::start(&cluster).await;
+    // A cursor is a portal, too: psycopg has it described so.
+    for (what, sql) in [
+        ("several", "SELECT id FROM t"),
+        ("one", "SELECT 1 UNION SELECT 2"),
+    ] {
+        raw.query(&format!("BEGIN; DECLARE {what} CURSOR FOR {sql}"));
+        raw.until_ready().await;
+        raw.describe('P', what);
+        raw.sync();
+        assert_eq!(raw.until_ready().await, ("TZ".to_owned(), vec![]), "{what}");
+        raw.execute(what, 1);
+        raw.sync();
+        let (tags, errors) = raw.until_ready().await;
+        match what {
+            "one" => assert_eq!(tags, "DsZ"),
+            _ => assert_eq!(errors, ["0A000"]),
+        }
+        raw.query("ROLLBACK");
+        raw.until_ready().await;
+        raw.describe('P', what);
+        raw.sync();
+        assert_eq!(raw.until_ready().await.1, ["34000"], "{what}");
+    }
     raw.query("PREPARE every AS SELECT id FROM t WHERE v = 3; EXECUTE every");
     let (tags, errors) = raw.until_ready().await;
     assert!(errors.is_empty(), "{errors:?}");

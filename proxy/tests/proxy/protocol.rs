@@ -7,6 +7,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::Type;
 
 use crate::harness::raw::Raw;
@@ -382,4 +383,88 @@ async fn copy_in_binary_goes_to_and_comes_from_all_groups() {
     let lines = String::from_utf8(lines).unwrap();
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!((lines.len(), lines[0]), (3, "id,v"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_parameters_are_told_before_ready_for_query() {
+    let cluster = Cluster::start().await;
+    let mut raw = Raw::start(&cluster).await;
+    for (sql, expected) in [
+        ("SET DateStyle = 'German'; SELECT 1", "CTDCSZ"),
+        ("SET DateStyle = 'German'", "CZ"),
+        (
+            "SET DateStyle = 'ISO, MDY'; RESET DateStyle; SET DateStyle = 'German'",
+            "CCCZ",
+        ),
+        ("BEGIN; SET TimeZone = 'Asia/Tokyo'", "CCSZ"),
+        ("ROLLBACK", "CSZ"),
+    ] {
+        raw.query(sql);
+        assert_eq!(raw.until_ready().await, (expected.to_owned(), vec![]), "{sql}");
+    }
+    raw.parse("", "SET application_name = 'told'");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.parse("", "SELECT 1");
+    raw.bind("", "");
+    raw.execute("", 0);
+    raw.sync();
+    assert_eq!(raw.until_ready().await, ("12C12DCSZ".to_owned(), vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encodings_are_named_as_loosely_as_by_postgresql() {
+    let cluster = Cluster::start().await;
+    for name in ["UTF8", "'utf-8'", "Unicode", "sql-ascii"] {
+        let mut stream = cluster.raw().await;
+        let more = format!("client_encoding\0{name}\0");
+        let messages = start(&mut stream, 3 << 16, more.as_bytes()).await;
+        assert!(body(&messages, 'K').is_some(), "{name}");
+    }
+    let client = cluster.connect().await;
+    client
+        .batch_execute("SET client_encoding = 'Utf 8'")
+        .await
+        .unwrap();
+    let error = client
+        .batch_execute("SET client_encoding = 'LATIN1'")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "0A000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_statement_is_said_in_postgresqls_words() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let sql = "CREATE TABLE w (id bigint PRIMARY KEY, at timestamptz)";
+    client.batch_execute(sql).await.unwrap();
+    // Twice, as the first leaves a statement of ours behind.
+    for _ in 0..2 {
+        for (sql, message, position) in [
+            (
+                "SELECT id FROM w WHERE id IN (1, '')",
+                "invalid input syntax for type bigint: \"\"",
+                34,
+            ),
+            (
+                "INSERT INTO w VALUES (9223372036854775808)",
+                "bigint out of range",
+                0,
+            ),
+            (
+                "SELECT \"abc",
+                "unterminated quoted identifier at or near \"\"abc\"",
+                8,
+            ),
+        ] {
+            let error = client.batch_execute(sql).await.unwrap_err();
+            let error = error.as_db_error().expect("an answer");
+            let place = match error.position() {
+                Some(ErrorPosition::Original(place)) => *place,
+                _ => 0,
+            };
+            assert_eq!((error.message(), place), (message, position), "{sql}");
+        }
+    }
 }
