@@ -24,7 +24,8 @@ const LOOK_UP: &str = "\
     ARRAY(SELECT a.rolname::text FROM pg_catalog.pg_authid a JOIN held ON a.oid = held.oid), \
     datconnlimit, rolcanlogin, datallowconn, pg_catalog.has_database_privilege(known.oid, d.oid, 'CONNECT'), \
     coalesce((SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(s::text, ' ' ORDER BY s::text), known.oid::int8) \
-    FROM pg_catalog.pg_db_role_setting s WHERE setrole IN (0, known.oid) AND setdatabase IN (0, d.oid)), known.oid::int8) \
+    FROM pg_catalog.pg_db_role_setting s WHERE setrole IN (0, known.oid) AND setdatabase IN (0, d.oid)), known.oid::int8), \
+    pg_catalog.current_setting('server_version') \
     FROM known LEFT JOIN pg_catalog.pg_database d ON datname = $2";
 
 /// A role, as of now. Its password's verifier is in no `Debug` output.
@@ -48,6 +49,8 @@ pub struct Role {
     pub database: Option<Door>,
     /// Differs when this is another role of the same name, or its sessions begin with other settings (ALTER ROLE, ALTER DATABASE).
     pub begins_as: i64,
+    /// The version of the PostgreSQL that was asked, as `server_version` has it.
+    pub server_version: String,
 }
 
 /// Whether a role may use a database.
@@ -223,6 +226,7 @@ impl Kept {
                 (None, _) => None,
             },
             begins_as: row.try_get(9)?,
+            server_version: row.try_get(10)?,
         }))
     }
 }

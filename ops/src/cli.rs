@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
 
 use crate::config::{NodeConfig, Overrides};
 use crate::{certificates, demo, in_doubt, logging, node, signals, status, switchover};
@@ -83,23 +82,13 @@ fn run_node(args: NodeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error, 2),
     };
-    logging::start(&config.log);
+    let logging = logging::start(&config.log);
     report(with_runtime(async move {
         let shutdown = signals::stop_requested_not_by_hangup();
         if args.until_stdin_closes {
             signals::stop_when_stdin_closes(shutdown.clone());
         }
-        let (put, reloads) = watch::channel(None);
-        let (path, overrides) = (args.config.config.clone(), args.config.overrides.clone());
-        signals::at_hangup(move || match NodeConfig::load(&path, &overrides) {
-            // An error means that the node has ended.
-            Ok(config) => drop(put.send(Some(config))),
-            Err(error) => tracing::warn!(
-                "the configuration cannot be used, and the old one stays in force: {}",
-                whole(&error)
-            ),
-        });
-        node::run(config, reloads, shutdown)
+        node::run(config, logging, shutdown)
             .await
             .map(|()| ExitCode::SUCCESS)
     }))

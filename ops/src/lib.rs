@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod in_doubt;
 mod logging;
 pub mod node;
+mod operator;
 mod signals;
 pub mod status;
 pub mod switchover;

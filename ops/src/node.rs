@@ -11,16 +11,19 @@ use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap, SlotMapError};
 use coordinator::transaction::{InDoubt, Settler, Transactions, in_doubt, recover};
 use futures::future::{BoxFuture, join_all};
-use proxy::{Listener, Peers, ProxyError, Reload, Sessions};
+use proxy::operations::Operations;
+use proxy::{Listener, Peers, ProxyConfig, ProxyError, Sessions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shard::client::Groups;
 use shard::id::{GroupId, NodeId};
 use shard::node::{Asker, Node};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
+use crate::logging::Logging;
+use crate::operator::Operator;
+use crate::signals::Hangups;
 
 /// How often a node looks whether it leads a group whose databases it has not prepared yet.
 const PREPARE_EVERY: Duration = Duration::from_millis(100);
@@ -42,22 +45,29 @@ pub enum NodeError {
     Slots(#[from] SlotMapError),
 }
 
-/// Runs a node until `shutdown` is cancelled; returns when everything that it started has stopped. Of a configuration that
-/// comes by `reloads` it takes what can change while it runs: who is let in, with what certificate, within which limits.
+/// Runs a node until `shutdown` is cancelled; returns when everything that it started has stopped. At SIGHUP it reads its
+/// configuration again, and takes from it what can change while it runs: who is let in, with what certificate, within which limits,
+/// and what is logged.
 ///
 /// # Errors
 /// When it cannot start: ports in use, no PostgreSQL, a data directory that is not its own.
-pub async fn run(
+pub(crate) async fn run(
     config: NodeConfig,
-    reloads: watch::Receiver<Option<NodeConfig>>,
+    logging: Logging,
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
-    let started_with = config.clone();
+    let hangups = Hangups::listen();
     let me = config.shard.node;
     let cluster = config.shard.cluster.clone();
     tracing::info!(node = %me, cluster, "starting");
     // The ports first: where they are taken another node runs here, and nothing must be touched.
-    let listener = Listener::bind(config.sql).await?;
+    let operator = Arc::new(Operator::new(config.clone(), logging));
+    let listener = Listener::bind(ProxyConfig {
+        operations: operator.clone(),
+        ..config.sql
+    })
+    .await?;
+    operator.serves(listener.reload());
     let settler = Arc::new(Settler::default());
     let node = Node::start(config.shard, Some(settler.clone())).await?;
     let groups = node.groups();
@@ -68,7 +78,8 @@ pub async fn run(
     let peers = Arc::new(OtherNodes { asker: node.asker() });
 
     let background = CancellationToken::new();
-    let reloading = reload(started_with, reloads, node.reload(), listener.reload());
+    operator.joins(node.reload());
+    let reloading = reload(hangups, operator);
     tokio::spawn(background.clone().run_until_cancelled_owned(reloading));
     for &group in groups.groups() {
         let prepare = prepare(groups.clone(), cluster.clone(), group, slots.clone());
@@ -89,25 +100,11 @@ pub async fn run(
     Ok(())
 }
 
-/// Takes over from each new configuration what can be, and says what cannot.
-async fn reload(
-    started_with: NodeConfig,
-    mut reloads: watch::Receiver<Option<NodeConfig>>,
-    between_nodes: shard::node::Reload,
-    listener: Reload,
-) {
-    while reloads.changed().await.is_ok() {
-        let Some(config) = reloads.borrow_and_update().clone() else {
-            continue;
-        };
-        for name in started_with.fixed_that_differs(&config) {
-            tracing::warn!("`{name}` cannot be changed without restarting the node");
-        }
-        between_nodes.put(config.shard.tls);
-        listener.put(config.sql);
-        tracing::info!(
-            "the configuration was read again: limits, rules and certificates hold for new connections"
-        );
+/// Reads the configuration again at each SIGHUP. What is wrong with it is logged.
+async fn reload(mut hangups: Hangups, operator: Arc<Operator>) {
+    loop {
+        hangups.next().await;
+        let _told = operator.reload().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What asks a process to stop.
 
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by SIGTERM, SIGINT or SIGHUP.
@@ -27,9 +27,31 @@ fn stopped_by(kinds: &[SignalKind]) -> CancellationToken {
     token
 }
 
-/// Calls `act` at each SIGHUP.
-pub(crate) fn at_hangup(act: impl FnMut() + Send + 'static) {
-    on_each(SignalKind::hangup(), act);
+/// The SIGHUPs that come; they do not end the process any more.
+#[derive(Debug)]
+pub(crate) struct Hangups(Option<Signal>);
+
+impl Hangups {
+    pub(crate) fn listen() -> Hangups {
+        let kind = SignalKind::hangup();
+        let listening = signal(kind).inspect_err(|error| cannot_listen(error, kind));
+        Hangups(listening.ok())
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        let next = match &mut self.0 {
+            Some(arrivals) => arrivals.recv().await,
+            None => None,
+        };
+        if next.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn cannot_listen(error: &std::io::Error, kind: SignalKind) {
+    tracing::warn!(%error, "cannot listen for signal {}", kind.as_raw_value());
 }
 
 fn on_each(kind: SignalKind, mut act: impl FnMut() + Send + 'static) {
@@ -41,7 +63,7 @@ fn on_each(kind: SignalKind, mut act: impl FnMut() + Send + 'static) {
                 }
             });
         }
-        Err(error) => tracing::warn!(%error, "cannot listen for signal {}", kind.as_raw_value()),
+        Err(error) => cannot_listen(&error, kind),
     }
 }
 

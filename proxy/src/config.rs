@@ -1,9 +1,11 @@
 //! What the proxy is told at its start.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Hba;
+use crate::operations::{NoOperations, Operations};
 use crate::tls::Tls;
 
 /// The SQL port of one node and its limits.
@@ -20,6 +22,8 @@ pub struct ProxyConfig {
     /// From it comes what roles are shown that do not exist. It stays the same, and is the same on all nodes: else what is
     /// made up could be told from what is not.
     pub mock_authentication_nonce: [u8; 32],
+    /// The node around it, for the console.
+    pub operations: Arc<dyn Operations>,
 }
 
 impl ProxyConfig {
@@ -32,12 +36,13 @@ impl ProxyConfig {
             tls: None,
             hba: Hba::passwords_only(),
             mock_authentication_nonce: rand::random(),
+            operations: Arc::new(NoOperations),
         }
     }
 }
 
 /// Bounds on what clients can make this node hold, and on how long they are kept waiting.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Sessions at a time; one more is told 53300.
     pub max_client_connections: usize,

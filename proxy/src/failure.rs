@@ -112,6 +112,9 @@ pub(crate) enum Failure {
     /// Nothing was proved in time.
     #[error("no authentication in time")]
     AuthenticationTimeout,
+    /// An operator ended it.
+    #[error("an operator ended the session")]
+    Killed,
     /// The node stops.
     #[error("the node is shutting down")]
     ShuttingDown,
@@ -319,6 +322,10 @@ impl Failure {
                 .hint("Connect again when the groups have leaders."),
             Failure::AuthenticationTimeout => {
                 Refusal::new("57014", "canceling authentication due to timeout")
+            }
+            Failure::Killed => {
+                Refusal::new("57P01", "terminating connection due to administrator command")
+                    .detail("An operator has ended the connections to this database (KILL).")
             }
             Failure::ShuttingDown => Refusal::new(
                 "57P01",

@@ -2,19 +2,24 @@
 //!
 //! [`run`] is the door. [`analysis`] says what a statement is and where it may run; `session` conducts
 //! each client's messages; `access` says who is let in; `protocol` is the wire format; `failure` has the words for what goes wrong.
+//! `console` is for operators, and knows of sessions what `registry` says.
 
 mod access;
 pub mod analysis;
 mod cancel;
 mod config;
+mod console;
 mod deadlock;
 mod failure;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod listener;
+pub mod operations;
 mod protocol;
+mod registry;
 mod session;
+pub mod status;
 mod tls;
 
 use std::fmt;
@@ -89,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) cuts: Arc<Cuts>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) sessions: Arc<cancel::Sessions>,
+    pub(crate) registry: Arc<registry::Registry>,
+    pub(crate) operations: Arc<dyn operations::Operations>,
     pub(crate) plans: Arc<session::PlanCache>,
     pub(crate) waits: Arc<Waits>,
     pub(crate) pool: Arc<session::Pool>,

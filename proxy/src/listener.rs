@@ -125,6 +125,8 @@ impl Listener {
             tls: now.tls,
             hba: Arc::new(now.hba),
             mock_authentication_nonce: now.mock_authentication_nonce,
+            registry: Arc::default(),
+            operations: now.operations,
         });
         let watching = tokio::spawn(deadlock::watch(Arc::clone(&shared)));
         let pool = Arc::clone(&shared.pool);
@@ -181,12 +183,13 @@ pub struct Reload(watch::Sender<ProxyConfig>);
 
 impl Reload {
     /// Clients that connect from now on are treated by this configuration; those who are there keep what they came in by. The
-    /// address, and what comes from the cluster's secret, stay.
+    /// address, what comes from the cluster's secret, and the node around it stay.
     pub fn put(&self, config: ProxyConfig) {
         self.0.send_modify(|now| {
             *now = ProxyConfig {
                 listen: now.listen,
                 mock_authentication_nonce: now.mock_authentication_nonce,
+                operations: Arc::clone(&now.operations),
                 ..config
             };
         });
@@ -228,15 +231,15 @@ async fn conversation(
         () = shutdown.cancelled() => None,
         begun = session::begin(stream, address, guest, &shared) => begun,
     };
-    let Some((mut session, _place)) = begun else {
+    let Some((mut begun, _place)) = begun else {
         return;
     };
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ended::Fatal(Failure::ShuttingDown),
-        ended = session.serve() => ended,
+        ended = begun.serve() => ended,
     };
-    session.close(ended).await;
+    begun.close(ended).await;
 }
 
 /// Tells a client that there is no place for it. It may not wait for the answer, and nobody waits for it to take it.

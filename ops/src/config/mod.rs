@@ -28,6 +28,7 @@ use toml::Spanned;
 pub use self::error::ConfigError;
 use self::error::Source;
 use self::file::{File, NodeEntry};
+pub use self::sql::SqlFiles;
 pub(crate) use self::tls::stem;
 
 /// The cluster as every node must see it, and as `howdah status` needs it.
@@ -61,8 +62,23 @@ pub struct NodeConfig {
     pub shard: shard::config::Config,
     /// Its port for clients.
     pub sql: ProxyConfig,
+    /// The files that tell of who is let in there.
+    pub files: SqlFiles,
+    /// The whole cluster.
+    pub cluster: ClusterConfig,
+    /// Where it was read; none where it came as a text.
+    pub origin: Option<Origin>,
     /// What is logged, in the form of `RUST_LOG`.
     pub log: String,
+}
+
+/// Where a configuration was read.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// What flags and the environment said instead of it.
+    pub overrides: Overrides,
 }
 
 /// What flags and the environment set instead of the file.
@@ -88,7 +104,15 @@ pub struct Overrides {
 impl NodeConfig {
     /// Reads a node's configuration.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<NodeConfig, ConfigError> {
-        NodeConfig::from_text(path, &read(path)?, overrides)
+        let config = NodeConfig::from_text(path, &read(path)?, overrides)?;
+        let origin = Origin {
+            path: path.to_owned(),
+            overrides: overrides.clone(),
+        };
+        Ok(NodeConfig {
+            origin: Some(origin),
+            ..config
+        })
     }
 
     /// As [`NodeConfig::load`], from the text of the file at `path`.
@@ -142,39 +166,15 @@ impl NodeConfig {
         Ok(NodeConfig {
             sql: sql::sql(&source, &file.sql, listen, &shard)?,
             shard,
+            files: SqlFiles::of(path, &file.sql),
+            cluster,
+            origin: None,
             log: overrides
                 .log
                 .clone()
                 .or_else(|| file.log.clone())
                 .unwrap_or_else(|| "info".to_owned()),
         })
-    }
-}
-
-impl NodeConfig {
-    /// The settings that a running node cannot change, and that are another configuration's.
-    pub(crate) fn fixed_that_differs(&self, other: &NodeConfig) -> Vec<&'static str> {
-        let (mine, theirs) = (&self.shard, &other.shard);
-        let differing = [
-            ("node", mine.node != theirs.node),
-            ("cluster", mine.cluster != theirs.cluster),
-            ("tls", mine.tls.is_some() != theirs.tls.is_some()),
-            ("secret", mine.secret != theirs.secret),
-            ("data_dir", mine.data_dir != theirs.data_dir),
-            (
-                "nodes",
-                mine.nodes != theirs.nodes || self.sql.listen != other.sql.listen,
-            ),
-            ("groups", mine.groups != theirs.groups),
-            ("postgres", mine.postgres != theirs.postgres),
-            ("timing", mine.timing != theirs.timing),
-            ("wal", mine.log != theirs.log),
-            ("log", self.log != other.log),
-        ];
-        differing
-            .into_iter()
-            .filter_map(|(name, differs)| differs.then_some(name))
-            .collect()
     }
 }
 

@@ -15,6 +15,35 @@ use super::file::SqlSection;
 /// Connections to a group's PostgreSQL that each node needs for itself, at most: for catalogues, cuts, transactions and the like.
 const OWN_CONNECTIONS: usize = 20;
 
+/// What tells of who is let in, beside the configuration itself. Read again with it, also where their names are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlFiles {
+    /// The rules; none: passwords decide.
+    pub hba: Option<PathBuf>,
+    /// Whether there is TLS.
+    pub ssl: bool,
+    /// The certificate and its key, if so. PostgreSQL's names by default.
+    pub certificate: PathBuf,
+    /// See `certificate`.
+    pub key: PathBuf,
+}
+
+impl SqlFiles {
+    pub(super) fn of(config: &Path, section: &SqlSection) -> SqlFiles {
+        let path = |name: &Option<PathBuf>, default: &str| match name {
+            Some(name) => beside(config, name),
+            None => beside(config, Path::new(default)),
+        };
+        let hba = section.hba_file.as_ref();
+        SqlFiles {
+            hba: hba.map(|file| beside(config, file.get_ref())),
+            ssl: section.ssl.as_ref().is_some_and(|ssl| *ssl.get_ref()),
+            certificate: path(&section.ssl_cert_file, "server.crt"),
+            key: path(&section.ssl_key_file, "server.key"),
+        }
+    }
+}
+
 /// The configuration of the port for clients, of a node of this cluster.
 pub(super) fn sql(
     source: &Source<'_>,
@@ -32,6 +61,7 @@ pub(super) fn sql(
         tls: tls(source, section)?,
         hba: hba(source, section)?,
         mock_authentication_nonce: mock_authentication_nonce(secret),
+        ..ProxyConfig::new(listen)
     })
 }
 
@@ -104,18 +134,12 @@ fn limits(source: &Source<'_>, section: &SqlSection) -> Result<Limits, ConfigErr
     })
 }
 
-/// PostgreSQL's settings of the same names, with its default names of the files, beside the configuration.
 fn tls(source: &Source<'_>, section: &SqlSection) -> Result<Option<Tls>, ConfigError> {
     let Some(on) = section.ssl.as_ref().filter(|ssl| *ssl.get_ref()) else {
         return Ok(None);
     };
-    let path = |name: &Option<PathBuf>, default: &str| match name {
-        Some(name) => beside(source.path, name),
-        None => beside(source.path, Path::new(default)),
-    };
-    let certificate = path(&section.ssl_cert_file, "server.crt");
-    let key = path(&section.ssl_key_file, "server.key");
-    Tls::load(&certificate, &key)
+    let files = SqlFiles::of(source.path, section);
+    Tls::load(&files.certificate, &files.key)
         .map(Some)
         .map_err(|error| source.at(on.span(), error.to_string()))
 }

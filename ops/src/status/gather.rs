@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
+use proxy::status::ClusterStatus;
 use shard::call::{Answer, Question};
 use shard::id::NodeId;
 use shard::status::NodeStatus;
 
-use super::merge::{ClusterStatus, merge};
+use super::merge::merge;
 use crate::config::ClusterConfig;
 
 /// A node that has not answered by then is shown as unreachable.

@@ -177,6 +177,7 @@ mod tests {
             may_log_in: true,
             database: None,
             begins_as: 0,
+            server_version: String::new(),
         }
     }
 

@@ -15,7 +15,7 @@ mod fallback;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
-mod lexer;
+pub(crate) mod lexer;
 mod parse;
 mod pins;
 pub mod plan;
@@ -34,7 +34,7 @@ mod tests;
 mod timeouts;
 mod transaction;
 mod values;
-mod words;
+pub(crate) mod words;
 mod writes;
 
 pub use plan::*;

@@ -23,6 +23,9 @@ pub enum Plan {
     /// Maintenance that each group does for itself, one after the other: VACUUM, ANALYZE, REINDEX,
     /// CLUSTER. Answer the tag once. Refused inside a transaction block if `outside_transaction`.
     EachGroup(EachGroup),
+    /// LOCK TABLE: the same text on every group, one after the other in ascending order, inside a
+    /// transaction block.
+    Lock,
     /// `SELECT create_distributed_table('table', 'column')`, alone: answered by Howdah with one row,
     /// one column of type `void` named `create_distributed_table`, holding an empty string.
     Distribute(Distribute),
@@ -394,7 +397,7 @@ pub enum DdlEffect {
         key_column: String,
     },
     /// A table of ours is altered: what its constraints say may have given it another shard key.
-    AlterTable(RelationName),
+    AlterTable(AlteredTable),
     /// Tables or schemas may be gone, moved or renamed, or columns renamed or dropped: read the
     /// catalogue again.
     Reload,
@@ -402,6 +405,15 @@ pub enum DdlEffect {
     Database(DatabaseChange),
     /// Nothing about tables.
     None,
+}
+
+/// See [`DdlEffect::AlterTable`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlteredTable {
+    /// The table.
+    pub table: RelationName,
+    /// The first column of a primary key that it gets, where that is not its shard key.
+    pub new_key: Option<String>,
 }
 
 /// CREATE DATABASE or DROP DATABASE.

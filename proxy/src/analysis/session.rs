@@ -3,6 +3,7 @@
 use super::Refusal;
 use super::lexer::{Kind, Token};
 use super::plan::{Discard, Plan, SessionCommand};
+use super::relations::{Named, Names};
 use super::settings;
 use super::statement::{any_group, syntax_for_postgres};
 use super::timeouts::Timeout;
@@ -206,8 +207,28 @@ pub(super) fn current_setting(tokens: &[Token]) -> Option<Plan> {
         .then_some(Plan::Session(SessionCommand::CurrentSetting(timeout)))
 }
 
-/// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else; none if it is not that.
-pub(super) fn set_config(tokens: &[Token]) -> Option<Result<Plan, Refusal>> {
+/// `FROM pg_settings WHERE name = 'name'`.
+fn setting_there<'a>(words: &mut Words<'a>, names: Names<'_>) -> Option<&'a String> {
+    if !words.take(&["from"]) {
+        return None;
+    }
+    let table = words.dotted_name()?;
+    let theirs = table.last().is_some_and(|name| name == "pg_settings");
+    if !theirs || !matches!(names.find(&table), Ok(Named::System)) {
+        return None;
+    }
+    if !words.take(&["where", "name"]) || !words.take_operator("=") {
+        return None;
+    }
+    match words.next() {
+        Some(Kind::Text(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else; none if it is not that. As pg_dump has it, too, which
+/// leaves alone what its server does not have: `set_config(name, ...) FROM pg_settings WHERE name = 'name'`.
+pub(super) fn set_config(tokens: &[Token], names: Names<'_>) -> Option<Result<Plan, Refusal>> {
     let mut words = Words::new(tokens);
     if !words.take(&["select"]) {
         return None;
@@ -221,32 +242,16 @@ pub(super) fn set_config(tokens: &[Token]) -> Option<Result<Plan, Refusal>> {
     let [name, value, local] = super::words::split_commas(arguments)[..] else {
         return None;
     };
-    let [
-        Token {
-            kind: Kind::Text(name),
-            ..
-        },
-    ] = name
-    else {
+    let ([name], [value], [local]) = (name, value, local) else {
         return None;
     };
-    let [
-        Token {
-            kind: Kind::Text(value),
-            ..
-        },
-    ] = value
-    else {
+    let (Kind::Text(value), Kind::Word(local)) = (&value.kind, &local.kind) else {
         return None;
     };
-    let [
-        Token {
-            kind: Kind::Word(local),
-            ..
-        },
-    ] = local
-    else {
-        return None;
+    let name = match &name.kind {
+        Kind::Text(name) => name,
+        Kind::Word(column) if column == "name" => setting_there(&mut words, names)?,
+        _ => return None,
     };
     if !words.is_empty() || !matches!(local.as_str(), "true" | "false") {
         return None;

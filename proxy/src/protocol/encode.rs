@@ -73,6 +73,13 @@ pub(crate) fn parameter_status(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     });
 }
 
+pub(crate) fn backend_key_data(out: &mut BytesMut, process_id: i32, secret_key: &[u8]) {
+    message(out, b'K', |out| {
+        out.put_i32(process_id);
+        out.put_slice(secret_key);
+    });
+}
+
 /// ParameterDescription of a statement without parameters.
 pub(crate) fn no_parameters(out: &mut BytesMut) {
     message(out, b't', |out| out.put_u16(0));

@@ -12,24 +12,18 @@ use super::settings::{RESET, Undone};
 use super::{Cursor, Session, Timeouts};
 use crate::cancel::Rest;
 use crate::failure::{Failure, Halt};
+use crate::registry::Pin;
 
 /// For how long a session with a ticket and nothing else waits for a group to have a leader, until it stands in line again.
 const WITH_TICKET: Duration = Duration::from_millis(250);
-
-/// Why a session keeps a backend although it does nothing there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pin {
-    /// It is in a transaction there.
-    Transaction,
-    /// It has a cursor WITH HOLD there.
-    HeldCursor,
-}
 
 impl Session {
     /// Takes a backend for a place that has none, within `patience` for a new one.
     pub(super) async fn open(&mut self, place: usize, patience: Duration) -> Result<(), Halt> {
         let group = self.group(place);
+        let waits = self.meter.client().waits();
         let opened = self.take_backend(place, group, patience).await;
+        drop(waits);
         if opened.is_err() {
             self.in_time().await?;
         }
@@ -42,6 +36,7 @@ impl Session {
             self.told.parameters.extend(owned);
         }
         conn.belongs_to(self.guest.id, self.entered.session.cancels());
+        conn.held = Some(self.meter.client().holds(group, conn.process_id, conn.opened));
         self.slots[place] = Some(conn);
         Ok(())
     }
@@ -155,7 +150,7 @@ impl Session {
         if self.transaction.as_ref().is_some_and(|t| t.participates(place)) {
             Some(Pin::Transaction)
         } else if self.cursors.values().any(holds) {
-            Some(Pin::HeldCursor)
+            Some(Pin::Cursor)
         } else {
             None
         }

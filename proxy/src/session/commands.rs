@@ -3,9 +3,10 @@
 use super::Session;
 use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
+use super::enter::Style;
 use super::settings::Undone;
 use super::transaction::{Step, Transaction, View, Why};
-use crate::analysis::{Discard, Plan, Refusal, SessionCommand, Timeout, shown_timeout};
+use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout, shown_timeout};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
@@ -30,6 +31,7 @@ impl Session {
             Plan::Session(command) => self.session_command(command, text, rows).await,
             Plan::Ddl(ddl) => self.ddl(ddl, text, rows).await,
             Plan::EachGroup(each) => self.each_group(*each, text, rows).await,
+            Plan::Lock => self.lock_tables(text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
             Plan::Prepared(command) => self.prepared_command(command, text).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
@@ -67,8 +69,11 @@ impl Session {
                     if rows == Rows::Described {
                         encode::one_column(self.out(), "set_config", 25, -1);
                     }
-                    encode::one_value(self.out(), &value.unwrap_or_default());
-                    encode::command_complete(self.out(), "SELECT 1");
+                    // None where it is set if it is there, and is not.
+                    if let Some(value) = &value {
+                        encode::one_value(self.out(), value);
+                    }
+                    encode::command_complete(self.out(), &format!("SELECT {}", u8::from(value.is_some())));
                 } else {
                     encode::command_complete(self.out(), "SET");
                 }
@@ -102,6 +107,39 @@ impl Session {
         }
         encode::one_value(self.out(), value.as_bytes());
         encode::command_complete(self.out(), tag);
+    }
+
+    /// Locks tables on every group, in ascending order: two that do so never wait for each other in a circle.
+    ///
+    /// The locks that a group has are gone when it has committed. Whoever wants them all comes to a group that wrote, which
+    /// commits last, before it has them.
+    async fn lock_tables(&mut self, text: &str, rows: Rows) -> Result<(), Halt> {
+        if self.transaction.is_none() && self.pipeline.touched.is_empty() {
+            let words = "LOCK TABLE can only be used in transaction blocks";
+            return Err(Refusal::new("25P01", words).into());
+        }
+        let style = match rows {
+            Rows::Described => Style::Simple,
+            Rows::Alone => Style::Extended,
+        };
+        let own = self.open_transaction(style).await?;
+        let mut locked = Ok(());
+        for place in 0..self.slots.len() {
+            self.enter(place, Access::Read, Style::Simple).await?;
+            self.settle().await?;
+            let audience = if place == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
+            locked = self.exec(place, text, audience, Stake::Nothing).await.map(drop);
+            if locked.is_err() {
+                break;
+            }
+        }
+        self.close_transaction(own, locked).await?;
+        encode::command_complete(self.out(), "LOCK TABLE");
+        Ok(())
     }
 
     /// Runs a SET or RESET on the backends of the transaction, else on one: the others follow when

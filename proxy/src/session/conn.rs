@@ -13,11 +13,12 @@ use tokio_util::io::poll_read_buf;
 
 use super::captured::Captured;
 use super::pool::Berth;
-use crate::cancel::{OwnCancels, Target};
+use crate::cancel::{OwnCancels, Target, now};
 use crate::failure::Failure;
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::fields::Fields;
 use crate::protocol::{Body, frame};
+use crate::registry::Held;
 
 /// Between two attempts to start a session on a server that goes down or comes up.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -142,7 +143,6 @@ pub(crate) struct Conn {
     /// What it reported when it began.
     pub(crate) parameters: Arc<[(Bytes, Bytes)]>,
     pub(crate) berth: Option<Berth>,
-    pub(crate) opened: Instant,
     /// As its last ReadyForQuery said.
     pub(crate) status: TransactionStatus,
     /// A transaction was begun since, which that answer does not tell of.
@@ -160,6 +160,10 @@ pub(crate) struct Conn {
     pub(crate) captured: Captured,
     /// Whether Howdah itself cancels what its session does.
     pub(crate) cancels: Arc<OwnCancels>,
+    /// Since when it is there, microseconds since 1970.
+    pub(crate) opened: u64,
+    /// Its place among the backends that its session has, as the console shows them.
+    pub(crate) held: Option<Held>,
 }
 
 impl Conn {
@@ -225,7 +229,6 @@ impl Conn {
             declared: 0,
             parameters: Arc::from([]),
             berth: None,
-            opened: Instant::now(),
             status: TransactionStatus::Idle,
             begun_since: false,
             status_is_clients: false,
@@ -235,6 +238,8 @@ impl Conn {
             last_words: None,
             captured: Captured::default(),
             cancels: Arc::default(),
+            opened: now(),
+            held: None,
         }
     }
 

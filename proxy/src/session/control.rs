@@ -121,6 +121,13 @@ impl Session {
     /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
     /// committed by two phases.
     pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
+        self.unbroken = true;
+        let committed = self.commit_unbroken(audience).await;
+        self.unbroken = false;
+        committed
+    }
+
+    async fn commit_unbroken(&mut self, audience: Audience) -> Result<(), Halt> {
         // No timeout strikes a commit.
         self.timeouts.end();
         self.stricken().await;

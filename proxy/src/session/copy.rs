@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyUse};
+use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyType, KeyUse};
 use coordinator::slots::SlotMap;
 
 use super::Session;
@@ -53,6 +53,42 @@ pub(super) struct CopyState {
     ended: bool,
     /// A backend that is asked about keys, as those of the COPY take nothing but rows.
     asked: Option<Conn>,
+}
+
+impl CopyState {
+    /// For rows that come from another group, each with its place: [`Session::send_row`].
+    pub(super) fn moving(copying: Copying, slots: &Arc<SlotMap>) -> CopyState {
+        CopyState {
+            copying,
+            // Nobody asks for it.
+            key: KeyColumn {
+                key_type: KeyType::Int8,
+                type_modifier: -1,
+            },
+            key_name: String::new(),
+            slots: Arc::clone(slots),
+            by_query: true,
+            own: false,
+            waiting: BytesMut::new(),
+            line: 0,
+            parts: BTreeMap::new(),
+            header_due: false,
+            header: Bytes::new(),
+            ending: None,
+            ended: false,
+            asked: None,
+        }
+    }
+
+    /// The group of a slot.
+    pub(super) fn group(&self, slot: HashSlot) -> shard::id::GroupId {
+        self.slots.group(slot)
+    }
+
+    /// Whether a row was sent anywhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
 }
 
 /// Rows that are sent on together.
@@ -330,7 +366,12 @@ impl Session {
             .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)).into())
     }
 
-    async fn send_row(&mut self, copy: &mut CopyState, place: usize, line: &[u8]) -> Result<(), Halt> {
+    pub(super) async fn send_row(
+        &mut self,
+        copy: &mut CopyState,
+        place: usize,
+        line: &[u8],
+    ) -> Result<(), Halt> {
         if !copy.parts.contains_key(&place) {
             self.start_copy(copy, place).await?;
         }
@@ -453,7 +494,7 @@ impl Session {
     }
 
     /// Ends the COPY everywhere. Gives the number of rows.
-    async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<u64, Halt> {
+    pub(super) async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<u64, Halt> {
         self.spread(copy, End::Here).await?;
         if copy.parts.is_empty() {
             // No row that belongs anywhere: any group gives the right answer.
@@ -485,7 +526,7 @@ impl Session {
     }
 
     /// The copy has failed: nothing of it is kept.
-    async fn abandon_copy(&mut self, copy: &mut CopyState) -> Result<(), Ended> {
+    pub(super) async fn abandon_copy(&mut self, copy: &mut CopyState) -> Result<(), Ended> {
         for place in copy.parts.keys() {
             if let Some(conn) = self.slots[*place].as_mut().filter(|conn| !conn.expect.is_empty()) {
                 // PostgreSQL ignores it where the rows have ended already.

@@ -338,6 +338,7 @@ impl Session {
             Event::Broken(place, why) => self.broke(place, &why),
             Event::Alarm => self.rang(),
             Event::ClientGone => Err(Ended::ByClient),
+            Event::Asked => self.stop_if_killed(),
             Event::Client | Event::Written => Ok(()),
         }
     }
@@ -351,6 +352,7 @@ impl Session {
             Event::Broken(place, why) => self.broke(place, &why),
             Event::Alarm => self.rang(),
             Event::ClientGone => Err(Ended::ByClient),
+            Event::Asked => self.stop_if_killed(),
             Event::Client | Event::Written => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
@@ -12,6 +13,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::alarm::Alarm;
 use super::conn::Conn;
+use crate::registry;
 
 /// Beyond this much unsent output nothing more is read that would add to it.
 pub(crate) const HIGH_WATER: usize = 64 << 10;
@@ -26,6 +28,8 @@ pub(crate) struct Client {
     pub(crate) stream: Stream,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
+    /// Where what goes out is counted, and where an operator's requests come.
+    pub(crate) entry: Option<Arc<registry::Client>>,
 }
 
 /// What a turn waits for besides its backend.
@@ -54,6 +58,8 @@ pub(crate) enum Event {
     Written,
     /// The session's alarm rings.
     Alarm,
+    /// An operator asks something of the session.
+    Asked,
 }
 
 /// Sends what there is to send and waits for one event. Reads only the backend at `reading`.
@@ -84,10 +90,20 @@ fn poll_turn(
     reading: Option<usize>,
     wait: Wait,
 ) -> Poll<Event> {
+    if let Some(entry) = &client.entry
+        && entry.poll_bell(cx).is_ready()
+    {
+        return Poll::Ready(Event::Asked);
+    }
     let mut written = false;
+    let due = client.output.len();
     match flush(cx, &mut client.stream, &mut client.output) {
         Ok(progress) => written |= progress,
         Err(_) => return Poll::Ready(Event::ClientGone),
+    }
+    if let Some(entry) = &client.entry {
+        let sent = due - client.output.len();
+        entry.counters.sent.add(u64::try_from(sent).unwrap_or(0));
     }
     if client.stream.drain(cx).is_err() {
         return Poll::Ready(Event::ClientGone);

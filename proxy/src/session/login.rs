@@ -59,6 +59,15 @@ impl Login {
         String::from_utf8_lossy(&self.user)
     }
 
+    /// Empty where it says none.
+    pub(super) fn application_name(&self) -> String {
+        let named = |(name, _): &&(Vec<u8>, Vec<u8>)| name == b"application_name";
+        let found = self.parameters.iter().rfind(named);
+        found.map_or_else(String::new, |(_, value)| {
+            String::from_utf8_lossy(value).into_owned()
+        })
+    }
+
     pub(super) fn database_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.database)
     }

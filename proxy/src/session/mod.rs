@@ -28,11 +28,13 @@ mod extended;
 pub(crate) mod fuzz;
 mod io;
 mod login;
+mod meter;
 mod outlive;
 mod plans;
 mod pool;
 mod portals;
 mod prepare;
+mod rekey;
 mod relay;
 mod rows;
 mod scatter;
@@ -68,6 +70,7 @@ use conn::Conn;
 use copy::CopyState;
 use cursors::Cursor;
 use io::{Client, Event, Wait};
+use meter::Meter;
 use pool::{Guest, Ticket};
 use relay::Told;
 use settings::Settings;
@@ -112,6 +115,9 @@ pub(crate) struct Session {
     last_break: String,
     copy: Option<CopyState>,
     database: Arc<DatabaseCatalogue>,
+    /// What it does now must come to its end, whatever an operator wants.
+    unbroken: bool,
+    meter: Meter,
     entered: Entered,
     guest: Guest,
     /// While it has backends.
@@ -139,6 +145,10 @@ impl Session {
             }
             self.time_the_client();
             let disturbed = self.give_back() == Rest::Cancelling;
+            self.note_rest();
+            if let Err(ended) = self.stop_if_killed() {
+                return ended;
+            }
             let turn = io::turn(
                 &mut self.client,
                 &mut self.slots,
@@ -155,7 +165,7 @@ impl Session {
                 turn.await
             };
             match event {
-                Event::Client | Event::Written => {}
+                Event::Client | Event::Written | Event::Asked => {}
                 Event::Alarm => {
                     if let Err(ended) = self.rang() {
                         return ended;
@@ -190,6 +200,11 @@ impl Session {
             let Some(found) = found.filter(|f| f.len <= input.len()) else {
                 break;
             };
+            if self.meter.client().is_asked() {
+                // What comes meanwhile comes behind this message.
+                self.heed_before(&mut input).await?;
+            }
+            self.note_message(found.tag, found.len);
             self.handle(found.tag, &input[..found.len]).await?;
             input.advance(found.len);
             self.make_room().await?;
@@ -263,6 +278,7 @@ impl Session {
     fn ready(&mut self) {
         self.told.report(&mut self.client.output);
         let status = self.status();
+        self.told.idle += u64::from(status == TransactionStatus::Idle);
         encode::ready(&mut self.client.output, status);
     }
 
@@ -305,7 +321,15 @@ impl Session {
         {
             encode::empty(&mut conn.output, b'X');
         }
-        if let Ended::Fatal(failure) = ended {
+        // Words in the middle of a message would be read as a part of it.
+        let whole = !self
+            .slots
+            .iter()
+            .flatten()
+            .any(|conn| conn.passing.0 > 0 && conn.passing.1);
+        if let Ended::Fatal(failure) = ended
+            && whole
+        {
             failure.encode(Severity::Fatal, &mut self.client.output);
         }
         let goodbye = async {

@@ -209,7 +209,7 @@ impl Session {
     }
 
     /// A committed catalogue: the home group's, another's if that has no leader.
-    async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
+    pub(super) async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
         if let Ok(catalogue) = self.database.current(self.group(self.home)) {
             return Ok((self.home, catalogue));
         }

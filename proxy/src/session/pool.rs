@@ -26,9 +26,12 @@ use coordinator::catalogue::CatalogueVersion;
 use coordinator::roles::Role;
 use lru::LruCache;
 use parking_lot::Mutex;
+use shard::id::GroupId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::conn::{Conn, Parameters};
+use crate::cancel::now;
+use crate::registry::Which;
 
 /// Texts whose numbers are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
@@ -85,6 +88,8 @@ pub(super) enum Given {
 pub(crate) struct Berth {
     pool: Arc<Pool>,
     place: usize,
+    /// [`Shelf::age`] when it was opened.
+    age: u64,
 }
 
 impl fmt::Debug for Berth {
@@ -134,6 +139,22 @@ impl Group {
 #[derive(Debug)]
 struct Shelf {
     number: u64,
+    user: String,
+    database: String,
+    /// Counted up when all backends that are open are to go: [`Pool::clear`].
+    age: AtomicU64,
+}
+
+/// A backend that no session has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Idle {
+    pub(crate) user: String,
+    pub(crate) database: String,
+    pub(crate) group: GroupId,
+    /// Its process id in its group's PostgreSQL.
+    pub(crate) process_id: i32,
+    /// Since when it is there, microseconds since 1970.
+    pub(crate) opened: u64,
 }
 
 impl Pool {
@@ -181,8 +202,17 @@ impl Pool {
         let beginning = (startup.clone(), role.begins_as);
         let mut shelves = self.shelves.lock();
         let (shelf, sessions) = shelves.entry(beginning.clone()).or_insert_with(|| {
+            let value = |wanted: &[u8]| {
+                let found = startup.iter().find(|(name, _)| name == wanted);
+                found.map_or_else(String::new, |(_, value)| {
+                    String::from_utf8_lossy(value).into_owned()
+                })
+            };
             let shelf = Shelf {
                 number: self.number(),
+                user: value(b"user"),
+                database: value(b"database"),
+                age: AtomicU64::new(0),
             };
             (Arc::new(shelf), 0)
         });
@@ -194,6 +224,58 @@ impl Pool {
             superuser: role.superuser,
             id: self.number(),
         }
+    }
+
+    /// Backends of these databases that are open now serve no other session: idle ones go, and the others when they are given
+    /// back.
+    pub(crate) fn clear(&self, which: &Which) {
+        let shelves: Vec<Arc<Shelf>> = self
+            .shelves
+            .lock()
+            .values()
+            .map(|(shelf, _)| Arc::clone(shelf))
+            .filter(|shelf| which.includes(&shelf.database))
+            .collect();
+        for shelf in &shelves {
+            shelf.age.fetch_add(1, Ordering::Relaxed);
+        }
+        for group in &self.groups {
+            let mut group = group.lock();
+            let gone: Vec<_> = shelves
+                .iter()
+                .filter_map(|shelf| group.idle.remove(&shelf.number))
+                .collect();
+            // Their berths are free once the lock is.
+            drop(group);
+            drop(gone);
+        }
+    }
+
+    /// The backends that no session has.
+    pub(crate) fn idle(&self) -> Vec<Idle> {
+        let shelves: HashMap<u64, Arc<Shelf>> = self
+            .shelves
+            .lock()
+            .values()
+            .map(|(shelf, _)| (shelf.number, Arc::clone(shelf)))
+            .collect();
+        let mut found = Vec::new();
+        for group in &self.groups {
+            let group = group.lock();
+            for (number, idle) in &group.idle {
+                let Some(shelf) = shelves.get(number) else {
+                    continue;
+                };
+                found.extend(idle.iter().map(|(_, conn)| Idle {
+                    user: shelf.user.clone(),
+                    database: shelf.database.clone(),
+                    group: conn.group,
+                    process_id: conn.process_id,
+                    opened: conn.opened,
+                }));
+            }
+        }
+        found
     }
 }
 
@@ -249,23 +331,35 @@ impl Guest {
             None
         };
         group.open += 1;
+        let age = self.shelf.age.load(Ordering::Relaxed);
         // Its berth is free once the lock is.
         drop(group);
         drop(surplus);
         Given::Room(Berth {
             pool: Arc::clone(&self.pool),
             place,
+            age,
         })
     }
 
     /// Gives back a backend in which nothing of the session is left but its settings.
-    pub(super) fn give(&self, place: usize, conn: Conn) {
-        let now = Instant::now();
-        if now.duration_since(conn.opened) > LIFETIME {
+    pub(super) fn give(&self, place: usize, mut conn: Conn) {
+        // Until it is here it counts among the session's.
+        let _held = conn.held.take();
+        let lives = Duration::from_micros(now().saturating_sub(conn.opened));
+        let mut group = self.pool.groups[place].lock();
+        let age = self.shelf.age.load(Ordering::Relaxed);
+        let stale = conn.berth.as_ref().is_some_and(|berth| berth.age < age);
+        if stale || lives > LIFETIME {
+            // Its berth is free once the lock is.
+            drop(group);
             return;
         }
-        let mut group = self.pool.groups[place].lock();
-        group.idle.entry(self.shelf.number).or_default().push((now, conn));
+        group
+            .idle
+            .entry(self.shelf.number)
+            .or_default()
+            .push((Instant::now(), conn));
     }
 }
 
@@ -302,10 +396,8 @@ impl Drop for Guest {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
-    use shard::id::GroupId;
-
     use super::*;
+    use futures::FutureExt;
 
     fn startup(user: &str) -> Parameters {
         vec![(b"user".to_vec(), user.as_bytes().to_vec())]
@@ -337,6 +429,25 @@ mod tests {
             Given::Kept(conn) => conn.owner,
             Given::Room(_) => panic!("there is none"),
         }
+    }
+
+    #[test]
+    fn whoever_clears_it_finds_no_backend_of_before_there_again() {
+        let pool = Pool::new(1, 9, 0);
+        let startup = |database: &str| vec![(b"database".to_vec(), database.as_bytes().to_vec())];
+        let [one, other] = ["a", "b"].map(|database| pool.enter(&startup(database), &Role::default()));
+        let (shelved, held) = (open(&one), open(&one));
+        one.give(0, shelved);
+        let elsewhere = open(&other);
+        other.give(0, elsewhere);
+        assert_eq!(pool.idle().len(), 2);
+        pool.clear(&Which::Named("a".to_owned()));
+        assert_eq!(pool.idle().len(), 1, "that of the other database");
+        one.give(0, held);
+        assert_eq!((pool.idle().len(), count(&pool)), (1, 1));
+        let conn = open(&one);
+        one.give(0, conn);
+        assert_eq!(pool.idle().len(), 2, "what was opened since stays");
     }
 
     fn count(pool: &Pool) -> usize {

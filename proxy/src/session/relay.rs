@@ -29,6 +29,10 @@ pub(crate) struct Told {
     pub(crate) copy_in: bool,
     /// A statement of the client, or a whole Query, has ended since this was last cleared.
     pub(crate) completed: bool,
+    /// How often it was told that it is in no transaction.
+    pub(crate) idle: u64,
+    /// The application's name may be another.
+    pub(crate) renamed: bool,
 }
 
 impl Told {
@@ -278,7 +282,7 @@ impl Conn {
         }
     }
 
-    fn ready(&mut self, head: Option<Expect>, message: &[u8], told: &Told) -> Result<Verdict, Malformed> {
+    fn ready(&mut self, head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
         let Some(Expect {
             kind: Kind::Sync | Kind::Query,
             audience,
@@ -296,6 +300,7 @@ impl Conn {
         self.status_is_clients = matches!(audience, Audience::Client | Audience::Statement);
         self.errored = false;
         let unknown = std::mem::take(&mut self.commit_unconfirmed);
+        told.idle += u64::from(audience == Audience::Client && self.status == TransactionStatus::Idle);
         match audience {
             Audience::Client if unknown => {
                 Ok(Verdict::After(Failure::CommitUnconfirmed { group: self.group }))
@@ -419,6 +424,7 @@ fn parameter(message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
         let before = told.parameters.insert(name.to_vec(), value.to_vec());
         told.changed.entry(name.to_vec()).or_insert(before);
     }
+    told.renamed |= name == b"application_name";
     Ok(Verdict::Drop)
 }
 

@@ -1,6 +1,6 @@
 //! The beginning of a connection: a session for who may have one, or a cancel passed on.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +14,17 @@ use tokio::time::{Instant, timeout_at};
 use super::conn::Parameters;
 use super::io::Client;
 use super::login::Login;
+use super::meter::Meter;
 use super::stranger::{Stranger, Wish};
 use super::timeouts::{Timeouts, Values};
 use super::{Pipeline, Session};
 use crate::Shared;
 use crate::access::{Guest, Place};
 use crate::cancel::may_be_of;
+use crate::console::{self, Console, Visitor};
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::encode;
+use crate::registry::{Activity, Identity, Pins};
 
 /// The newest minor version of protocol 3 that is spoken.
 const LATEST_MINOR: i32 = 2;
@@ -30,13 +33,37 @@ const LATEST_MINOR: i32 = 2;
 /// however many connections are used, and costs this node a timer.
 const WRONG_GUESS: Duration = Duration::from_secs(1);
 
+/// Whom a client talks to.
+pub(crate) enum Begun {
+    Session(Box<Session>),
+    Console(Box<Console<Stream>>),
+}
+
+impl Begun {
+    /// Serves the client until it goes.
+    pub(crate) async fn serve(&mut self) -> Ended {
+        match self {
+            Begun::Session(session) => session.serve().await,
+            Begun::Console(console) => console.serve().await,
+        }
+    }
+
+    /// Ends it with last words.
+    pub(crate) async fn close(self, ended: Ended) {
+        match self {
+            Begun::Session(session) => session.close(ended).await,
+            Begun::Console(console) => console.close(ended).await,
+        }
+    }
+}
+
 /// Reads what the client wants; makes its session if it wants one and may have it.
 pub(crate) async fn begin(
     stream: TcpStream,
     address: IpAddr,
     guest: Guest,
     shared: &Arc<Shared>,
-) -> Option<(Session, Place)> {
+) -> Option<(Begun, Place)> {
     let mut stranger = Stranger {
         stream: Some(Stream::Plain(stream)),
         input: BytesMut::with_capacity(1 << 10),
@@ -51,8 +78,8 @@ pub(crate) async fn begin(
             match stranger.admit(shared, minor, parameters, deadline).await {
                 Ok((login, role, place)) => {
                     drop(guest);
-                    let started = start(&mut stranger, shared, login, &role).await;
-                    started.map(|session| (session, place)).map_err(Ended::Fatal)
+                    let started = start(&mut stranger, shared, login, role).await;
+                    started.map(|begun| (begun, place)).map_err(Ended::Fatal)
                 }
                 Err(ended) => {
                     let ended = stranger.slow_down(ended, shared).await;
@@ -155,13 +182,45 @@ impl Stranger {
     }
 }
 
-/// Connects to the home group as this client and greets it.
+/// Where a client is, and where it has reached the node; none once it is gone.
+fn ends(stream: &Stream) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    let stream = stream.tcp();
+    (stream.peer_addr().ok(), stream.local_addr().ok())
+}
+
+/// Connects to the home group as this client and greets it, or lets it into the console.
 async fn start(
     stranger: &mut Stranger,
     shared: &Arc<Shared>,
     mut login: Login,
-    role: &Role,
-) -> Result<Session, Failure> {
+    role: Role,
+) -> Result<Begun, Failure> {
+    let entered = shared.sessions.enter(shared.transactions.node(), login.minor);
+    let (address, local) = stranger.stream.as_ref().map(ends).unzip();
+    let identity = Identity {
+        process_id: entered.session.process_id,
+        user: login.user_text().into_owned(),
+        database: login.database_text().into_owned(),
+        application_name: login.application_name(),
+        address: address.flatten(),
+        local: local.flatten(),
+    };
+    if identity.database == console::DATABASE {
+        console::check(&role)?;
+        let Some(stream) = stranger.stream.take() else {
+            return Err(Failure::ShuttingDown);
+        };
+        let visitor = Visitor {
+            stream,
+            input: std::mem::take(&mut stranger.input),
+            output: std::mem::take(&mut stranger.output),
+            identity,
+            role,
+            entered,
+        };
+        return Ok(Begun::Console(Box::new(Console::begin(shared, visitor))));
+    }
+    let registered = shared.registry.enter(identity);
     let timeouts = Timeouts::new(Values::of_startup(&mut login.parameters)?);
     let Some(stream) = stranger.stream.take() else {
         return Err(Failure::ShuttingDown);
@@ -177,6 +236,7 @@ async fn start(
             stream,
             input: std::mem::take(&mut stranger.input),
             output: std::mem::take(&mut stranger.output),
+            entry: Some(Arc::clone(&registered.client)),
         },
         slots: groups.iter().map(|_| None).collect(),
         current: None,
@@ -195,15 +255,21 @@ async fn start(
         copy: None,
         database,
         ticket: None,
-        guest: shared.pool.enter(&login.parameters, role),
+        guest: shared.pool.enter(&login.parameters, &role),
         startup: login.parameters,
-        entered: shared.sessions.enter(shared.transactions.node(), login.minor),
+        unbroken: false,
+        meter: Meter::new(registered),
+        entered,
         shared: Arc::clone(shared),
     };
-    let failure = match session.any_place().await {
+    let ready = match session.until_resumed().await {
+        Ok(()) => session.any_place().await,
+        Err(ended) => Err(ended.into()),
+    };
+    let failure = match ready {
         Ok(_) => {
             session.greet();
-            return Ok(session);
+            return Ok(Begun::Session(Box::new(session)));
         }
         Err(Halt::Fail(failure) | Halt::End(Ended::Fatal(failure))) => failure,
         Err(_) => Failure::ShuttingDown,
@@ -220,11 +286,12 @@ impl Session {
             encode::parameter_status(out, name, value);
         }
         let session = &self.entered.session;
-        encode::message(out, b'K', |out| {
-            out.put_i32(session.process_id);
-            out.put_slice(session.secret_key.bytes());
-        });
+        encode::backend_key_data(out, session.process_id, session.secret_key.bytes());
         self.ready();
+        self.told.idle = 0;
+        let client = self.meter.client();
+        client.admit();
+        client.rests(Activity::Idle, Pins::default());
     }
 
     /// The database that the client asked for.

@@ -573,6 +573,29 @@ impl Cluster {
         }
     }
 
+    /// A program of PostgreSQL's, connected to one group's PostgreSQL itself.
+    pub(crate) async fn program_direct(
+        &self,
+        server: usize,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<String, String> {
+        let output = tokio::process::Command::new(format!("{BIN}/{program}"))
+            .arg("-h")
+            .arg(self.servers[server].directory.path())
+            .args(["-U", "postgres"])
+            .args(arguments)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("program runs");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
     pub(crate) async fn psql(&self, sql: &str) -> Result<String, String> {
         self.program(
             "psql",
@@ -641,13 +664,19 @@ pub(crate) mod raw {
 
     impl Raw {
         pub(crate) async fn start(cluster: &Cluster) -> Raw {
+            Raw::start_in(cluster, "postgres").await
+        }
+
+        pub(crate) async fn start_in(cluster: &Cluster, database: &str) -> Raw {
             let mut raw = Raw {
                 stream: cluster.raw().await,
                 out: Vec::new(),
                 input: Vec::new(),
                 completed: Vec::new(),
             };
-            let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+            let mut body = b"\0\x03\0\0user\0postgres\0database\0".to_vec();
+            body.extend(database.as_bytes());
+            body.extend(b"\0\0");
             raw.out
                 .extend(u32::try_from(body.len() + 4).expect("it fits").to_be_bytes());
             raw.out.extend(body);

@@ -3,11 +3,13 @@
 mod access;
 mod certificates;
 mod commands;
+mod console;
 mod copy;
 mod cursors;
 mod databases;
 mod ddl;
 mod deadlock;
+mod dump;
 mod faults;
 mod harness;
 mod pgbench;

@@ -9,6 +9,7 @@ mod certificates;
 mod clients;
 mod compare;
 mod consistency;
+mod console;
 #[cfg(feature = "failpoints")]
 mod coordinators;
 mod demo;

@@ -92,7 +92,7 @@ async fn a_node_reads_its_rules_again_at_sighup_and_a_broken_file_changes_nothin
     until_logged(
         &cluster,
         NodeId(1),
-        "`timing` cannot be changed without restarting",
+        "`timing.election` cannot be changed without restarting",
         1,
     )
     .await;
