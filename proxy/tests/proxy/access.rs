@@ -193,6 +193,44 @@ async fn a_password_is_bound_to_the_tls_channel_and_nobody_can_strip_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_console_is_logged_in_to_as_any_database_is() {
+    let authority = Authority::new();
+    let cluster = Cluster::configured(ProxyConfig {
+        hba: rules(&format!(
+            "hostssl howdah root 127.0.0.1/32 scram-sha-256\nhost howdah all all reject\n{GUARDED}"
+        )),
+        tls: Some(authority.server("localhost")),
+        ..open_door()
+    })
+    .await;
+    run(&cluster, &["CREATE ROLE root LOGIN SUPERUSER PASSWORD 'secret'"]).await;
+    let login = |more: &str| {
+        format!(
+            "host=localhost hostaddr=127.0.0.1 dbname=howdah sslrootcert={} {more}",
+            authority.root().display()
+        )
+    };
+    let encrypted = "sslmode=verify-full channel_binding=require user=root";
+    let right = login(&format!("{encrypted} password=secret"));
+    let said = cluster.psql_with(&right, "SHOW CLIENTS; SHOW VERSION").await;
+    let said = said.unwrap();
+    assert!(said.contains("C|root|howdah|active|127.0.0.1|"), "{said}");
+    assert!(said.contains("Howdah "), "{said}");
+    for (more, words) in [
+        (
+            &*format!("{encrypted} password=wrong"),
+            "password authentication failed",
+        ),
+        ("sslmode=disable user=root password=secret", "rejects connection"),
+        // Trusted, but not here.
+        ("sslmode=disable user=postgres", "database \"howdah\""),
+    ] {
+        let said = cluster.psql_with(&login(more), "SHOW VERSION").await.unwrap_err();
+        assert!(said.contains(words), "{more}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_recorded_login_cannot_be_played_again_and_a_bare_password_is_not_taken() {
     let cluster = guarded(Limits::default()).await;
     run(&cluster, &["CREATE ROLE ada LOGIN PASSWORD 'secret'"]).await;
