@@ -55,14 +55,15 @@ def _():
     for name in ("0001_initial", "0002_stock"):
         with connection.schema_editor(atomic=True) as editor:
             state = loader.graph.nodes["shop", name].apply(state, editor)
-    same("stock" in [column.name for column in connection.introspection.get_table_description(connection.cursor(), "shop_book")], True)
     same("book_published" in connection.introspection.get_constraints(connection.cursor(), "shop_book"), True)
 
 
 @check("crud")
 def _():
-    Author.objects.bulk_create(Author(id=key, name=f"author {key.int}") for key in IDS)
-    Book.objects.bulk_create(Book(id=number, author_id=IDS[number % 10], title=f"book {number}", price=number) for number in range(1, 31))
+    for key in IDS:
+        Author.objects.create(id=key, name=f"author {key.int}")
+    for number in range(1, 31):
+        Book.objects.create(id=number, author_id=IDS[number % 10], title=f"book {number}", price=number)
     same((Author.objects.count(), Book.objects.count()), (10, 30))
     book = Book.objects.get(id=3)
     book.published, book.price = NOON, decimal.Decimal("9.99")
@@ -71,7 +72,6 @@ def _():
     same(Book.objects.filter(price__gt=25).update(stock=models.F("stock") + 1), 5)
     same(Book.objects.filter(id=30).delete()[0], 1)
     same(Book.objects.filter(author=IDS[1], stock=0).count(), 3)
-    same(Author.objects.filter(name="author 4").exists(), True)
 
 
 @check("get_or_create and update_or_create")
@@ -118,9 +118,33 @@ def _():
         same(Book.objects.filter(id=5).count(), 1)
 
 
-@check("iterator")
+@check("iterator in a transaction")
+def _():
+    with transaction.atomic():
+        same(len(list(Book.objects.all().iterator(chunk_size=10))), 30)
+
+
+@check("iterator outside of one")
 def _():
     same(len(list(Book.objects.all().iterator(chunk_size=10))), 30)
+
+
+@check("bulk_create")
+def _():
+    Book.objects.bulk_create(Book(id=number, author_id=IDS[0], title="many") for number in range(201, 205))
+    same(Book.objects.filter(title="many").count(), 4)
+    Book.objects.filter(title="many").delete()
+
+
+@check("introspection (inspectdb)")
+def _():
+    described = connection.introspection.get_table_description(connection.cursor(), "shop_book")
+    same("stock" in [column.name for column in described], True)
+
+
+@check("exists() by a column that is no key")
+def _():
+    same(Author.objects.filter(name="author 4").exists(), True)
 
 
 @check("first() and order_by()")

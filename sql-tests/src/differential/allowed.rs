@@ -9,10 +9,13 @@ const LIST: &str = include_str!("../../differential/allowed.tsv");
 
 /// A difference that may be.
 #[derive(Debug)]
-struct Allowed {
+pub struct Allowed {
     pattern: Regex,
-    sqlstate: String,
-    reason: String,
+    sqlstate: Regex,
+    /// Fields of errors and notices that may differ; none where the whole answer may.
+    pub fields: Option<Vec<u8>>,
+    /// Why.
+    pub reason: String,
 }
 
 /// All of them.
@@ -33,31 +36,26 @@ impl AllowedList {
             .lines()
             .filter(|line| !line.starts_with('#') && !line.is_empty());
         let parsed = lines.map(|line| -> Result<Allowed> {
-            let mut parts = line.split('\t');
-            let (Some(pattern), Some(sqlstate), Some(reason), None) =
-                (parts.next(), parts.next(), parts.next(), parts.next())
-            else {
-                return Err(format!("not a pattern, an SQLSTATE and a reason: {line}").into());
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [pattern, sqlstate, fields, reason] = fields[..] else {
+                return Err(format!("not a pattern, an SQLSTATE, fields and a reason: {line}").into());
             };
             Ok(Allowed {
                 pattern: Regex::new(pattern)?,
-                sqlstate: sqlstate.to_owned(),
+                sqlstate: Regex::new(&format!("^(?:{sqlstate})$"))?,
+                fields: (fields != "*").then(|| fields.bytes().collect()),
                 reason: reason.to_owned(),
             })
         });
         Ok(AllowedList(parsed.collect::<Result<_>>()?))
     }
 
-    /// Why Howdah may answer so to what is shown so; none where it may not.
-    #[must_use]
-    pub fn reason(&self, shown: &str, answered: &[Message]) -> Option<&str> {
+    /// What may differ, and why, where Howdah answers so to what is shown so.
+    pub fn of<'a>(&'a self, shown: &'a str, answered: &[Message]) -> impl Iterator<Item = &'a Allowed> {
         let sqlstate = answered.iter().find_map(Message::sqlstate);
-        let sqlstate = sqlstate.as_deref().unwrap_or("00000");
-        let found = self
-            .0
-            .iter()
-            .find(|allowed| allowed.sqlstate == sqlstate && allowed.pattern.is_match(shown));
-        found.map(|allowed| allowed.reason.as_str())
+        let sqlstate = sqlstate.unwrap_or_else(|| "00000".to_owned());
+        let lines = self.0.iter();
+        lines.filter(move |line| line.sqlstate.is_match(&sqlstate) && line.pattern.is_match(shown))
     }
 }
 
@@ -69,16 +67,14 @@ mod tests {
     fn the_list_is_one_and_a_line_is_for_its_sqlstate_alone() {
         AllowedList::read().unwrap();
         assert!(AllowedList::parse("only a pattern").is_err());
-        let list = AllowedList::parse("# a comment\n^SELECT\t22012\tbecause\n").unwrap();
+        let list = AllowedList::parse("# a comment\n^SELECT\t22012\t*\tbecause\n").unwrap();
+        let count = |shown: &str, answered: &[Message]| list.of(shown, answered).count();
         let error = Message {
             tag: b'E',
             body: bytes::Bytes::from_static(b"C22012\0Mdivision by zero\0\0"),
         };
-        assert_eq!(
-            list.reason("SELECT 1 / 0", std::slice::from_ref(&error)),
-            Some("because")
-        );
-        assert_eq!(list.reason("UPDATE", &[error]), None);
-        assert_eq!(list.reason("SELECT 1", &[]), None);
+        assert_eq!(count("SELECT 1 / 0", std::slice::from_ref(&error)), 1);
+        assert_eq!(count("UPDATE", &[error]), 0);
+        assert_eq!(count("SELECT 1", &[]), 0);
     }
 }

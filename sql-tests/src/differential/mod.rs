@@ -15,10 +15,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use self::allowed::AllowedList;
+use self::allowed::{Allowed, AllowedList};
 use self::exchange::{Exchange, Order};
 use self::generate::{Conversation, conversation};
-use self::wire::{Broken, Message, Wire};
+use self::wire::{Message, Wire};
 use crate::Result;
 
 /// After so many differences the rest is not looked for: one mistake shows in many ways.
@@ -195,7 +195,8 @@ async fn play(
             Ok(answered) => answered,
             Err(broken) => return Ok(Some((place, format!("Howdah: {broken}")))),
         };
-        let what = match refusal(exchange, &answered, list) {
+        let shown = exchange.to_string();
+        let what = match refusal(&shown, &answered, list) {
             Some(refusal) => {
                 let same = plain.exchange(&exchange.up_to_refusal(&answered)).await;
                 let counts = match &refusal {
@@ -205,34 +206,33 @@ async fn play(
                 let (Refusal::Unsupported(words) | Refusal::Listed(words)) = refusal;
                 *counts.entry(words).or_default() += 1;
                 same.map(|same| {
-                    compare::difference(
-                        &without_errors(&answered),
-                        &without_errors(&same),
-                        exchange.order(),
-                    )
+                    let (answered, same) = (without_errors(&answered), without_errors(&same));
+                    compare::difference(&answered, &same, exchange.order(), &[])
                 })
             }
             None => {
                 let same = plain.exchange(&exchange.bytes()).await;
                 report.errors += usize::from(answered.iter().any(|message| message.tag == b'E'));
-                same.map(|same| compare::difference(&answered, &same, exchange.order()))
+                same.map(|same| {
+                    let what = compare::difference(&answered, &same, exchange.order(), &[])?;
+                    let may_be = |line: &&Allowed| match &line.fields {
+                        None => true,
+                        Some(but) => compare::difference(&answered, &same, exchange.order(), but).is_none(),
+                    };
+                    let allowed = list.of(&shown, &answered).find(may_be);
+                    let Some(line) = allowed else { return Some(what) };
+                    *report.allowed.entry(line.reason.clone()).or_default() += 1;
+                    None
+                })
             }
         };
-        let what = match what {
-            Ok(None) => continue,
-            Ok(Some(what)) => what,
-            Err(broken) => told_by_plain(&broken),
-        };
-        match list.reason(&exchange.to_string(), &answered) {
-            Some(reason) => *report.allowed.entry(reason.to_owned()).or_default() += 1,
-            None => return Ok(Some((place, what))),
+        match what {
+            Ok(None) => {}
+            Ok(Some(what)) => return Ok(Some((place, what))),
+            Err(broken) => return Ok(Some((place, format!("PostgreSQL: {broken}")))),
         }
     }
     Ok(None)
-}
-
-fn told_by_plain(broken: &Broken) -> String {
-    format!("PostgreSQL: {broken}")
 }
 
 /// Why Howdah did not do what it was asked.
@@ -244,13 +244,13 @@ enum Refusal {
 }
 
 /// An error of Howdah's own where PostgreSQL has none, so that PostgreSQL must be kept from doing it, too.
-fn refusal(exchange: &Exchange, answered: &[Message], list: &AllowedList) -> Option<Refusal> {
+fn refusal(shown: &str, answered: &[Message], list: &AllowedList) -> Option<Refusal> {
     let error = answered.iter().find(|message| message.is_own_error())?;
     if error.sqlstate().as_deref() == Some("0A000") {
         return error.field(b'M').map(Refusal::Unsupported);
     }
-    let reason = list.reason(&exchange.to_string(), answered)?;
-    Some(Refusal::Listed(reason.to_owned()))
+    let line = list.of(shown, answered).find(|line| line.fields.is_none())?;
+    Some(Refusal::Listed(line.reason.clone()))
 }
 
 fn without_errors(messages: &[Message]) -> Vec<Message> {
