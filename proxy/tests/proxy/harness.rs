@@ -38,20 +38,23 @@ fn as_postgres(program: &str) -> Command {
     command
 }
 
-/// One group: a PostgreSQL of its own.
-#[derive(Debug)]
-struct Server {
-    directory: TempDir,
-    process: Child,
-}
-
-impl Server {
-    fn start() -> Server {
+/// A data directory as initdb makes it; made once, and kept where Cargo keeps what tests make.
+fn template() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let version = as_postgres("initdb").arg("--version").output();
+        let version = String::from_utf8(version.expect("initdb runs").stdout).expect("its version");
+        let name = version.trim().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        if made.is_dir() {
+            return made;
+        }
+        // The user that PostgreSQL runs as may not come to where it is kept.
         let directory = tempfile::tempdir().expect("temporary directory");
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(directory.path(), open).expect("permissions");
         let data = directory.path().join("data");
-        let made = as_postgres("initdb")
+        let status = as_postgres("initdb")
             .args([
                 "-N",
                 "-A",
@@ -66,9 +69,39 @@ impl Server {
             .arg(&data)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
-            .expect("initdb runs");
-        assert!(made.success(), "initdb");
+            .status();
+        assert!(status.expect("initdb runs").success(), "initdb");
+        // Whole, or not there: another process may make it at the same time.
+        let part = made.with_extension(std::process::id().to_string());
+        let copied = Command::new("cp").arg("-a").args([&data, &part]).status();
+        assert!(copied.expect("cp runs").success(), "a copy of the data directory");
+        if std::fs::rename(&part, &made).is_err() {
+            assert!(made.is_dir(), "the data directory is kept");
+            std::fs::remove_dir_all(&part).expect("the other one is not needed");
+        }
+        made
+    })
+}
+
+/// One group: a PostgreSQL of its own.
+#[derive(Debug)]
+struct Server {
+    directory: TempDir,
+    process: Child,
+}
+
+impl Server {
+    fn start() -> Server {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(directory.path(), open).expect("permissions");
+        let data = directory.path().join("data");
+        // Much faster than initdb, and the same for all.
+        let copied = Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .args([template(), &data])
+            .status();
+        assert!(copied.expect("cp runs").success(), "a copy of the data directory");
         let process = Server::run(directory.path());
         Server { directory, process }
     }
