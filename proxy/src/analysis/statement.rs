@@ -214,16 +214,11 @@ fn lock(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         };
         let shown = table.join(".");
         match names.find(&table)? {
-            Named::Table(_) => {}
+            // What is not there PostgreSQL says, in a transaction only.
+            Named::Table(_) | Named::Unknown => {}
             Named::System => {
                 return Err(Refusal::unsupported(format!("\"{shown}\" cannot be locked"))
                     .detail("It is not a table of users."));
-            }
-            Named::Unknown => {
-                return Err(Refusal::new(
-                    "42P01",
-                    format!("relation \"{shown}\" does not exist"),
-                ));
             }
         }
         words.take_operator("*");

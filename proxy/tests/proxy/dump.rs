@@ -242,9 +242,11 @@ async fn a_dump_is_one_snapshot_and_holds_off_definitions() {
 
     let client = cluster.connect().await;
     for (sql, expected) in [
-        ("LOCK TABLE t", "42P01"),
-        ("LOCK pg_class", "0A000"),
-        ("BEGIN; LOCK TABLE t IN NO MODE", "42P01"),
+        ("LOCK TABLE t", "25P01"),
+        ("BEGIN; LOCK TABLE t", "42P01"),
+        ("BEGIN; LOCK TABLE t IN NO MODE", "42601"),
+        ("BEGIN; LOCK pg_class", "0A000"),
+        ("BEGIN; LOCK howdah.decisions", "0A000"),
     ] {
         assert_eq!(
             code(&client.batch_execute(sql).await.expect_err(sql)),
