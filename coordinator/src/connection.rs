@@ -16,7 +16,8 @@ pub(crate) const APPLICATION_NAME: &str = "howdah control";
 
 /// What no user's `ALTER ROLE` or `ALTER DATABASE` may change under us.
 const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off \
-                        -c statement_timeout=0 -c lock_timeout=0";
+                        -c statement_timeout=0 -c lock_timeout=0 \
+                        -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
 
 /// A client and the task that drives its connection; ends with it.
 #[derive(Debug)]

@@ -111,6 +111,40 @@ pub async fn exists(
     within(group, patience, ask(groups, group, database, sql, patience)).await
 }
 
+/// The names of all databases that one can connect to, as the first group has them that answers within `patience`; one that
+/// this node leads is asked before others.
+///
+/// # Errors
+/// What the last group says when none does.
+pub async fn names(groups: &dyn Groups, patience: Duration) -> Result<Vec<String>, DatabaseError> {
+    let mut order: Vec<GroupId> = groups.groups().to_vec();
+    order.sort_by_key(|group| !groups.leads(*group));
+    let mut answer = Ok(Vec::new());
+    for group in order {
+        answer = within(group, patience, names_on(groups, group, patience)).await;
+        if answer.is_ok() {
+            break;
+        }
+    }
+    answer
+}
+
+/// By group the databases that it has; none for a group that does not answer within `patience`.
+pub async fn names_by_group(groups: &dyn Groups, patience: Duration) -> Vec<(GroupId, Option<Vec<String>>)> {
+    let ask = |group: GroupId| async move {
+        let asked = within(group, patience, names_on(groups, group, patience)).await;
+        (group, asked.ok())
+    };
+    futures::future::join_all(groups.groups().iter().copied().map(ask)).await
+}
+
+async fn names_on(groups: &dyn Groups, group: GroupId, patience: Duration) -> Result<Vec<String>, OpenError> {
+    let connection = Connection::open(groups, group, HOME, patience).await?;
+    let sql = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY 1";
+    let rows = connection.client.query(sql, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Whether clients are in the database, or something is prepared there: PostgreSQL will not drop it, or not at once.
 ///
 /// # Errors

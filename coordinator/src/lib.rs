@@ -36,5 +36,7 @@ pub mod failpoint;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod hash;
+pub mod roles;
 pub mod slots;
 pub mod transaction;
+pub mod waiting;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::config::{NodeConfig, Overrides};
-use crate::{demo, in_doubt, logging, node, signals, status, switchover};
+use crate::{certificates, demo, in_doubt, logging, node, signals, status, switchover};
 
 /// Howdah makes many PostgreSQL servers one database.
 #[derive(Debug, Parser)]
@@ -20,10 +20,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one node of a cluster until SIGTERM or Ctrl-C.
+    /// Run one node of a cluster until SIGTERM or Ctrl-C; SIGHUP has it read its configuration again.
     Node(NodeArgs),
     /// Read a node's configuration and say whether it can be used.
     CheckConfig(ConfigArgs),
+    /// Make a certificate authority for a cluster, and with it a certificate for each of its nodes.
+    Init(certificates::InitArgs),
+    /// Issue one more certificate, or one anew: for a new node, or before one expires.
+    Cert(certificates::CertArgs),
     /// Run a whole cluster on this machine until Ctrl-C; the data stays for the next start.
     Demo(demo::Args),
     /// Show nodes, groups, leaders and positions of a cluster.
@@ -62,8 +66,10 @@ where
     T: Into<OsString> + Clone,
 {
     match Cli::parse_from(args).command {
-        Command::Node(args) => run_node(&args),
+        Command::Node(args) => run_node(args),
         Command::CheckConfig(args) => check_config(&args),
+        Command::Init(args) => report(certificates::init(args).map_err(Into::into)),
+        Command::Cert(args) => report(certificates::issue(args).map_err(Into::into)),
         Command::Demo(args) => report(with_runtime(demo::run(args))),
         Command::Status(args) => report(with_runtime(status::run(args))),
         Command::Switchover(args) => report(with_runtime(switchover::run(args))),
@@ -71,18 +77,20 @@ where
     }
 }
 
-fn run_node(args: &NodeArgs) -> ExitCode {
+fn run_node(args: NodeArgs) -> ExitCode {
     let config = match NodeConfig::load(&args.config.config, &args.config.overrides) {
         Ok(config) => config,
         Err(error) => return complain(&error, 2),
     };
-    logging::start(&config.log);
+    let logging = logging::start(&config.log);
     report(with_runtime(async move {
-        let shutdown = signals::stop_requested();
+        let shutdown = signals::stop_requested_not_by_hangup();
         if args.until_stdin_closes {
             signals::stop_when_stdin_closes(shutdown.clone());
         }
-        node::run(config, shutdown).await.map(|()| ExitCode::SUCCESS)
+        node::run(config, logging, shutdown)
+            .await
+            .map(|()| ExitCode::SUCCESS)
     }))
 }
 
@@ -90,8 +98,12 @@ fn run_node(args: &NodeArgs) -> ExitCode {
 fn check_config(args: &ConfigArgs) -> ExitCode {
     match NodeConfig::load(&args.config, &args.overrides) {
         Ok(config) => {
+            let tls = match &config.shard.tls {
+                Some(tls) => format!("TLS between nodes with a certificate until {}", tls.expires()),
+                None => "no TLS between nodes".to_owned(),
+            };
             println!(
-                "{}: good: node {} of {} in cluster {}, {} groups",
+                "{}: good: node {} of {} in cluster {}, {} groups, {tls}",
                 args.config.display(),
                 config.shard.node,
                 config.shard.nodes.len(),

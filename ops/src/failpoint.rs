@@ -5,7 +5,6 @@ use std::time::Duration;
 use coordinator::failpoint::Step;
 use shard::call::{Answer, Question};
 use shard::id::NodeId;
-use shard::transport::call_as_client;
 
 use crate::config::ClusterConfig;
 use crate::node::Ask;
@@ -16,19 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Arms one step of a node; none: disarms all. False where the node did not say that it has done so: it does not run,
 /// or is built without failpoints.
 pub async fn arm(cluster: &ClusterConfig, node: NodeId, step: Option<Step>) -> bool {
-    let Some(addresses) = cluster.nodes.get(&node) else {
-        return false;
-    };
     let ask = postcard::to_stdvec(&Ask::Arm(step)).expect("plain values can be encoded");
     let question = Question::Above(ask.into()).encode();
-    let answer = call_as_client(
-        addresses.peer,
-        &cluster.cluster,
-        &cluster.secret,
-        question,
-        PATIENCE,
-    )
-    .await;
+    let answer = cluster.call(node, question, PATIENCE).await;
     let answer = answer.ok().and_then(|answer| Answer::decode(&answer).ok());
     matches!(answer, Some(Answer::Above(body)) if postcard::from_bytes(&body) == Ok(true))
 }

@@ -32,7 +32,7 @@ pub fn config_file(bytes: &[u8]) {
                 config.shard.nodes.contains_key(&config.shard.node),
                 "it is no node of the cluster"
             );
-            assert!(config.sql.max_sessions > 0);
+            assert!(config.sql.limits.max_client_connections > 0);
         }
         Err(error) => {
             let words = crate::cli::whole(&error);

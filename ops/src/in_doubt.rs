@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shard::call::{Answer, Question};
-use shard::transport::call_as_client;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
@@ -59,16 +58,9 @@ struct Part {
 /// Where none does.
 pub async fn gather(cluster: &ClusterConfig) -> Result<InDoubtAnswer, InDoubtError> {
     let ask = postcard::to_stdvec(&Ask::InDoubt).expect("plain values can be encoded");
-    for addresses in cluster.nodes.values() {
+    for &node in cluster.nodes.keys() {
         let question = Question::Above(ask.clone().into()).encode();
-        let answer = call_as_client(
-            addresses.peer,
-            &cluster.cluster,
-            &cluster.secret,
-            question,
-            PATIENCE,
-        )
-        .await;
+        let answer = cluster.call(node, question, PATIENCE).await;
         let answer = answer.ok().and_then(|answer| Answer::decode(&answer).ok());
         if let Some(Answer::Above(body)) = answer
             && let Ok(answer) = postcard::from_bytes(&body)

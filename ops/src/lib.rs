@@ -3,6 +3,7 @@
 //! [`main_from`] is the one door: the binary, the tests' binary and whoever embeds the command
 //! come in through it.
 
+mod certificates;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -14,6 +15,7 @@ pub mod fuzz;
 pub mod in_doubt;
 mod logging;
 pub mod node;
+mod operator;
 mod signals;
 pub mod status;
 pub mod switchover;

@@ -11,7 +11,8 @@ use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap, SlotMapError};
 use coordinator::transaction::{InDoubt, Settler, Transactions, in_doubt, recover};
 use futures::future::{BoxFuture, join_all};
-use proxy::{Limits, Listener, Peers, ProxyConfig, ProxyError, Sessions};
+use proxy::operations::Operations;
+use proxy::{Listener, Peers, ProxyConfig, ProxyError, Sessions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shard::client::Groups;
@@ -20,6 +21,9 @@ use shard::node::{Asker, Node};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
+use crate::logging::Logging;
+use crate::operator::Operator;
+use crate::signals::Hangups;
 
 /// How often a node looks whether it leads a group whose databases it has not prepared yet.
 const PREPARE_EVERY: Duration = Duration::from_millis(100);
@@ -41,16 +45,29 @@ pub enum NodeError {
     Slots(#[from] SlotMapError),
 }
 
-/// Runs a node until `shutdown` is cancelled; returns when everything that it started has stopped.
+/// Runs a node until `shutdown` is cancelled; returns when everything that it started has stopped. At SIGHUP it reads its
+/// configuration again, and takes from it what can change while it runs: who is let in, with what certificate, within which limits,
+/// and what is logged.
 ///
 /// # Errors
 /// When it cannot start: ports in use, no PostgreSQL, a data directory that is not its own.
-pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), NodeError> {
+pub(crate) async fn run(
+    config: NodeConfig,
+    logging: Logging,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
+    let hangups = Hangups::listen();
     let me = config.shard.node;
     let cluster = config.shard.cluster.clone();
     tracing::info!(node = %me, cluster, "starting");
     // The ports first: where they are taken another node runs here, and nothing must be touched.
-    let listener = Listener::bind(proxy_config(&config)).await?;
+    let operator = Arc::new(Operator::new(config.clone(), logging));
+    let listener = Listener::bind(ProxyConfig {
+        operations: operator.clone(),
+        ..config.sql
+    })
+    .await?;
+    operator.serves(listener.reload());
     let settler = Arc::new(Settler::default());
     let node = Node::start(config.shard, Some(settler.clone())).await?;
     let groups = node.groups();
@@ -61,6 +78,9 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), 
     let peers = Arc::new(OtherNodes { asker: node.asker() });
 
     let background = CancellationToken::new();
+    operator.joins(node.reload());
+    let reloading = reload(hangups, operator);
+    tokio::spawn(background.clone().run_until_cancelled_owned(reloading));
     for &group in groups.groups() {
         let prepare = prepare(groups.clone(), cluster.clone(), group, slots.clone());
         tokio::spawn(background.clone().run_until_cancelled_owned(prepare));
@@ -80,15 +100,11 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), 
     Ok(())
 }
 
-fn proxy_config(config: &NodeConfig) -> ProxyConfig {
-    ProxyConfig {
-        listen: config.sql.listen,
-        limits: Limits {
-            max_client_connections: config.sql.max_sessions,
-            max_message: config.sql.max_message,
-            leader_wait: config.sql.leader_patience,
-            ..Limits::default()
-        },
+/// Reads the configuration again at each SIGHUP. What is wrong with it is logged.
+async fn reload(mut hangups: Hangups, operator: Arc<Operator>) {
+    loop {
+        hangups.next().await;
+        let _told = operator.reload().await;
     }
 }
 
@@ -123,6 +139,8 @@ pub(crate) enum Ask {
         /// How long the asker waits.
         patience: Duration,
     },
+    /// A client wants to cancel what one of its sessions does. Answer: whether it has a session with this key.
+    Cancel { process_id: i32, secret_key: Vec<u8> },
     /// Its sessions' open transactions. Answer: `Vec<Transaction>`.
     Transactions,
     /// What is prepared and not settled, on all groups. Answer: [`InDoubtAnswer`].
@@ -134,6 +152,9 @@ pub(crate) enum Ask {
 
 /// By group: what is in doubt there, or why that is not known.
 pub(crate) type InDoubtAnswer = Vec<(GroupId, Result<Vec<InDoubt>, String>)>;
+
+/// How long a node may take to pass a cancel on; it does so also later.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long groups may take to say what is in doubt.
 const IN_DOUBT_PATIENCE: Duration = Duration::from_secs(2);
@@ -161,6 +182,10 @@ fn answer(
                         .await;
                     postcard::to_stdvec(&seen)
                 }
+                Ok(Ask::Cancel {
+                    process_id,
+                    secret_key,
+                }) => postcard::to_stdvec(&sessions.cancel(&*groups, process_id, &secret_key).await),
                 Ok(Ask::Transactions) => postcard::to_stdvec(&sessions.transactions()),
                 Ok(Ask::InDoubt) => postcard::to_stdvec(&in_doubt(&*groups, IN_DOUBT_PATIENCE).await),
                 #[cfg(feature = "failpoints")]
@@ -190,6 +215,16 @@ impl fmt::Debug for OtherNodes {
 impl OtherNodes {
     /// Asks all of them at once; none for one that gives no answer.
     async fn ask_all<T: DeserializeOwned>(&self, question: &Ask, patience: Duration) -> Vec<Option<T>> {
+        self.ask_those(|_| true, question, patience).await
+    }
+
+    /// Asks those among them at once.
+    async fn ask_those<T: DeserializeOwned>(
+        &self,
+        whom: impl Fn(NodeId) -> bool,
+        question: &Ask,
+        patience: Duration,
+    ) -> Vec<Option<T>> {
         let body = bytes::Bytes::from(postcard::to_stdvec(question).expect("plain values can be encoded"));
         let ask = |node| {
             let body = body.clone();
@@ -198,7 +233,7 @@ impl OtherNodes {
                 postcard::from_bytes(&answer).ok()
             }
         };
-        join_all(self.asker.others().map(ask)).await
+        join_all(self.asker.others().filter(|node| whom(*node)).map(ask)).await
     }
 }
 
@@ -222,6 +257,18 @@ impl Peers for OtherNodes {
             // A node that does not answer waits the lease out instead.
             let seen: Vec<Option<bool>> = self.ask_all(&question, patience).await;
             seen.into_iter().all(|seen| seen == Some(true))
+        })
+    }
+
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let question = Ask::Cancel {
+                process_id,
+                secret_key: secret_key.to_vec(),
+            };
+            let whom = |node| proxy::may_be_of(process_id, node);
+            let answers: Vec<Option<bool>> = self.ask_those(whom, &question, CANCEL_PATIENCE).await;
+            answers.into_iter().any(|known| known != Some(false))
         })
     }
 

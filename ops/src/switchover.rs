@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use shard::call::{Answer, Question};
 use shard::id::{GroupId, NodeId};
-use shard::transport::{CallError, call_as_client};
+use shard::transport::CallError;
 
 use crate::config::{ClusterConfig, ConfigError};
 use crate::status::{GroupStatus, gather};
@@ -83,16 +83,8 @@ pub async fn hand_over(
     let node = led
         .and_then(|found| found.leader)
         .ok_or(SwitchoverError::NoLeader(group))?;
-    let address = cluster.nodes.get(&node).ok_or(SwitchoverError::NoLeader(group))?;
     let question = Question::Switchover { group, to }.encode();
-    let answer = call_as_client(
-        address.peer,
-        &cluster.cluster,
-        &cluster.secret,
-        question,
-        PATIENCE,
-    )
-    .await;
+    let answer = cluster.call(node, question, PATIENCE).await;
     let answer = answer.map_err(|source| SwitchoverError::Call { node, group, source })?;
     match Answer::decode(&answer) {
         Ok(Answer::SwitchedOver { leader }) => Ok((node, leader)),

@@ -137,7 +137,15 @@ fn nothing_is_left_for_later_in_a_comment() {
 
 #[test]
 fn the_operators_scripts_are_sound_bash() {
-    for script in ["ops/demo", "ops/test", "ops/bench", "ops/prepare.sh", ".ci/run"] {
+    for script in [
+        "ops/demo",
+        "ops/test",
+        "ops/bench",
+        "ops/prepare.sh",
+        "sql-tests/drivers/prepare.sh",
+        "sql-tests/drivers/psql/scenario.sh",
+        ".ci/run",
+    ] {
         let checked = std::process::Command::new("bash")
             .arg("-n")
             .arg(root().join(script))

@@ -52,7 +52,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 }
 
 async fn break_off(shared: &Shared, victim: u64) {
-    for (target, _under_way) in shared.sessions.break_off(victim) {
+    for (target, under_way) in shared.sessions.break_off(victim) {
         tracing::info!(group = %target.group, "a deadlock across groups: a transaction is broken off");
         let cancelled = shared
             .groups
@@ -60,6 +60,7 @@ async fn break_off(shared: &Shared, victim: u64) {
             .await;
         if let Err(error) = cancelled {
             tracing::info!(%error, "the victim of a deadlock could not be cancelled; it is tried again");
+            under_way.lost();
         }
     }
 }

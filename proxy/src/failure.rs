@@ -1,11 +1,14 @@
 //! What goes wrong, and the one place that turns it into an SQLSTATE and words for the client:
 //! what happened, why, what to do.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use shard::client::ConnectError;
 use shard::id::GroupId;
 
 use crate::analysis::Refusal;
+use crate::cancel::Reason;
 use crate::protocol::fields::Fields;
 use crate::protocol::frame::{FrameError, HEADER};
 use crate::protocol::{Body, Malformed, encode};
@@ -22,6 +25,9 @@ pub(crate) enum Failure {
     /// No backend of the group can be had.
     #[error("{0}")]
     Connect(#[source] Box<ConnectError>),
+    /// As many sessions have backends as may.
+    #[error("no backend is free")]
+    NoBackend,
     /// The connection to a backend ended outside a commit.
     #[error("the connection to group {group} ended: {why}")]
     Broken { group: GroupId, why: String },
@@ -37,6 +43,18 @@ pub(crate) enum Failure {
     /// It waited for a transaction that waited for it, on another group.
     #[error("a deadlock across groups")]
     Deadlock,
+    /// It took longer than `statement_timeout`.
+    #[error("canceling statement due to statement timeout")]
+    StatementTimeout,
+    /// It waited longer for a lock than `lock_timeout`.
+    #[error("canceling statement due to lock timeout")]
+    LockTimeout,
+    /// The client left a transaction open for longer than `idle_in_transaction_session_timeout`.
+    #[error("terminating connection due to idle-in-transaction timeout")]
+    IdleInTransaction,
+    /// The client said nothing for longer than `idle_session_timeout`.
+    #[error("terminating connection due to idle-session timeout")]
+    IdleSession,
     /// Nothing keeps the transaction's snapshot of the group any more.
     #[error("the snapshot of group {group} is lost")]
     SnapshotLost { group: GroupId },
@@ -73,9 +91,30 @@ pub(crate) enum Failure {
     /// A message's content cannot be.
     #[error("{0}")]
     Malformed(#[from] Malformed),
-    /// Nothing was heard in time.
-    #[error("no start-up packet in time")]
-    StartupTimeout,
+    /// The last places are kept.
+    #[error("the last places are reserved for superusers")]
+    PlacesReserved,
+    /// It has as many sessions as it may.
+    #[error("too many sessions of role \"{0}\"")]
+    TooManyOfRole(String),
+    /// It has as many sessions as it may.
+    #[error("too many sessions in database \"{0}\"")]
+    TooManyInDatabase(String),
+    /// Too many clients have not said yet who they are.
+    #[error("too many clients that are not authenticated")]
+    TooManyGuests,
+    /// It does not prove that the client is this role; or there is no such role.
+    #[error("wrong password for role \"{0}\"")]
+    WrongPassword(String),
+    /// What is known of roles cannot be read.
+    #[error("roles cannot be read: {0}")]
+    Roles(String),
+    /// Nothing was proved in time.
+    #[error("no authentication in time")]
+    AuthenticationTimeout,
+    /// An operator ended it.
+    #[error("an operator ended the session")]
+    Killed,
     /// The node stops.
     #[error("the node is shutting down")]
     ShuttingDown,
@@ -112,6 +151,17 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Client => Refusal::new("57014", "canceling statement due to user request").into(),
+            Reason::Deadlock => Failure::Deadlock,
+            Reason::StatementTimeout => Failure::StatementTimeout,
+            Reason::LockTimeout => Failure::LockTimeout,
+        }
+    }
+}
+
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         Failure::Connect(Box::new(error))
@@ -128,6 +178,39 @@ pub(crate) enum Severity {
 }
 
 impl Failure {
+    /// The same where a leader was waited for so long, in parts.
+    pub(crate) fn after_waiting(mut self, patience: Duration) -> Failure {
+        if let Failure::Connect(error) = &mut self
+            && let ConnectError::NoLeader { waited, .. } = &mut **error
+        {
+            *waited = patience;
+        }
+        self
+    }
+
+    /// The same with another context (field W), where PostgreSQL's error has one: of a statement of our own, it would say
+    /// nothing to the client.
+    pub(crate) fn with_context(self, context: impl Fn(&str) -> String) -> Failure {
+        let Failure::Postgres(message) = self else {
+            return self;
+        };
+        let mut body = Body::new(message.get(HEADER..).unwrap_or_default());
+        let mut changed = BytesMut::new();
+        encode::message(&mut changed, b'E', |out| {
+            while let Ok(kind @ 1..) = body.u8() {
+                let Ok(value) = body.cstr() else { break };
+                if kind == b'W' {
+                    field(out, kind, &context(&String::from_utf8_lossy(value)));
+                } else {
+                    out.put_u8(kind);
+                    encode::cstr(out, value);
+                }
+            }
+            out.put_u8(0);
+        });
+        Failure::Postgres(changed.freeze())
+    }
+
     /// Appends the ErrorResponse.
     pub(crate) fn encode(&self, severity: Severity, out: &mut BytesMut) {
         if let Failure::Postgres(message) = self {
@@ -174,6 +257,9 @@ impl Failure {
                 Fields::read(message.get(HEADER..).unwrap_or_default()).message,
             ),
             Failure::Connect(error) => connect_words(error),
+            Failure::NoBackend => Refusal::new("53300", self.to_string())
+                .detail("All that this node may have are in use, by statements and transactions that take long.")
+                .hint("Nothing was done. Repeat the statement."),
             Failure::Broken { .. }
             | Failure::CommitBroken { .. }
             | Failure::CommitUnconfirmed { .. }
@@ -181,6 +267,10 @@ impl Failure {
             Failure::Deadlock => Refusal::new("40P01", "deadlock detected")
                 .detail("Transactions on several groups waited for each other in a circle; this one was the youngest.")
                 .hint("Repeat the transaction."),
+            Failure::StatementTimeout => Refusal::new("57014", self.to_string()),
+            Failure::LockTimeout => Refusal::new("55P03", self.to_string()),
+            Failure::IdleInTransaction => Refusal::new("25P03", self.to_string()),
+            Failure::IdleSession => Refusal::new("57P05", self.to_string()),
             Failure::SnapshotLost { .. } => Refusal::new("40001", self.to_string())
                 .detail("The group has another leader, or the connection that kept the snapshot was lost, since the transaction began.")
                 .hint("Repeat the transaction."),
@@ -212,7 +302,31 @@ impl Failure {
                 .detail(format!("This node takes {max} clients.")),
             Failure::Frame(error) => Refusal::new("08P01", error.to_string()),
             Failure::Malformed(error) => Refusal::new("08P01", error.to_string()),
-            Failure::StartupTimeout => Refusal::new("08P01", "no start-up packet came in time"),
+            Failure::PlacesReserved => Refusal::new(
+                "53300",
+                "remaining connection slots are reserved for non-replication superuser connections",
+            ),
+            Failure::TooManyOfRole(role) => {
+                Refusal::new("53300", format!("too many connections for role \"{role}\""))
+            }
+            Failure::TooManyInDatabase(database) => {
+                Refusal::new("53300", format!("too many connections for database \"{database}\""))
+            }
+            Failure::TooManyGuests => Refusal::new("53300", "sorry, too many clients already")
+                .detail("Too many connections, or too many of this address, have not proved yet who they are."),
+            Failure::WrongPassword(role) => {
+                Refusal::new("28P01", format!("password authentication failed for user \"{role}\""))
+            }
+            Failure::Roles(why) => Refusal::new("57P03", "roles cannot be read")
+                .detail(why.clone())
+                .hint("Connect again when the groups have leaders."),
+            Failure::AuthenticationTimeout => {
+                Refusal::new("57014", "canceling authentication due to timeout")
+            }
+            Failure::Killed => {
+                Refusal::new("57P01", "terminating connection due to administrator command")
+                    .detail("An operator has ended the connections to this database (KILL).")
+            }
             Failure::ShuttingDown => Refusal::new(
                 "57P01",
                 "terminating connection because the node is shutting down",
@@ -339,6 +453,16 @@ pub(crate) enum Halt {
     Skip,
     /// The session ends.
     End(Ended),
+}
+
+impl Halt {
+    /// See [`Failure::with_context`].
+    pub(crate) fn with_context(self, context: impl Fn(&str) -> String) -> Halt {
+        match self {
+            Halt::Fail(failure) => Halt::Fail(failure.with_context(context)),
+            halt => halt,
+        }
+    }
 }
 
 /// How a session ends.

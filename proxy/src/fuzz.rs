@@ -3,6 +3,7 @@
 //! Each function takes any bytes, returns, and asserts what must hold of what was read. `fuzz/README.md` says how they
 //! are run; here they are run over their corpora.
 
+pub use crate::access::fuzz::{hba_rules, scram};
 pub use crate::analysis::fuzz::statement;
 pub use crate::protocol::fuzz::client_messages;
 pub use crate::session::fuzz::{backend_messages, copy_rows, startup};
@@ -19,6 +20,16 @@ mod tests {
     #[test]
     fn startup() {
         replay("startup", super::startup);
+    }
+
+    #[test]
+    fn scram() {
+        replay("scram", super::scram);
+    }
+
+    #[test]
+    fn hba_rules() {
+        replay("hba_rules", super::hba_rules);
     }
 
     #[test]

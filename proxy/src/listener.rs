@@ -1,24 +1,28 @@
 //! The SQL port: lets clients in, up to a limit, until the node stops.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
+use coordinator::roles::Roles;
 use coordinator::transaction::Transactions;
+use coordinator::waiting::Waits;
 use shard::client::Groups;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Guest, Places};
 use crate::config::ProxyConfig;
 use crate::failure::{Ended, Failure, Severity};
 use crate::{Peers, Sessions, Shared, deadlock, session};
 
-/// Connections beyond the limit that are being told so, or that want to cancel.
+/// Connections beyond the limit that are being told so.
 const SPARE: usize = 32;
 
 /// Why the SQL port cannot be served.
@@ -39,8 +43,9 @@ pub enum ProxyError {
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    config: ProxyConfig,
+    config: watch::Sender<ProxyConfig>,
     sessions: Arc<Sessions>,
+    places: Arc<Places>,
 }
 
 impl Listener {
@@ -58,8 +63,9 @@ impl Listener {
         Ok(Listener {
             socket,
             address,
-            config,
+            config: watch::Sender::new(config),
             sessions: Arc::default(),
+            places: Arc::default(),
         })
     }
 
@@ -75,6 +81,18 @@ impl Listener {
         Arc::clone(&self.sessions)
     }
 
+    /// How many clients there are, and who was turned away.
+    #[must_use]
+    pub fn places(&self) -> Arc<Places> {
+        Arc::clone(&self.places)
+    }
+
+    /// What gives it another configuration while it serves.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        Reload(self.config.clone())
+    }
+
     /// Serves clients until `shutdown`, then ends their sessions with 57P01.
     pub async fn serve(
         self,
@@ -84,48 +102,97 @@ impl Listener {
         peers: Arc<dyn Peers>,
         shutdown: CancellationToken,
     ) {
-        let limits = self.config.limits;
-        let places = Arc::new(Semaphore::new(limits.max_client_connections));
+        let mut config = self.config.subscribe();
+        let now = config.borrow_and_update().clone();
         let spare = Arc::new(Semaphore::new(SPARE));
-        let plans = session::PlanCache::new(limits.analysed_texts);
-        let sessions = self.sessions;
-        let cuts = Cuts::new(Arc::clone(&groups), transactions.clone());
-        let shared = Arc::new(Shared {
+        let mut shared = Arc::new(Shared {
+            roles: Arc::new(Roles::new(Arc::clone(&groups))),
+            plans: Arc::new(session::PlanCache::new(now.limits.analysed_texts)),
+            cuts: Arc::new(Cuts::new(Arc::clone(&groups), transactions.clone())),
+            waits: Arc::new(Waits::new(Arc::clone(&groups))),
+            pool: session::Pool::new(
+                groups.groups().len(),
+                now.limits.max_backends,
+                now.limits.superuser_reserved_connections,
+            ),
             groups,
             catalogues,
             transactions,
-            cuts,
             peers,
-            sessions,
-            plans,
-            limits,
+            sessions: self.sessions,
+            places: self.places,
+            limits: now.limits,
+            tls: now.tls,
+            hba: Arc::new(now.hba),
+            mock_authentication_nonce: now.mock_authentication_nonce,
+            registry: Arc::default(),
+            operations: now.operations,
         });
         let watching = tokio::spawn(deadlock::watch(Arc::clone(&shared)));
+        let pool = Arc::clone(&shared.pool);
+        let ageing = tokio::spawn(async move { pool.watch().await });
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                // The other end is ours: it is there.
+                Ok(()) = config.changed() => {
+                    let now = config.borrow_and_update().clone();
+                    shared = Arc::new(Shared {
+                        limits: now.limits,
+                        tls: now.tls,
+                        hba: Arc::new(now.hba),
+                        ..(*shared).clone()
+                    });
+                    continue;
+                }
                 accepted = self.socket.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match accepted {
+                Ok((stream, address)) => (stream, address.ip()),
                 Err(error) => {
                     // Most likely out of file descriptors: some will come back.
                     tracing::warn!(%error, "a client could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                tasks.spawn(conversation(stream, Arc::clone(&shared), place, shutdown.clone()));
+            if let Some(guest) = shared.places.guest(address, &shared.limits) {
+                tasks.spawn(conversation(
+                    stream,
+                    address,
+                    guest,
+                    Arc::clone(&shared),
+                    shutdown.clone(),
+                ));
             } else if let Ok(place) = Arc::clone(&spare).try_acquire_owned() {
-                tasks.spawn(turn_away(stream, shared.limits.max_client_connections, place));
+                tasks.spawn(turn_away(stream, place));
             }
         }
         tasks.close();
         tasks.wait().await;
         watching.abort();
+        ageing.abort();
+    }
+}
+
+/// Gives a port another configuration while it serves: limits, rules and certificate.
+#[derive(Clone, Debug)]
+pub struct Reload(watch::Sender<ProxyConfig>);
+
+impl Reload {
+    /// Clients that connect from now on are treated by this configuration; those who are there keep what they came in by. The
+    /// address, what comes from the cluster's secret, and the node around it stay.
+    pub fn put(&self, config: ProxyConfig) {
+        self.0.send_modify(|now| {
+            *now = ProxyConfig {
+                listen: now.listen,
+                mock_authentication_nonce: now.mock_authentication_nonce,
+                operations: Arc::clone(&now.operations),
+                ..config
+            };
+        });
     }
 }
 
@@ -150,8 +217,9 @@ pub async fn run(
 
 async fn conversation(
     stream: TcpStream,
+    address: IpAddr,
+    guest: Guest,
     shared: Arc<Shared>,
-    _place: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -161,22 +229,28 @@ async fn conversation(
     let begun = tokio::select! {
         biased;
         () = shutdown.cancelled() => None,
-        begun = session::begin(stream, &shared) => begun,
+        begun = session::begin(stream, address, guest, &shared) => begun,
     };
-    let Some(mut session) = begun else { return };
+    let Some((mut begun, _place)) = begun else {
+        return;
+    };
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ended::Fatal(Failure::ShuttingDown),
-        ended = session.serve() => ended,
+        ended = begun.serve() => ended,
     };
-    session.close(ended).await;
+    begun.close(ended).await;
 }
 
-/// Tells a client that there is no place for it.
-async fn turn_away(mut stream: TcpStream, limit: usize, _place: OwnedSemaphorePermit) {
+/// Tells a client that there is no place for it. It may not wait for the answer, and nobody waits for it to take it.
+async fn turn_away(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
     let mut out = BytesMut::new();
-    Failure::TooManyClients(limit).encode(Severity::Fatal, &mut out);
-    // It may not wait for the answer.
-    let _ = stream.write_all(&out).await;
-    let _ = stream.shutdown().await;
+    Failure::TooManyGuests.encode(Severity::Fatal, &mut out);
+    let told = async {
+        let _ = stream.write_all(&out).await;
+        let _ = stream.shutdown().await;
+    };
+    if tokio::time::timeout(Duration::from_secs(1), told).await.is_err() {
+        tracing::debug!("a client did not take the reason why it was not let in");
+    }
 }

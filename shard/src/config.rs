@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::id::{GroupId, NodeId};
+use crate::postgres::MAX_CONNECTIONS;
+use crate::tls::NodeTls;
 
 /// A node's replicas and its peers. Validated by whoever parses it; see [`Config::validate`].
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct Config {
     pub cluster: String,
     /// The secret that all nodes of the cluster share; at least 16 bytes.
     pub secret: String,
+    /// Its certificate, and whom it believes, for TLS between nodes; none: they talk in the clear.
+    pub tls: Option<NodeTls>,
     /// Where this node keeps everything.
     pub data_dir: PathBuf,
     /// Every node's node-to-node address, this one's included (it listens there).
@@ -31,7 +35,7 @@ pub struct Config {
 }
 
 /// How PostgreSQL is found and run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PostgresConfig {
     /// The folder of `postgres`, `initdb`, ...; where absent, PATH and the distribution's folders.
     pub bin_dir: Option<PathBuf>,
@@ -41,8 +45,17 @@ pub struct PostgresConfig {
     pub settings: BTreeMap<String, String>,
 }
 
+impl PostgresConfig {
+    /// How many connections each PostgreSQL takes. With a value that is no number it does not start.
+    #[must_use]
+    pub fn max_connections(&self) -> usize {
+        let value = self.settings.get("max_connections").map(String::as_str);
+        value.unwrap_or(MAX_CONNECTIONS).trim().parse().unwrap_or(0)
+    }
+}
+
 /// Failure detection. All nodes of a cluster must agree on these.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often a leader without other traffic is heard.
     pub heartbeat: Duration,
@@ -61,7 +74,7 @@ impl Default for Timing {
 }
 
 /// Bounds on the Raft log of a group on one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// WAL bytes kept for replicas that were away a moment: these catch up from the log.
     pub keep_bytes: u64,

@@ -19,6 +19,8 @@ pub mod postgres;
 pub mod raft;
 mod reach;
 pub mod replica;
+pub mod small_file;
 pub mod status;
+pub mod tls;
 pub mod transport;
 pub mod wal;

@@ -155,6 +155,7 @@ mod tests {
             node: NodeId(1),
             cluster: "test".into(),
             secret: "a secret of enough bytes".into(),
+            tls: None,
             data_dir: dir.to_owned(),
             nodes: (1..4)
                 .map(|node| (NodeId(node), ([127, 0, 0, 1], 1).into()))

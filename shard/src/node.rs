@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::net::TcpStream;
 
 use crate::call::{Answer, Question};
 use crate::client::{Groups, Settle};
@@ -20,6 +19,7 @@ use crate::postgres::Installation;
 use crate::reach::Reach;
 use crate::replica::{Replica, ReplicaError};
 use crate::status::{NodeStatus, ReplicaStatus};
+use crate::tls::{NodeTls, Stream};
 use crate::transport::{CallError, Handlers, Refusal, StreamHandler, StreamPurpose, Transport};
 
 /// The buffer of each direction of a stream between a client's node and the leader's PostgreSQL.
@@ -180,6 +180,14 @@ impl Node {
         }
     }
 
+    /// A handle that takes over from a new configuration what can change while the node runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        Reload {
+            transport: self.transport.clone(),
+        }
+    }
+
     /// Stops the replicas, their PostgreSQL servers, and the node's network and log.
     pub async fn shutdown(self) {
         if let Some(replicas) = self.door.replicas.get() {
@@ -187,6 +195,21 @@ impl Node {
         }
         self.transport.shutdown();
         self.log.close();
+    }
+}
+
+/// Takes over what can change while a node runs.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    transport: Transport,
+}
+
+impl Reload {
+    /// The certificates for the connections between nodes that begin from now on. Whether there is TLS at all stays as it was.
+    pub fn put(&self, tls: Option<NodeTls>) {
+        if let Some(tls) = tls {
+            self.transport.renew(tls);
+        }
     }
 }
 
@@ -368,7 +391,7 @@ impl Handlers for Door {
 }
 
 /// Carries bytes both ways until either end closes or fails; then both are closed.
-async fn relay<B>(mut stream: TcpStream, mut backend: B)
+async fn relay<B>(mut stream: Stream, mut backend: B)
 where
     B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {

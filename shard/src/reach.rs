@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::call::{Answer, Question};
@@ -19,6 +18,7 @@ use crate::config::Config;
 use crate::gate::Guest;
 use crate::id::{GroupId, NodeId};
 use crate::replica::Replica;
+use crate::tls::Stream;
 use crate::transport::{Refusal, StreamError, StreamPurpose, Transport};
 
 /// How long one attempt at one node may take. A paused node accepts connections but says nothing.
@@ -270,7 +270,7 @@ impl Groups for Reach {
 /// It ends as soon as this node's own replica hears of another leader: a paused or cut-off leader
 /// cannot tell its clients that it is deposed.
 struct RemoteBackend {
-    stream: TcpStream,
+    stream: Stream,
     /// Ends when another node is known to lead; none where this node has no replica of the group.
     replaced: Option<BoxFuture<'static, ()>>,
 }

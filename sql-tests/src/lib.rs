@@ -7,6 +7,10 @@
 //!
 //! [`compare`] measures what transactions across groups cost, beside plain PostgreSQL servers.
 //!
+//! [`differential`] says the same to Howdah and to one plain PostgreSQL and compares every message of their answers.
+//!
+//! [`drivers`] has the programs and libraries that people use do what they do, on both.
+//!
 //! The consistency tests are the other half: [`run`] lets many [`client`]s carry out a
 //! [`workload`] while a [`nemesis`] breaks things. A [`history`] is what the clients asked and were
 //! told, and [`check`] finds what in it no correct database does.
@@ -15,6 +19,8 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod compare;
+pub mod differential;
+pub mod drivers;
 pub mod history;
 pub mod load;
 pub mod nemesis;

@@ -10,7 +10,7 @@ use crate::connection::{Connection, OpenError};
 use crate::slots::SlotMap;
 
 /// The version of `schema.sql`. There is no upgrade yet: another version found is an error.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 
 /// Howdah's own advisory lock ("howdah" in ASCII): one installs, the others find it done.
 const INSTALL_LOCK: i64 = 0x686f_7764_6168;
@@ -107,6 +107,7 @@ pub async fn install(client: &mut Client, identity: Identity<'_>) -> Result<Inst
              SELECT howdah.rebuild_owns(); GRANT EXECUTE ON FUNCTION howdah.owns(int8) TO PUBLIC",
         )
         .await?;
+    transaction.batch_execute(include_str!("hide.sql")).await?;
     // A crash before this leaves nothing of the schema; whoever leads next installs it.
     // A crash after it leaves all of it; whoever leads next finds it done.
     transaction.commit().await?;
@@ -138,6 +139,70 @@ pub fn distribute_table_sql(schema: &str, table: &str, column: Option<&str>) -> 
     let relation = literal(&format!("{}.{}", identifier(schema), identifier(table)));
     let column = column.map_or_else(|| "NULL".to_owned(), literal);
     format!("SELECT howdah.distribute_table({relation}::pg_catalog.regclass, {column})")
+}
+
+/// What moves a table's rows to where another shard key wants them, on each group in turn.
+#[derive(Clone, Debug)]
+pub struct Moving {
+    table: String,
+    slot: String,
+}
+
+impl Moving {
+    /// Of this table, to the groups of this column's hash slots.
+    #[must_use]
+    pub fn new(schema: &str, table: &str, key: &str) -> Moving {
+        Moving {
+            table: format!("{}.{}", identifier(schema), identifier(table)),
+            slot: format!(
+                "pg_catalog.hash_record_extended(ROW({}), 0) & 4095",
+                identifier(key)
+            ),
+        }
+    }
+
+    /// Makes the column the shard key, before the rows are moved. Answers false where it must not be.
+    #[must_use]
+    pub fn begin(&self, key: &str) -> String {
+        let relation = literal(&self.table);
+        format!(
+            "SELECT howdah.move_key({relation}::pg_catalog.regclass, {})",
+            literal(key)
+        )
+    }
+
+    /// Asks for the columns that are stored, as a list.
+    #[must_use]
+    pub fn columns(&self) -> String {
+        format!(
+            "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) \
+             FROM pg_catalog.pg_attribute a WHERE a.attrelid = {}::pg_catalog.regclass \
+             AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''",
+            literal(&self.table)
+        )
+    }
+
+    /// The rows that belong elsewhere, each behind its slot.
+    #[must_use]
+    pub fn read(&self, columns: &str) -> String {
+        let Moving { table, slot } = self;
+        format!("COPY (SELECT {slot}, {columns} FROM ONLY {table} WHERE NOT howdah.owns({slot})) TO STDOUT")
+    }
+
+    /// Takes such rows, without their slots.
+    #[must_use]
+    pub fn write(&self, columns: &str) -> String {
+        format!("COPY {} ({columns}) FROM STDIN", self.table)
+    }
+
+    /// Takes them away where they were.
+    #[must_use]
+    pub fn delete(&self) -> String {
+        format!(
+            "DELETE FROM ONLY {} WHERE NOT howdah.owns({})",
+            self.table, self.slot
+        )
+    }
 }
 
 /// Asks for the name of a table's shard key; no row where it is not distributed, or there is no such table.

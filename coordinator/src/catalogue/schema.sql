@@ -224,6 +224,8 @@ BEGIN
         'WHEN (NOT howdah.owns(hash_record_extended(ROW(NEW.%1$I), 0) & 4095)) '
         'EXECUTE FUNCTION howdah.refuse_row()', column_name, relation);
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER howdah_slot', relation);
+    -- Neither a dump nor psql shows internal triggers: whoever creates the table again gets it anyway.
+    UPDATE pg_trigger SET tgisinternal = true WHERE tgrelid = relation AND tgname = 'howdah_slot';
     PERFORM howdah.bump_version();
 END $$;
 
@@ -268,6 +270,33 @@ BEGIN
             HINT = 'Create a new table, distribute it, and copy the rows.';
     END IF;
     PERFORM howdah.register_table(relation, chosen_key, CASE WHEN key IS NULL THEN 'default' ELSE 'user' END);
+END $$;
+
+-- A primary key is about to be added that begins with this column: it becomes the shard key, also of a table with rows,
+-- which the session moves next. False, and nothing is done, where the user has chosen another, or has partitions.
+CREATE FUNCTION howdah.move_key(relation regclass, key name) RETURNS bool LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_key int2;
+BEGIN
+    IF NOT pg_has_role(session_user, (SELECT relowner FROM pg_class WHERE oid = relation), 'USAGE') THEN
+        RAISE EXCEPTION 'must be owner of table %', relation USING ERRCODE = '42501';
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation);
+    IF NOT EXISTS (SELECT FROM howdah.distributed_tables WHERE relid = relation AND chosen = 'default')
+        OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = relation OR inhparent = relation)
+        OR EXISTS (SELECT FROM pg_index WHERE indrelid = relation AND indisprimary) THEN
+        RETURN false;
+    END IF;
+    SELECT a.attnum INTO new_key FROM pg_attribute a
+    WHERE a.attrelid = relation AND a.attname = key AND a.attnum > 0 AND NOT a.attisdropped;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- Where the table is empty, its new trigger would give it back the default key of before (on_ddl).
+    PERFORM howdah.register_table(relation, new_key, 'user');
+    UPDATE howdah.distributed_tables SET chosen = 'default' WHERE relid = relation;
+    RETURN true;
 END $$;
 
 -- A new table gets its default shard key.
@@ -375,6 +404,8 @@ END $$;
 -- What users may call.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA howdah FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION howdah.distribute_table(regclass, name) TO PUBLIC;
+-- By the session that then moves the rows; the analysis lets no statement of a user name it.
+GRANT EXECUTE ON FUNCTION howdah.move_key(regclass, name) TO PUBLIC;
 -- By a session's own COMMIT; the analysis lets no statement of a user name it.
 GRANT EXECUTE ON FUNCTION howdah.decide(text, int4[], xid8[]) TO PUBLIC;
 

@@ -57,6 +57,12 @@ impl Transactions {
         Transactions { node, groups }
     }
 
+    /// The node whose sessions these are.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// A new name for a transaction that is anchored on this group.
     #[must_use]
     pub fn name(&self, anchor: GroupId) -> Gid {

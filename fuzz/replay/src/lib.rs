@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mutate::Mutator;
+pub use mutate::Mutator;
 
 /// The mutations that are tried of a target where nothing else is asked for.
 const MUTATIONS: u32 = 4000;
@@ -47,7 +47,11 @@ pub fn replay(target: &str, run: impl Fn(&[u8])) {
 }
 
 /// The files of a target's corpus, by name.
-fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+///
+/// # Panics
+/// Where there is none.
+#[must_use]
+pub fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../corpus")
         .join(target);

@@ -21,13 +21,15 @@ const EDGES: [u64; 12] = [
 
 /// Makes inputs. The state is that of `xorshift64*` (Vigna, "An experimental exploration of Marsaglia's xorshift
 /// generators, scrambled", 2016); never 0.
-pub(crate) struct Mutator {
+#[derive(Clone, Debug)]
+pub struct Mutator {
     state: u64,
 }
 
 impl Mutator {
     /// Seeded by the target's name (FNV-1a).
-    pub(crate) fn new(target: &str) -> Mutator {
+    #[must_use]
+    pub fn new(target: &str) -> Mutator {
         let seed = target.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -47,7 +49,7 @@ impl Mutator {
     }
 
     /// One of the inputs, changed in one to six places.
-    pub(crate) fn mutation(&mut self, inputs: &[Vec<u8>]) -> Vec<u8> {
+    pub fn mutation(&mut self, inputs: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = inputs[self.below(inputs.len())].clone();
         for _ in 0..=self.below(6) {
             let other = &inputs[self.below(inputs.len())];

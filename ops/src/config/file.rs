@@ -24,6 +24,8 @@ pub(super) struct File {
     pub(super) nodes: Vec<Spanned<NodeEntry>>,
     pub(super) groups: Vec<Spanned<GroupEntry>>,
     #[serde(default)]
+    pub(super) tls: Option<Spanned<TlsSection>>,
+    #[serde(default)]
     pub(super) sql: SqlSection,
     #[serde(default)]
     pub(super) postgres: PostgresSection,
@@ -53,6 +55,15 @@ pub(super) struct GroupEntry {
     pub(super) nodes: Vec<NodeId>,
 }
 
+/// `[tls]`: certificates for what nodes tell each other.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TlsSection {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+}
+
 /// `[sql]`: the port for clients.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +71,14 @@ pub(super) struct SqlSection {
     pub(super) max_sessions: Option<Spanned<usize>>,
     pub(super) max_message: Option<Spanned<Size>>,
     pub(super) leader_patience: Option<Spanned<Span>>,
+    pub(super) superuser_reserved_connections: Option<Spanned<usize>>,
+    pub(super) max_unauthenticated: Option<Spanned<usize>>,
+    pub(super) max_unauthenticated_per_address: Option<Spanned<usize>>,
+    pub(super) authentication_timeout: Option<Spanned<Span>>,
+    pub(super) hba_file: Option<Spanned<PathBuf>>,
+    pub(super) ssl: Option<Spanned<bool>>,
+    pub(super) ssl_cert_file: Option<PathBuf>,
+    pub(super) ssl_key_file: Option<PathBuf>,
 }
 
 /// `[postgres]`: the servers.

@@ -5,8 +5,10 @@
 
 mod error;
 mod file;
+mod sql;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 use std::collections::BTreeMap;
@@ -15,13 +17,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use proxy::ProxyConfig;
 use shard::config::{ConfigError as ShardError, LogConfig, PostgresConfig, Timing};
 use shard::id::{GroupId, NodeId};
+use shard::tls::NodeTls;
+use shard::transport::{CallError, Credentials, call_as_client};
 use toml::Spanned;
 
 pub use self::error::ConfigError;
 use self::error::Source;
-use self::file::File;
+use self::file::{File, NodeEntry};
+pub use self::sql::SqlFiles;
+pub(crate) use self::tls::stem;
 
 /// The cluster as every node must see it, and as `howdah status` needs it.
 #[derive(Clone, Debug)]
@@ -30,6 +38,8 @@ pub struct ClusterConfig {
     pub cluster: String,
     /// The secret of the node-to-node ports.
     pub secret: String,
+    /// With what whoever reads this proves who he is; none where nodes talk in the clear.
+    pub tls: Option<NodeTls>,
     /// Every node.
     pub nodes: BTreeMap<NodeId, NodeAddresses>,
     /// Every group and the nodes that hold its replicas.
@@ -51,22 +61,24 @@ pub struct NodeConfig {
     /// Its replicas and its peers.
     pub shard: shard::config::Config,
     /// Its port for clients.
-    pub sql: SqlConfig,
+    pub sql: ProxyConfig,
+    /// The files that tell of who is let in there.
+    pub files: SqlFiles,
+    /// The whole cluster.
+    pub cluster: ClusterConfig,
+    /// Where it was read; none where it came as a text.
+    pub origin: Option<Origin>,
     /// What is logged, in the form of `RUST_LOG`.
     pub log: String,
 }
 
-/// The port for clients, and what bounds them.
+/// Where a configuration was read.
 #[derive(Clone, Debug)]
-pub struct SqlConfig {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// Sessions at one time; one more is refused with 53300.
-    pub max_sessions: usize,
-    /// The longest message that is taken from a client, in bytes.
-    pub max_message: usize,
-    /// How long a statement waits for a group's leader before it fails with 57P03.
-    pub leader_patience: Duration,
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// What flags and the environment said instead of it.
+    pub overrides: Overrides,
 }
 
 /// What flags and the environment set instead of the file.
@@ -92,7 +104,15 @@ pub struct Overrides {
 impl NodeConfig {
     /// Reads a node's configuration.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<NodeConfig, ConfigError> {
-        NodeConfig::from_text(path, &read(path)?, overrides)
+        let config = NodeConfig::from_text(path, &read(path)?, overrides)?;
+        let origin = Origin {
+            path: path.to_owned(),
+            overrides: overrides.clone(),
+        };
+        Ok(NodeConfig {
+            origin: Some(origin),
+            ..config
+        })
     }
 
     /// As [`NodeConfig::load`], from the text of the file at `path`.
@@ -120,6 +140,7 @@ impl NodeConfig {
             node,
             cluster: cluster.cluster.clone(),
             secret: cluster.secret.clone(),
+            tls: cluster.tls.clone(),
             data_dir,
             nodes: cluster
                 .nodes
@@ -143,8 +164,11 @@ impl NodeConfig {
             .or(own)
             .ok_or_else(|| source.whole("this node has no sql address"))?;
         Ok(NodeConfig {
+            sql: sql::sql(&source, &file.sql, listen, &shard)?,
             shard,
-            sql: sql(&source, &file, listen)?,
+            files: SqlFiles::of(path, &file.sql),
+            cluster,
+            origin: None,
             log: overrides
                 .log
                 .clone()
@@ -162,6 +186,28 @@ impl ClusterConfig {
         let file = parse(&source)?;
         cluster(&source, &file, overrides)
     }
+
+    /// Asks a node over its node-to-node port.
+    ///
+    /// # Errors
+    /// Where there is no such node, or no answer.
+    pub async fn call(&self, node: NodeId, question: Bytes, patience: Duration) -> Result<Bytes, CallError> {
+        let addresses = self.nodes.get(&node).ok_or(CallError::UnknownNode(node))?;
+        let credentials = Credentials {
+            cluster: self.cluster.clone(),
+            secret: self.secret.clone(),
+            tls: self.tls.clone(),
+        };
+        call_as_client(addresses.peer, node, &credentials, question, patience).await
+    }
+}
+
+/// The cluster's name and nodes alone: what is needed of a configuration before there are certificates.
+pub(crate) fn nodes_of(path: &Path) -> Result<(String, BTreeMap<NodeId, NodeAddresses>), ConfigError> {
+    let text = read(path)?;
+    let source = Source { path, text: &text };
+    let file = parse(&source)?;
+    Ok((file.cluster.get_ref().clone(), nodes(&source, &file)?))
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -184,17 +230,8 @@ fn cluster(source: &Source<'_>, file: &File, overrides: &Overrides) -> Result<Cl
     if file.cluster.get_ref().is_empty() {
         return Err(source.at(file.cluster.span(), "the cluster needs a name"));
     }
-    let mut nodes = BTreeMap::new();
-    for entry in &file.nodes {
-        let node = entry.get_ref();
-        let addresses = NodeAddresses {
-            peer: node.address,
-            sql: node.sql,
-        };
-        if nodes.insert(node.id, addresses).is_some() {
-            return Err(source.at(entry.span(), format!("node {} is named twice", node.id)));
-        }
-    }
+    let nodes = nodes(source, file)?;
+    refuse_clear_text(source, file)?;
     let mut groups = BTreeMap::new();
     for entry in &file.groups {
         let group = entry.get_ref();
@@ -203,12 +240,44 @@ fn cluster(source: &Source<'_>, file: &File, overrides: &Overrides) -> Result<Cl
         }
     }
     let secret = secret(source, file, overrides)?;
+    let node = overrides.node.or(file.node.as_ref().map(|node| *node.get_ref()));
     Ok(ClusterConfig {
         cluster: file.cluster.get_ref().clone(),
         secret,
+        tls: tls::tls(source, file, node.filter(|node| nodes.contains_key(node)))?,
         nodes,
         groups,
     })
+}
+
+fn nodes(source: &Source<'_>, file: &File) -> Result<BTreeMap<NodeId, NodeAddresses>, ConfigError> {
+    let mut nodes = BTreeMap::new();
+    for entry in &file.nodes {
+        let node = entry.get_ref();
+        if node.id == NodeId(0) {
+            return Err(source.at(entry.span(), "nodes are counted from 1"));
+        }
+        let addresses = NodeAddresses {
+            peer: node.address,
+            sql: node.sql,
+        };
+        if nodes.insert(node.id, addresses).is_some() {
+            return Err(source.at(entry.span(), format!("node {} is named twice", node.id)));
+        }
+    }
+    Ok(nodes)
+}
+
+/// Without TLS whoever is on the way between two nodes reads every row, and can change it. Within one machine nobody is.
+fn refuse_clear_text(source: &Source<'_>, file: &File) -> Result<(), ConfigError> {
+    let open = |node: &NodeEntry| !node.address.ip().is_loopback();
+    match file.nodes.iter().find(|entry| open(entry.get_ref())) {
+        Some(entry) if file.tls.is_none() => {
+            let words = "nodes talk to each other over a network, which needs [tls]: `howdah init` makes the certificates";
+            Err(source.at(entry.span(), words))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The secret, from the flag's file, the file's `secret_file`, or the file itself.
@@ -280,34 +349,6 @@ fn log_bounds(source: &Source<'_>, file: &File) -> Result<LogConfig, ConfigError
         ));
     }
     Ok(bounds)
-}
-
-fn sql(source: &Source<'_>, file: &File, listen: SocketAddr) -> Result<SqlConfig, ConfigError> {
-    let section = &file.sql;
-    let max_sessions = match &section.max_sessions {
-        Some(spanned) if *spanned.get_ref() == 0 => {
-            return Err(source.at(spanned.span(), "max_sessions must be at least 1"));
-        }
-        Some(spanned) => *spanned.get_ref(),
-        None => 500,
-    };
-    let max_message = match &section.max_message {
-        None => 256 << 20,
-        Some(spanned) => usize::try_from(spanned.get_ref().0)
-            .ok()
-            .filter(|size| (64 << 10..=1 << 30).contains(size))
-            .ok_or_else(|| source.at(spanned.span(), "max_message must be between 64KiB and 1GiB"))?,
-    };
-    let leader_patience = section
-        .leader_patience
-        .as_ref()
-        .map_or(Duration::from_secs(5), |span| span.get_ref().0);
-    Ok(SqlConfig {
-        listen,
-        max_sessions,
-        max_message,
-        leader_patience,
-    })
 }
 
 /// Finds the place in the file that an error of the whole is about.

@@ -94,8 +94,70 @@ fn sections_set_what_they_name_and_leave_the_rest() {
     let config = Folder::with(&format!("{GOOD}{more}")).load().unwrap();
     assert_eq!(config.shard.timing.election, Duration::from_secs(2));
     assert_eq!(config.shard.timing.heartbeat, Duration::from_millis(100));
-    assert_eq!(config.sql.max_sessions, 7);
+    assert_eq!(config.sql.limits.max_client_connections, 7);
+    assert_eq!(config.sql.limits.superuser_reserved_connections, 3);
     assert_eq!(config.shard.log.keep_bytes, 64 << 20);
+}
+
+#[test]
+fn all_nodes_together_leave_postgres_connections() {
+    let most = |settings: &str| {
+        let config = Folder::with(&format!("{GOOD}[postgres.settings]\n{settings}\n"));
+        config.load().unwrap().sql.limits.max_backends
+    };
+    assert_eq!(most(""), 80, "more help nobody");
+    assert_eq!(most("max_connections = \"100\""), 30);
+    assert_eq!(most("max_connections = \"20\""), 1);
+}
+
+#[test]
+fn who_is_let_in_is_read_with_the_rest() {
+    let trust = "host all all 127.0.0.1/32 trust\n";
+    let with = |more: &str| {
+        let folder = Folder::with(&format!("{GOOD}[sql]\n{more}\n"));
+        folder.write("pg_hba.conf", trust, 0o644);
+        folder
+    };
+    let default = with("").load().unwrap().sql;
+    assert_eq!(default.hba, proxy::Hba::passwords_only());
+    assert!(default.tls.is_none());
+    let named = with("hba_file = \"pg_hba.conf\"\nssl = false\nauthentication_timeout = \"5s\"");
+    let named = named.load().unwrap().sql;
+    assert_ne!(named.hba, proxy::Hba::passwords_only());
+    assert_eq!(named.limits.authentication_timeout, Duration::from_secs(5));
+    // The same secret gives the same, on all nodes and at each start.
+    assert_eq!(default.mock_authentication_nonce, named.mock_authentication_nonce);
+
+    let broken = with("hba_file = \"pg_hba.conf\"");
+    broken.write(
+        "pg_hba.conf",
+        &format!("{trust}host all all all password\n"),
+        0o644,
+    );
+    let error = broken.error();
+    assert!(
+        error.starts_with("howdah.toml:17:12: pg_hba.conf:2: authentication method \"password\""),
+        "{error}"
+    );
+    let error = with("ssl = true").error();
+    assert!(
+        error.starts_with("howdah.toml:17:7: server.crt: cannot be read"),
+        "{error}"
+    );
+    for (line, expected) in [
+        (
+            "max_unauthenticated = 0",
+            "max_unauthenticated must be at least 1",
+        ),
+        (
+            "max_sessions = 3\nsuperuser_reserved_connections = 3",
+            "must be less than max_sessions, which is 3",
+        ),
+        ("authentication_timeout = \"0s\"", "must be more than nothing"),
+    ] {
+        let error = with(line).error();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
@@ -121,6 +183,26 @@ fn an_error_says_what_and_where() {
             "howdah.toml:1:8: node 7 is not among the nodes of the cluster",
         ),
         ("node = 2", "node = x", "howdah.toml:1:8:"),
+        (
+            "id = 1\naddress",
+            "id = 0\naddress",
+            "howdah.toml:5:1: nodes are counted from 1",
+        ),
+        (
+            "127.0.0.1:7002",
+            "10.0.0.2:7002",
+            "howdah.toml:9:1: nodes talk to each other over a network, which needs [tls]",
+        ),
+        (
+            "[[groups]]",
+            "[tls]\nca_file = \"gone\"\n[[groups]]",
+            "howdah.toml:13:1: gone: cannot be read",
+        ),
+        (
+            "[[groups]]",
+            "[tls]\ncertificate = \"x\"\n[[groups]]",
+            "howdah.toml:14:1: unknown field `certificate`",
+        ),
         (
             "cluster = \"test\"",
             "cluster = \"test\"\ncolour = 1",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::certificates::CertificatesError;
 use crate::config::ConfigError;
 
 /// A demo that cannot be started, run or stopped. Each is one line for the operator.
@@ -10,6 +11,9 @@ pub enum DemoError {
     /// PostgreSQL's server programs are not here.
     #[error(transparent)]
     Postgres(#[from] shard::postgres::Error),
+    /// The nodes' certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     /// A file or folder of the demo.
     #[error("{}: {what}", path.display())]
     File {

@@ -5,6 +5,8 @@
 //! demo.pid             who runs it now (locked while it runs)
 //! demo.log             what the background process of --detach says
 //! secret               the secret of the node-to-node ports
+//! certs/               the authority of the nodes' certificates, and these: see `certificates`
+//! pg_hba.conf          who is let in: at first everybody from this machine; yours to change
 //! node1/howdah.toml    a node's configuration, written at each start
 //! node1/log            what the node logs
 //! node1/data/          what the node keeps
@@ -12,19 +14,35 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use shard::id::NodeId;
+use shard::tls::NodeTls;
+
 use super::StartArgs;
 use super::error::{DemoError, file};
+use crate::certificates::{CertificatesError, Office};
 
 /// Below the ports that the system gives to outgoing connections (from 32768), so that a node
 /// that was away for a moment finds its port free.
 const PEER_PORTS: std::ops::Range<u16> = 17_000..31_000;
+
+/// What every demo is called.
+const CLUSTER: &str = "demo";
+
+/// The rules of a demo, until somebody changes them.
+const HBA: &str = "\
+# Who is let in, in the format of PostgreSQL's pg_hba.conf. A demo trusts everybody on this machine, and its
+# nodes listen nowhere else. After a change: kill -HUP the nodes.
+# TYPE  DATABASE  USER  ADDRESS       METHOD
+host    all       all   127.0.0.1/32  trust
+host    all       all   ::1/128       trust
+";
 
 /// A demo's stored facts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +244,11 @@ impl Layout {
         if !secret.exists() {
             write_private(&secret, &format!("{:032x}\n", rand::rng().random::<u128>()))?;
         }
+        let rules = self.data.join("pg_hba.conf");
+        if !rules.exists() {
+            fs::write(&rules, HBA).map_err(file(&rules, "cannot be written"))?;
+        }
+        self.write_certificates()?;
         for node in self.nodes() {
             make_dir(&self.node_dir(node))?;
             let config = self.node_config(node);
@@ -239,10 +262,29 @@ impl Layout {
         fs::write(&path, text).map_err(file(&path, "cannot be written"))
     }
 
+    /// Makes what is missing, or cannot be used any more.
+    fn write_certificates(&self) -> Result<(), CertificatesError> {
+        let dir = self.data.join("certs");
+        let office = match dir.join("ca.crt").exists() {
+            true => Office::open(&dir, CLUSTER)?,
+            false => {
+                // Its key came first, and is worth nothing without it.
+                let _ = fs::remove_file(dir.join("ca.key"));
+                Office::found(&dir, CLUSTER)?
+            }
+        };
+        for node in self.nodes().map(|node| NodeId(node.into())) {
+            if NodeTls::load(&office.files(node), CLUSTER, Some(node)).is_err() {
+                office.issue(node, [Ipv4Addr::LOCALHOST.into()])?;
+            }
+        }
+        Ok(())
+    }
+
     fn config_of(&self, node: u16) -> String {
         let mut text = format!(
             "# Written by `howdah demo` at each start.\n\
-             node = {node}\ncluster = \"demo\"\nsecret_file = \"../secret\"\ndata_dir = \"data\"\n"
+             node = {node}\ncluster = \"{CLUSTER}\"\nsecret_file = \"../secret\"\ndata_dir = \"data\"\n"
         );
         for (other, peer_port) in self.nodes().zip(&self.facts.peer_ports) {
             let sql = self.sql_port(other);
@@ -259,6 +301,12 @@ impl Layout {
                 self.members(shard)
             );
         }
+        let certificate = format!("../certs/node{node}");
+        let _ = write!(
+            text,
+            "\n[tls]\nca_file = \"../certs/ca.crt\"\ncert_file = \"{certificate}.crt\"\nkey_file = \"{certificate}.key\"\n"
+        );
+        text.push_str("\n[sql]\nhba_file = \"../pg_hba.conf\"\n");
         text
     }
 }
@@ -307,7 +355,11 @@ fn agree(data: &Path, stored: Facts, args: &StartArgs) -> Result<Facts, DemoErro
 
 /// A first start wants a folder of its own; what an interrupted first start left is its own.
 fn refuse_strangers(data: &Path) -> Result<(), DemoError> {
-    let own = |name: &str| name.starts_with("demo.") || name == "secret" || name.starts_with("node");
+    let own = |name: &str| {
+        name.starts_with("demo.")
+            || matches!(name, "secret" | "pg_hba.conf" | "certs")
+            || name.starts_with("node")
+    };
     let entries = fs::read_dir(data).map_err(file(data, "cannot be read"))?;
     let stranger = entries
         .flatten()
@@ -347,7 +399,7 @@ fn write_private(path: &Path, text: &str) -> Result<(), DemoError> {
 mod tests {
     use super::*;
     use crate::config::{NodeConfig, Overrides};
-    use shard::id::{GroupId, NodeId};
+    use shard::id::GroupId;
 
     /// The first of three free ports; other tests of this process get others.
     fn free_port() -> u16 {
@@ -381,6 +433,7 @@ mod tests {
             assert_eq!(config.shard.node, NodeId(node.into()));
             assert_eq!(config.shard.groups[&GroupId(2)].len(), 3);
             assert_eq!(config.sql.listen.port(), port - 1 + node);
+            assert_eq!(config.sql.hba, proxy::Hba::trust_loopback());
         }
     }
 

@@ -1,15 +1,15 @@
 //! Asks every node at once.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::future::join_all;
+use proxy::status::ClusterStatus;
 use shard::call::{Answer, Question};
+use shard::id::NodeId;
 use shard::status::NodeStatus;
-use shard::transport::call_as_client;
-use tokio::task::JoinSet;
 
-use super::merge::{ClusterStatus, merge};
+use super::merge::merge;
 use crate::config::ClusterConfig;
 
 /// A node that has not answered by then is shown as unreachable.
@@ -17,24 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The status of the whole cluster, as of now.
 pub async fn gather(cluster: &ClusterConfig) -> ClusterStatus {
-    let mut asked = JoinSet::new();
-    for (node, addresses) in &cluster.nodes {
-        let (node, address) = (*node, addresses.peer);
-        let (name, secret) = (cluster.cluster.clone(), cluster.secret.clone());
-        asked.spawn(async move { (node, ask(address, &name, &secret).await) });
-    }
-    let answers: BTreeMap<_, _> = asked
-        .join_all()
-        .await
-        .into_iter()
-        .filter_map(|(node, answer)| Some((node, answer?)))
-        .collect();
+    let asked = cluster
+        .nodes
+        .keys()
+        .map(|node| async move { Some((*node, ask(cluster, *node).await?)) });
+    let answers: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
     merge(cluster, &answers)
 }
 
 /// Asks one node over its node-to-node port; none where it does not answer.
-async fn ask(address: SocketAddr, cluster: &str, secret: &str) -> Option<NodeStatus> {
-    let answer = call_as_client(address, cluster, secret, Question::Status.encode(), PATIENCE)
+async fn ask(cluster: &ClusterConfig, node: NodeId) -> Option<NodeStatus> {
+    let answer = cluster
+        .call(node, Question::Status.encode(), PATIENCE)
         .await
         .ok()?;
     match Answer::decode(&answer) {

@@ -7,10 +7,11 @@ mod table;
 use std::process::ExitCode;
 
 pub use self::gather::gather;
-pub use self::merge::{ClusterStatus, GroupStatus, NodeState, NodeView, ReplicaView, merge};
+pub use self::merge::merge;
 pub use self::table::render;
 use crate::config::ConfigError;
 use crate::which::Which;
+pub use proxy::status::{ClusterStatus, GroupStatus, NodeState, NodeView, ReplicaView};
 
 /// Arguments of `howdah status`.
 #[derive(Debug, clap::Args)]

@@ -2,10 +2,9 @@
 
 use std::fmt::{Display, Write};
 
+use proxy::status::{ClusterStatus, GroupStatus, NodeState};
 use tabled::builder::Builder;
 use tabled::settings::Style;
-
-use super::merge::{ClusterStatus, GroupStatus, NodeState};
 
 /// Nodes first, then each group's replicas.
 #[must_use]

@@ -2,7 +2,9 @@
 
 use super::Refusal;
 use super::lexer::{Kind, Token};
-use super::plan::{Access, CopyIn, CopyLayout, Form, Plan, Query, RelationName, Tag, Target};
+use super::plan::{
+    Access, CopyFormat, CopyIn, CopyLayout, CopyOut, Form, Plan, Query, RelationName, Tag, Target,
+};
 use super::query;
 use super::relations::{Named, Names};
 use super::statement::syntax_for_postgres;
@@ -63,11 +65,28 @@ fn column_names(tokens: &[Token]) -> Option<Vec<String>> {
         .collect()
 }
 
-/// Rows of several groups follow each other; that is right only where nothing stands before the first row.
+impl Options {
+    fn format(self) -> CopyFormat {
+        match self.binary {
+            true => CopyFormat::Binary,
+            false => CopyFormat::Lines(self.layout),
+        }
+    }
+
+    fn out(&self) -> CopyOut {
+        match (self.binary, self.layout.header) {
+            (true, _) => CopyOut::Binary,
+            (false, true) => CopyOut::Header,
+            (false, false) => CopyOut::Rows,
+        }
+    }
+}
+
+/// The answers of groups that write follow each other as they are; that is right only where nothing stands around the rows.
 fn concatenable(options: &Options) -> Result<(), Refusal> {
-    if options.binary || options.layout.header {
+    if options.out() != CopyOut::Rows {
         return Err(Refusal::unsupported(
-            "COPY in binary format or with HEADER from several groups is not supported",
+            "COPY in binary format or with HEADER of what a statement writes on several groups is not supported",
         )
         .hint("Use text or CSV without HEADER."));
     }
@@ -82,6 +101,7 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
                     Refusal::unsupported("COPY of count(*) of rows of several groups is not supported")
                         .hint("Use SELECT alone.")
                 })?,
+                other if query.access == Access::Read => other,
                 Target::All => {
                     concatenable(options)?;
                     Target::All
@@ -90,7 +110,6 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
                     Ok(()) => Target::Keys(keys, super::Spread::Concatenate),
                     Err(refusal) => Target::Keys(keys, super::Spread::Refuse(refusal)),
                 },
-                other if query.access == Access::Read => other,
                 other => other.on_one_group(|| {
                     Refusal::unsupported("COPY of an INSERT of rows of several groups is not supported")
                         .hint("Use INSERT ... RETURNING alone.")
@@ -99,7 +118,7 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
             Ok(Plan::Query(Query {
                 target,
                 tag: Tag::Copy,
-                form: Form::CopyOut,
+                form: Form::CopyOut(options.out()),
                 ..query
             }))
         }
@@ -109,10 +128,7 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
 
 fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
     let target = match names.find(table)? {
-        Named::Table(_) => {
-            concatenable(options)?;
-            Target::All
-        }
+        Named::Table(_) => Target::All,
         Named::System => Target::Any,
         Named::Unknown => return Err(no_relation(table)),
     };
@@ -120,7 +136,7 @@ fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<P
         access: Access::Read,
         target,
         tag: Tag::Copy,
-        form: Form::CopyOut,
+        form: Form::CopyOut(options.out()),
     }))
 }
 
@@ -148,12 +164,6 @@ fn copy_in(
         }
         Named::Unknown => return Err(no_relation(table)),
     };
-    if options.binary {
-        return Err(
-            Refusal::unsupported("COPY FROM in binary format is not supported yet")
-                .hint("Use text or CSV format."),
-        );
-    }
     let key = relation
         .key_column()
         .map(|column| column.name.as_str())
@@ -161,16 +171,16 @@ fn copy_in(
     let generated = |column: &&coordinator::catalogue::Column| {
         column.filled_by != coordinator::catalogue::FilledBy::Generated
     };
-    let place = match columns {
+    let columns: Vec<&str> = match &columns {
         // Without a list, COPY has all columns but generated ones.
-        None => relation
-            .columns
-            .iter()
-            .filter(generated)
-            .position(|column| column.name == key),
+        None => {
+            let columns = relation.columns.iter().filter(generated);
+            columns.map(|column| column.name.as_str()).collect()
+        }
         Some(None) => return Ok(syntax_for_postgres()),
-        Some(Some(columns)) => columns.iter().position(|column| column == key),
+        Some(Some(columns)) => columns.iter().map(String::as_str).collect(),
     };
+    let place = columns.iter().position(|column| *column == key);
     let key_field = place.ok_or_else(|| {
         Refusal::unsupported(format!(
             "COPY into table \"{}\" must have its shard key \"{key}\"",
@@ -185,7 +195,8 @@ fn copy_in(
     Ok(Plan::CopyIn(CopyIn {
         table,
         key_field,
-        layout: options.layout,
+        columns: columns.len(),
+        format: options.format(),
     }))
 }
 
@@ -232,7 +243,7 @@ fn where_refused() -> Refusal {
 
 fn unreadable() -> Refusal {
     Refusal::unsupported("Howdah does not know this option of COPY")
-        .hint("Known are FORMAT text and csv, DELIMITER, NULL, HEADER, QUOTE and ESCAPE.")
+        .hint("Known are FORMAT text, csv and binary, DELIMITER, NULL, HEADER, QUOTE and ESCAPE.")
 }
 
 #[derive(Default)]

@@ -5,7 +5,7 @@ use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::databases;
 use super::functions;
 use super::lexer::{Kind, Token};
-use super::plan::{Ddl, DdlEffect, Index, Plan, RelationName};
+use super::plan::{AlteredTable, Ddl, DdlEffect, Index, Plan, RelationName};
 use super::relations::{Named, Names};
 use super::settings;
 use super::statement::{distributed, syntax_for_postgres};
@@ -25,6 +25,12 @@ fn unsupported(what: &str) -> Refusal {
 
 /// Plans CREATE, ALTER, DROP, COMMENT, GRANT, REVOKE and REASSIGN.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    let mut words = Words::new(tokens);
+    if words.take(&["create", "database"]) && words.name().as_deref() == Some("howdah") {
+        return Err(Refusal::new("42939", "database name \"howdah\" is reserved")
+            .detail("Whoever connects to it is in Howdah's console.")
+            .hint("Choose another name."));
+    }
     if tokens
         .iter()
         .any(|token| matches!(&token.kind, Kind::Word(name) | Kind::Quoted(name) if name == "howdah"))
@@ -214,7 +220,12 @@ fn alter(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
         return alter_table(words, names);
     }
     if words.take(&["system"]) {
-        return Err(unsupported("ALTER SYSTEM").hint("Howdah keeps the servers' configuration."));
+        return Err(unsupported("ALTER SYSTEM")
+            .detail("It would change one server, and be lost when that is made anew.")
+            .hint(
+                "Give the setting in [postgres.settings] of every node's configuration file, the same everywhere, and start \
+                 the nodes again one after the other. ALTER ROLE and ALTER DATABASE ... SET work.",
+            ));
     }
     if words.sees(&["database"]) || words.sees(&["role"]) || words.sees(&["user"]) || words.sees(&["group"]) {
         return alter_settings(words);
@@ -259,6 +270,12 @@ fn alter_settings(words: Words<'_>) -> Result<Plan, Refusal> {
         ) {
             return Err(unsupported(&format!("{name} of a role or database")).hint("Set it in each session."));
         }
+        // Sessions keep these themselves, and do not look what their role begins with.
+        if super::Timeout::named(&name).is_some() {
+            return Err(unsupported(&format!("{name} of a role or database")).hint(
+                "Set it in each session, for example with options='-c ...' in the connection string.",
+            ));
+        }
     } else if database && !has_word(rest, &["reset"]) {
         return Err(unsupported("this form of ALTER DATABASE"));
     }
@@ -275,16 +292,40 @@ fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> 
         return Ok(syntax_for_postgres());
     };
     words.take_operator("*");
+    if words.sees(&["owner", "to"]) && words.rest().len() == 3 {
+        // Of a view, too, as dumps have it.
+        return everywhere(DdlEffect::Reload);
+    }
     let relation = distributed(&table, names)?;
     let key = relation
         .and_then(|relation| relation.key_column())
         .map(|column| column.name.as_str());
+    let mut new_key = None;
     for action in split_commas(words.rest()) {
         alter_action(Words::new(action), key)?;
+        new_key = new_key.or(primary_key(action));
     }
     everywhere(relation.map_or(DdlEffect::Reload, |relation| {
-        DdlEffect::AlterTable(RelationName::of(relation))
+        DdlEffect::AlterTable(AlteredTable {
+            table: RelationName::of(relation),
+            new_key: new_key.filter(|column| Some(column.as_str()) != key),
+        })
     }))
+}
+
+/// The first column of `ADD [CONSTRAINT name] PRIMARY KEY (columns)`.
+fn primary_key(action: &[Token]) -> Option<String> {
+    let mut words = Words::new(action);
+    if !words.take(&["add"]) {
+        return None;
+    }
+    if words.take(&["constraint"]) {
+        words.name();
+    }
+    if !words.take(&["primary", "key"]) {
+        return None;
+    }
+    Words::new(words.parenthesised()?).name()
 }
 
 fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {
@@ -368,7 +409,11 @@ fn add(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {
     if constraint.take(&["constraint"]) {
         constraint.name();
     }
-    let table_level = !column_word && (constraint.sees(&["primary", "key"]) || constraint.sees(&["unique"]));
+    if !column_word && constraint.sees(&["primary", "key"]) {
+        // Its first column becomes the shard key, as dumps add it after the rows. Where that cannot be the groups refuse it.
+        return Ok(());
+    }
+    let table_level = !column_word && constraint.sees(&["unique"]);
     let rest = if table_level {
         constraint.rest()
     } else {

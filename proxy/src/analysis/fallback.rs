@@ -111,7 +111,9 @@ fn names_nothing_of_users(tokens: &[Token], at: usize, names: Names<'_>) -> bool
     };
     let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
     if words.peek() == Some(&Kind::Punctuation('(')) {
-        let keyword = parts.len() == 1 && NO_FUNCTION.contains(&borrowed[0]);
+        // `AS alias(column, ...)`, or a type in CAST.
+        let alias = matches!(before, Some(Kind::Word(word)) if word == "as");
+        let keyword = alias || parts.len() == 1 && NO_FUNCTION.contains(&borrowed[0]);
         return keyword || functions::find(&borrowed).is_ok() || is_type(&borrowed);
     }
     // Any name that is a user's relation anywhere in the path, and any relation after FROM or JOIN.

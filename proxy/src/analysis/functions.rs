@@ -1,7 +1,8 @@
 //! The functions of PostgreSQL itself that a statement may call.
 //!
 //! `functions.txt` has the names of PostgreSQL 15's `pg_proc`, with kind and volatility, without those that change
-//! something outside their transaction, run SQL given as text, or number things in one group only. Whatever is
+//! something outside their transaction, run SQL given as text, or number things in one group only; but
+//! `pg_advisory_unlock_all` is there, as it has nothing to do and drivers' pools call it. Whatever is
 //! not in the list is refused: it could read or write rows of other groups unseen.
 
 use std::collections::HashMap;
@@ -89,6 +90,13 @@ fn read_line(line: &'static str) -> Option<(&'static str, Function)> {
 pub(super) fn find(parts: &[&str]) -> Result<Function, Refusal> {
     let name = match parts {
         [name] | ["pg_catalog", name] => *name,
+        // An array's elements with their numbers: pgjdbc asks for the columns of keys with it.
+        ["information_schema", "_pg_expandarray"] => {
+            return Ok(Function {
+                kind: FunctionKind::Normal,
+                volatility: Volatility::Immutable,
+            });
+        }
         _ => return Err(refused(&parts.join("."))),
     };
     FUNCTIONS.get(name).copied().ok_or_else(|| refused(name))
@@ -103,6 +111,11 @@ fn refused(name: &str) -> Refusal {
     }
     if name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory") {
         return refusal.detail("Advisory locks would be taken in one group only.");
+    }
+    if name == "setseed" {
+        return refusal.detail(
+            "Statements of a session run in several backends, each of which has random numbers of its own.",
+        );
     }
     if name.starts_with("lo_") || matches!(name, "loread" | "lowrite") {
         return refusal

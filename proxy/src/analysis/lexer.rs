@@ -9,16 +9,16 @@ use super::Refusal;
 
 /// One token, with its place in the text.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     /// What it is.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// Its bytes in the text.
-    pub(super) range: Range<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 /// What a token is. Values are decoded: folded, unquoted, unescaped.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A keyword or an identifier without quotes, in lower case.
     Word(String),
     /// A quoted identifier.
@@ -45,7 +45,7 @@ const MAX_TOKENS: usize = 2_000_000;
 const MAX_NAME: usize = 63;
 
 /// Cuts a query string into tokens, without white space and comments.
-pub(super) fn tokens(text: &str) -> Result<Vec<Token>, Refusal> {
+pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, Refusal> {
     let mut lexer = Lexer {
         text,
         bytes: text.as_bytes(),

@@ -15,7 +15,7 @@ mod fallback;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
-mod lexer;
+pub(crate) mod lexer;
 mod parse;
 mod pins;
 pub mod plan;
@@ -31,9 +31,10 @@ mod settings;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod transaction;
 mod values;
-mod words;
+pub(crate) mod words;
 mod writes;
 
 pub use plan::*;
@@ -41,4 +42,5 @@ pub use refusal::Refusal;
 pub use relations::Facts;
 pub use settings::check as check_setting;
 pub use statement::{analyse, split};
+pub use timeouts::{Timeout, shown as shown_timeout};
 pub use values::ValuesRows;

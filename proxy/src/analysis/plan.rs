@@ -4,6 +4,7 @@ use coordinator::catalogue::Relation;
 use coordinator::hash::{HashSlot, KeyColumn, KeyUse};
 use shard::id::GroupId;
 
+use super::timeouts::Timeout;
 use super::{Refusal, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
@@ -22,6 +23,9 @@ pub enum Plan {
     /// Maintenance that each group does for itself, one after the other: VACUUM, ANALYZE, REINDEX,
     /// CLUSTER. Answer the tag once. Refused inside a transaction block if `outside_transaction`.
     EachGroup(EachGroup),
+    /// LOCK TABLE: the same text on every group, one after the other in ascending order, inside a
+    /// transaction block.
+    Lock,
     /// `SELECT create_distributed_table('table', 'column')`, alone: answered by Howdah with one row,
     /// one column of type `void` named `create_distributed_table`, holding an empty string.
     Distribute(Distribute),
@@ -108,6 +112,10 @@ pub enum SessionCommand {
         /// The setting in lower case, `all` for ALL.
         name: String,
     },
+    /// SHOW of a setting that the session keeps itself: a row of one column.
+    ShowTimeout(Timeout),
+    /// `SELECT current_setting('name')` alone, of such a setting.
+    CurrentSetting(Timeout),
     /// DISCARD ALL and its parts.
     Discard(Discard),
 }
@@ -154,20 +162,46 @@ pub enum Form {
     Plain,
     /// `SELECT count(*)` and nothing else: of several groups, one row with the sum.
     Count,
-    /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the CopyData are concatenated.
-    CopyOut,
+    /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
+    CopyOut(CopyOut),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
     Declare {
         /// The cursor's name.
         name: String,
         /// WITH HOLD.
         hold: bool,
+        /// Where its query begins in the statement's text, in bytes.
+        query_at: usize,
     },
     /// FETCH, MOVE or CLOSE of a cursor: runs where the cursor was declared, the target is `Any`.
     Cursor {
         /// The cursor's name; `None` for CLOSE ALL.
         name: Option<String>,
+        /// What is done with it.
+        action: CursorAction,
     },
+}
+
+/// What a statement does with a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CursorAction {
+    /// FETCH.
+    Fetch(Motion),
+    /// MOVE.
+    Move(Motion),
+    /// CLOSE.
+    Close,
+}
+
+/// Where to, on a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    /// Forward by so many rows, at least one.
+    Forward(u64),
+    /// Forward to the end.
+    ForwardAll,
+    /// Anything else: backward, or to a row by its number.
+    Other,
 }
 
 /// Where the rows are that a statement can touch.
@@ -363,7 +397,7 @@ pub enum DdlEffect {
         key_column: String,
     },
     /// A table of ours is altered: what its constraints say may have given it another shard key.
-    AlterTable(RelationName),
+    AlterTable(AlteredTable),
     /// Tables or schemas may be gone, moved or renamed, or columns renamed or dropped: read the
     /// catalogue again.
     Reload,
@@ -371,6 +405,15 @@ pub enum DdlEffect {
     Database(DatabaseChange),
     /// Nothing about tables.
     None,
+}
+
+/// See [`DdlEffect::AlterTable`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlteredTable {
+    /// The table.
+    pub table: RelationName,
+    /// The first column of a primary key that it gets, where that is not its shard key.
+    pub new_key: Option<String>,
 }
 
 /// CREATE DATABASE or DROP DATABASE.
@@ -417,10 +460,32 @@ pub struct Distribute {
 pub struct CopyIn {
     /// The table.
     pub table: RelationName,
-    /// The shard key's place among the fields of each line, from 0.
+    /// The shard key's place among the fields of each row, from 0.
     pub key_field: usize,
+    /// How many fields each has.
+    pub columns: usize,
     /// How the fields are written.
-    pub layout: CopyLayout,
+    pub format: CopyFormat,
+}
+
+/// The formats of COPY's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    /// Text or CSV.
+    Lines(CopyLayout),
+    /// Each field in its type's binary form.
+    Binary,
+}
+
+/// What COPY TO writes besides rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyOut {
+    /// Nothing.
+    Rows,
+    /// A line of column names before them.
+    Header,
+    /// The binary format's header before and its trailer after them.
+    Binary,
 }
 
 /// The format of COPY's text and CSV data. Bytes are of the client's encoding.

@@ -2,7 +2,7 @@
 
 use super::Refusal;
 use super::lexer::{Kind, Token};
-use super::plan::{Access, Form, Plan, PreparedCommand, Query, Spread, Tag, Target};
+use super::plan::{Access, CursorAction, Form, Motion, Plan, PreparedCommand, Query, Spread, Tag, Target};
 use super::query;
 use super::relations::Names;
 use super::statement::syntax_for_postgres;
@@ -107,19 +107,20 @@ pub(super) fn cursor(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal
         return declare(words, names);
     }
     let all = words.sees(&["close", "all"]);
-    let name = match tokens {
+    let (name, action) = match tokens {
         [
-            _,
-            ..,
+            verb,
+            between @ ..,
             Token {
                 kind: Kind::Word(name) | Kind::Quoted(name),
                 ..
             },
-        ] => name.clone(),
+        ] => (name.clone(), action(verb, between)),
         _ => return Ok(syntax_for_postgres()),
     };
     let form = Form::Cursor {
         name: (!all).then_some(name),
+        action,
     };
     Ok(Plan::Query(Query {
         access: Access::Read,
@@ -129,14 +130,42 @@ pub(super) fn cursor(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal
     }))
 }
 
+/// What FETCH, MOVE or CLOSE does, by what stands between that word and the cursor's name.
+fn action(verb: &Token, between: &[Token]) -> CursorAction {
+    let mut words = Words::new(between);
+    let _ = words.take(&["next"]) || words.take(&["forward"]);
+    let motion = match words.peek() {
+        Some(Kind::Word(word)) if word == "all" => {
+            words.next();
+            Motion::ForwardAll
+        }
+        Some(Kind::Number(count)) => {
+            words.next();
+            match count.parse() {
+                Ok(count) if count > 0 => Motion::Forward(count),
+                _ => Motion::Other,
+            }
+        }
+        _ => Motion::Forward(1),
+    };
+    let _ = words.take_any(&["from", "in"]);
+    let motion = if words.is_empty() { motion } else { Motion::Other };
+    match &verb.kind {
+        Kind::Word(word) if word == "fetch" => CursorAction::Fetch(motion),
+        Kind::Word(word) if word == "move" => CursorAction::Move(motion),
+        _ => CursorAction::Close,
+    }
+}
+
 fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     let Some(name) = words.name() else {
         return Ok(syntax_for_postgres());
     };
-    while words
-        .take_any(&["binary", "asensitive", "insensitive", "no", "scroll"])
-        .is_some()
-    {}
+    let (mut plain, mut no) = (true, false);
+    while let Some(option) = words.take_any(&["binary", "asensitive", "insensitive", "no", "scroll"]) {
+        plain &= !(option == "binary" || (option == "scroll" && !no));
+        no = option == "no";
+    }
     if !words.take(&["cursor"]) {
         return Ok(syntax_for_postgres());
     }
@@ -146,16 +175,26 @@ fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
         return Ok(syntax_for_postgres());
     }
     let several = || {
-        Refusal::unsupported("a cursor over rows of several groups is not supported yet")
-            .hint("Add WHERE on the shard key, so that the query runs on one group.")
+        Refusal::unsupported("such a cursor over rows of several groups is not supported")
+            .detail("There it can only go forward through the rows of a plain query, within its transaction.")
+            .hint(
+                "Leave SCROLL, BINARY, WITH HOLD and FOR UPDATE out, or add WHERE on the shard key, so that the \
+                 query runs on one group.",
+            )
     };
+    let query_at = words.rest().first().map_or(0, |token| token.range.start);
     match query::plan(words.rest(), names)? {
         Plan::Query(query) => {
-            let target = query.target.on_one_group(several)?;
+            let plain = plain && !hold && query.access == Access::Read && query.form == Form::Plain;
+            let target = if plain {
+                query.target
+            } else {
+                query.target.on_one_group(several)?
+            };
             Ok(Plan::Query(Query {
                 target,
                 tag: Tag::AsIs,
-                form: Form::Declare { name, hold },
+                form: Form::Declare { name, hold, query_at },
                 ..query
             }))
         }

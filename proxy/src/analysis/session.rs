@@ -3,8 +3,10 @@
 use super::Refusal;
 use super::lexer::{Kind, Token};
 use super::plan::{Discard, Plan, SessionCommand};
+use super::relations::{Named, Names};
 use super::settings;
 use super::statement::{any_group, syntax_for_postgres};
+use super::timeouts::Timeout;
 use super::words::Words;
 
 /// Plans SET ... (not SET TRANSACTION).
@@ -15,8 +17,16 @@ pub(super) fn set(tokens: &[Token]) -> Result<Plan, Refusal> {
         return Ok(any_group());
     }
     if words.take(&["session", "characteristics", "as", "transaction"]) {
+        // By which of the settings it sets: another one of them is not undone by it.
+        let sets = |word: &str| words.rest().iter().any(|token| as_text(&token.kind) == word);
+        let which = ["isolation", "only", "write", "deferrable"].map(|word| u8::from(sets(word)));
+        let which = [which[0], which[1] | which[2], which[3]];
         let value = words.rest().iter().map(|token| as_text(&token.kind)).collect();
-        return Ok(command("session characteristics", value, false));
+        return Ok(command(
+            &format!("session characteristics {which:?}"),
+            value,
+            false,
+        ));
     }
     let local = words.take_any(&["local", "session"]) == Some("local");
     if words.take(&["time", "zone"]) {
@@ -46,9 +56,24 @@ pub(super) fn set(tokens: &[Token]) -> Result<Plan, Refusal> {
         return Ok(syntax_for_postgres());
     }
     let name = parts.join(".").to_ascii_lowercase();
+    if Timeout::named(&name).is_some() && !is_one_value(words.rest()) {
+        return Ok(syntax_for_postgres());
+    }
     let value = values(words);
     settings::check(&name, &value)?;
     Ok(command(&name, value, local))
+}
+
+/// Whether each value is a single token, or a number with its sign.
+fn is_one_value(tokens: &[Token]) -> bool {
+    super::words::split_commas(tokens).into_iter().all(|value| {
+        let kinds: Vec<&Kind> = value.iter().map(|token| &token.kind).collect();
+        match kinds.as_slice() {
+            [Kind::Word(_) | Kind::Quoted(_) | Kind::Text(_) | Kind::Number(_)] => true,
+            [Kind::Operator(sign), Kind::Number(_)] => sign == "-" || sign == "+",
+            _ => false,
+        }
+    })
 }
 
 fn command(name: &str, value: Vec<String>, local: bool) -> Plan {
@@ -127,7 +152,10 @@ pub(super) fn show(tokens: &[Token]) -> Plan {
     if !words.is_empty() {
         return syntax_for_postgres();
     }
-    Plan::Session(SessionCommand::Show { name })
+    Plan::Session(match Timeout::named(&name) {
+        Some(timeout) => SessionCommand::ShowTimeout(timeout),
+        None => SessionCommand::Show { name },
+    })
 }
 
 /// Plans DISCARD.
@@ -148,8 +176,59 @@ pub(super) fn discard(tokens: &[Token]) -> Plan {
     }
 }
 
-/// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else; none if it is not that.
-pub(super) fn set_config(tokens: &[Token]) -> Option<Result<Plan, Refusal>> {
+/// `SELECT [pg_catalog.]current_setting('name')` of a setting that the session keeps itself, and nothing else; none if it
+/// is not that.
+pub(super) fn current_setting(tokens: &[Token]) -> Option<Plan> {
+    let mut words = Words::new(tokens);
+    if !words.take(&["select"]) {
+        return None;
+    }
+    let called = words.dotted_name()?;
+    let called: Vec<&str> = called.iter().map(String::as_str).collect();
+    if !matches!(
+        called.as_slice(),
+        ["current_setting"] | ["pg_catalog", "current_setting"]
+    ) {
+        return None;
+    }
+    let arguments = words.parenthesised()?;
+    let [
+        Token {
+            kind: Kind::Text(name),
+            ..
+        },
+    ] = arguments
+    else {
+        return None;
+    };
+    let timeout = Timeout::named(name)?;
+    words
+        .is_empty()
+        .then_some(Plan::Session(SessionCommand::CurrentSetting(timeout)))
+}
+
+/// `FROM pg_settings WHERE name = 'name'`.
+fn setting_there<'a>(words: &mut Words<'a>, names: Names<'_>) -> Option<&'a String> {
+    if !words.take(&["from"]) {
+        return None;
+    }
+    let table = words.dotted_name()?;
+    let theirs = table.last().is_some_and(|name| name == "pg_settings");
+    if !theirs || !matches!(names.find(&table), Ok(Named::System)) {
+        return None;
+    }
+    if !words.take(&["where", "name"]) || !words.take_operator("=") {
+        return None;
+    }
+    match words.next() {
+        Some(Kind::Text(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else; none if it is not that. As pg_dump has it, too, which
+/// leaves alone what its server does not have: `set_config(name, ...) FROM pg_settings WHERE name = 'name'`.
+pub(super) fn set_config(tokens: &[Token], names: Names<'_>) -> Option<Result<Plan, Refusal>> {
     let mut words = Words::new(tokens);
     if !words.take(&["select"]) {
         return None;
@@ -163,32 +242,16 @@ pub(super) fn set_config(tokens: &[Token]) -> Option<Result<Plan, Refusal>> {
     let [name, value, local] = super::words::split_commas(arguments)[..] else {
         return None;
     };
-    let [
-        Token {
-            kind: Kind::Text(name),
-            ..
-        },
-    ] = name
-    else {
+    let ([name], [value], [local]) = (name, value, local) else {
         return None;
     };
-    let [
-        Token {
-            kind: Kind::Text(value),
-            ..
-        },
-    ] = value
-    else {
+    let (Kind::Text(value), Kind::Word(local)) = (&value.kind, &local.kind) else {
         return None;
     };
-    let [
-        Token {
-            kind: Kind::Word(local),
-            ..
-        },
-    ] = local
-    else {
-        return None;
+    let name = match &name.kind {
+        Kind::Text(name) => name,
+        Kind::Word(column) if column == "name" => setting_there(&mut words, names)?,
+        _ => return None,
     };
     if !words.is_empty() || !matches!(local.as_str(), "true" | "false") {
         return None;

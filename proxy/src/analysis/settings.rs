@@ -1,12 +1,16 @@
 //! Which settings a session may change.
 
 use super::Refusal;
+use super::timeouts::Timeout;
 
 /// Checks a setting that a session, a role or a database is to get. `value` is empty for DEFAULT.
 ///
 /// # Errors
 /// For what would break a promise: replication of every commit, or the analysis' reading of SQL.
 pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
+    if let Some(timeout) = Timeout::named(name) {
+        return timeout.read(value).map(drop);
+    }
     let name = name.to_ascii_lowercase();
     let one = value.first().map(|value| value.to_ascii_lowercase());
     let is = |allowed: &[&str]| one.as_deref().is_none_or(|one| allowed.contains(&one));
@@ -30,7 +34,7 @@ pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
         "allow_system_table_mods" if !is(&off) => Err(Refusal::unsupported(
             "allow_system_table_mods cannot be turned on",
         )),
-        "client_encoding" | "names" if !is(&["utf8", "utf-8", "unicode", "sql_ascii"]) => {
+        "client_encoding" | "names" if !one.as_deref().is_none_or(is_read_as_it_is) => {
             Err(Refusal::unsupported(format!(
                 "client encoding \"{}\" is not supported",
                 one.unwrap_or_default()
@@ -38,15 +42,24 @@ pub fn check(name: &str, value: &[String]) -> Result<(), Refusal> {
             .hint("Use UTF8."))
         }
         "track_activities" if !is(&on) => Err(Refusal::unsupported("track_activities cannot be turned off")),
-        // It is a cancel that nobody outside sees: in the moment of a commit it would show the commit
-        // before the group has agreed on it.
-        "statement_timeout" if !is(&["0"]) => {
-            Err(Refusal::unsupported("statement_timeout is not supported yet")
-                .hint("Cancel from the client instead."))
+        // Of PostgreSQL 17: a timer of the backend's own, which sees one group's part of the transaction.
+        "transaction_timeout" if !is(&["0"]) => {
+            Err(Refusal::unsupported("transaction_timeout is not supported")
+                .hint("Use statement_timeout and idle_in_transaction_session_timeout."))
         }
+        "seed" => Err(Refusal::unsupported("seed cannot be set").detail(
+            "Statements of a session run in several backends, each of which has random numbers of its own.",
+        )),
         "search_path" => check_search_path(value),
         _ => Ok(()),
     }
+}
+
+/// Whether text in this encoding can be read as the server's. Its name is compared as PostgreSQL does (`clean_encoding_name` in
+/// encnames.c): asyncpg asks for `'utf-8'`, quotes and all.
+fn is_read_as_it_is(encoding: &str) -> bool {
+    let clean: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
+    matches!(clean.as_str(), "utf8" | "unicode" | "sqlascii")
 }
 
 /// PostgreSQL's own names must not be hidden by users', and a user's table not by a temporary one.

@@ -102,6 +102,7 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         "explain" => explain(tokens, sql, names),
         "copy" => copy::plan(tokens, sql, names),
         "truncate" => truncate(tokens, names),
+        "lock" => lock(tokens, names),
         "prepare" | "execute" | "deallocate" => prepared::plan(tokens, names),
         "declare" | "fetch" | "move" | "close" => prepared::cursor(tokens, names),
         "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "reassign" => ddl::plan(tokens, names),
@@ -113,8 +114,11 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
 }
 
 fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
-    if let Some(set) = session::set_config(tokens) {
+    if let Some(set) = session::set_config(tokens, names) {
         return set;
+    }
+    if let Some(setting) = session::current_setting(tokens) {
+        return Ok(setting);
     }
     if let Some(distribute) = distribute(tokens, names) {
         return distribute;
@@ -128,13 +132,10 @@ fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
 
 fn unsupported(first: &str) -> Result<Plan, Refusal> {
     let (message, detail, hint) = match first {
-        "lock" => (
-            "LOCK TABLE is not supported",
-            "A table's rows are in several groups.",
-            "Use SELECT ... FOR UPDATE on the rows.",
-        ),
-        "listen" | "notify" | "unlisten" => (
-            "LISTEN, NOTIFY and UNLISTEN are not supported yet",
+        // Nobody listens. Drivers' pools say it when they take a connection back.
+        "unlisten" => return Ok(any_group()),
+        "listen" | "notify" => (
+            "LISTEN and NOTIFY are not supported yet",
             "A notification would reach one group's sessions only.",
             "Poll a table.",
         ),
@@ -199,6 +200,37 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         tag: Tag::AsIs,
         form: Form::Plain,
     }))
+}
+
+/// LOCK TABLE locks the tables in every group; PostgreSQL reads the mode.
+fn lock(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    let mut words = Words::new(tokens);
+    words.take(&["lock"]);
+    words.take(&["table"]);
+    loop {
+        words.take(&["only"]);
+        let Some(table) = words.dotted_name() else {
+            return Ok(syntax_for_postgres());
+        };
+        let shown = table.join(".");
+        match names.find(&table)? {
+            // What is not there PostgreSQL says, in a transaction only.
+            Named::Table(_) | Named::Unknown => {}
+            Named::System => {
+                return Err(Refusal::unsupported(format!("\"{shown}\" cannot be locked"))
+                    .detail("It is not a table of users."));
+            }
+        }
+        words.take_operator("*");
+        if !words.take_mark(',') {
+            break;
+        }
+    }
+    if words.is_empty() || words.sees(&["in"]) || words.sees(&["nowait"]) {
+        Ok(Plan::Lock)
+    } else {
+        Ok(syntax_for_postgres())
+    }
 }
 
 fn maintenance(first: &str, tokens: &[Token]) -> Plan {

@@ -4,43 +4,43 @@ use super::lexer::{Kind, Token};
 
 /// Reads tokens from left to right.
 #[derive(Clone, Copy)]
-pub(super) struct Words<'a> {
+pub(crate) struct Words<'a> {
     tokens: &'a [Token],
 }
 
 impl<'a> Words<'a> {
-    pub(super) fn new(tokens: &'a [Token]) -> Words<'a> {
+    pub(crate) fn new(tokens: &'a [Token]) -> Words<'a> {
         Words { tokens }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
     /// What is left.
-    pub(super) fn rest(&self) -> &'a [Token] {
+    pub(crate) fn rest(&self) -> &'a [Token] {
         self.tokens
     }
 
-    pub(super) fn peek(&self) -> Option<&'a Kind> {
+    pub(crate) fn peek(&self) -> Option<&'a Kind> {
         self.tokens.first().map(|token| &token.kind)
     }
 
-    pub(super) fn next(&mut self) -> Option<&'a Kind> {
+    pub(crate) fn next(&mut self) -> Option<&'a Kind> {
         let (first, rest) = self.tokens.split_first()?;
         self.tokens = rest;
         Some(&first.kind)
     }
 
     /// Whether these keywords come next, in this order.
-    pub(super) fn sees(&self, keywords: &[&str]) -> bool {
+    pub(crate) fn sees(&self, keywords: &[&str]) -> bool {
         keywords.iter().enumerate().all(|(at, keyword)| {
             matches!(self.tokens.get(at).map(|token| &token.kind), Some(Kind::Word(word)) if word == keyword)
         })
     }
 
     /// Takes these keywords if all of them come next.
-    pub(super) fn take(&mut self, keywords: &[&str]) -> bool {
+    pub(crate) fn take(&mut self, keywords: &[&str]) -> bool {
         let seen = self.sees(keywords);
         if seen {
             self.tokens = self.tokens.get(keywords.len()..).unwrap_or_default();
@@ -49,11 +49,11 @@ impl<'a> Words<'a> {
     }
 
     /// Takes the first of these keywords that comes next.
-    pub(super) fn take_any(&mut self, keywords: &[&'static str]) -> Option<&'static str> {
+    pub(crate) fn take_any(&mut self, keywords: &[&'static str]) -> Option<&'static str> {
         keywords.iter().copied().find(|keyword| self.take(&[keyword]))
     }
 
-    pub(super) fn take_mark(&mut self, mark: char) -> bool {
+    pub(crate) fn take_mark(&mut self, mark: char) -> bool {
         let seen = self.peek() == Some(&Kind::Punctuation(mark));
         if seen {
             self.next();
@@ -61,7 +61,7 @@ impl<'a> Words<'a> {
         seen
     }
 
-    pub(super) fn take_operator(&mut self, operator: &str) -> bool {
+    pub(crate) fn take_operator(&mut self, operator: &str) -> bool {
         let seen = matches!(self.peek(), Some(Kind::Operator(found)) if found == operator);
         if seen {
             self.next();
@@ -70,7 +70,7 @@ impl<'a> Words<'a> {
     }
 
     /// An identifier, quoted or not.
-    pub(super) fn name(&mut self) -> Option<String> {
+    pub(crate) fn name(&mut self) -> Option<String> {
         match self.peek()? {
             Kind::Word(name) | Kind::Quoted(name) => {
                 let name = name.clone();
@@ -82,7 +82,7 @@ impl<'a> Words<'a> {
     }
 
     /// `a.b.c` as its parts.
-    pub(super) fn dotted_name(&mut self) -> Option<Vec<String>> {
+    pub(crate) fn dotted_name(&mut self) -> Option<Vec<String>> {
         let mut parts = vec![self.name()?];
         while self.take_mark('.') {
             parts.push(self.name()?);
@@ -91,7 +91,7 @@ impl<'a> Words<'a> {
     }
 
     /// The tokens inside the parentheses that open here.
-    pub(super) fn parenthesised(&mut self) -> Option<&'a [Token]> {
+    pub(crate) fn parenthesised(&mut self) -> Option<&'a [Token]> {
         if self.peek() != Some(&Kind::Punctuation('(')) {
             return None;
         }
@@ -113,7 +113,7 @@ impl<'a> Words<'a> {
 }
 
 /// Splits at the commas that stand outside any parentheses or brackets.
-pub(super) fn split_commas(tokens: &[Token]) -> Vec<&[Token]> {
+pub(crate) fn split_commas(tokens: &[Token]) -> Vec<&[Token]> {
     let mut depth = 0usize;
     tokens
         .split(|token| {
@@ -128,7 +128,7 @@ pub(super) fn split_commas(tokens: &[Token]) -> Vec<&[Token]> {
 }
 
 /// Whether this keyword stands outside any parentheses.
-pub(super) fn has_word(tokens: &[Token], keywords: &[&str]) -> bool {
+pub(crate) fn has_word(tokens: &[Token], keywords: &[&str]) -> bool {
     let mut depth = 0usize;
     (0..tokens.len()).any(|at| {
         match tokens[at].kind {

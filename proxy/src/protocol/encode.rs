@@ -73,6 +73,13 @@ pub(crate) fn parameter_status(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     });
 }
 
+pub(crate) fn backend_key_data(out: &mut BytesMut, process_id: i32, secret_key: &[u8]) {
+    message(out, b'K', |out| {
+        out.put_i32(process_id);
+        out.put_slice(secret_key);
+    });
+}
+
 /// ParameterDescription of a statement without parameters.
 pub(crate) fn no_parameters(out: &mut BytesMut) {
     message(out, b't', |out| out.put_u16(0));
@@ -131,13 +138,13 @@ pub(crate) fn sum_of_counts(out: &mut BytesMut, rows: &[Bytes]) -> Result<(), Ma
     Ok(())
 }
 
-/// CopyInResponse for text data of `columns` columns.
-pub(crate) fn copy_in_response(out: &mut BytesMut, columns: u16) {
+/// CopyInResponse for data of `columns` columns, all in this format: 0 for text, 1 for binary.
+pub(crate) fn copy_in_response(out: &mut BytesMut, format: u8, columns: u16) {
     message(out, b'G', |out| {
-        out.put_u8(0);
+        out.put_u8(format);
         out.put_u16(columns);
         for _ in 0..columns {
-            out.put_u16(0);
+            out.put_u16(u16::from(format));
         }
     });
 }
@@ -171,6 +178,14 @@ pub(crate) fn describe_and_execute(out: &mut BytesMut, portal: &[u8]) {
     message(out, b'E', |out| {
         cstr(out, portal);
         out.put_u32(0);
+    });
+}
+
+/// Execute of a portal up to a limit of rows (0: all), for a backend.
+pub(crate) fn execute(out: &mut BytesMut, portal: &[u8], limit: u64) {
+    message(out, b'E', |out| {
+        cstr(out, portal);
+        out.put_u32(u32::try_from(limit).unwrap_or(0));
     });
 }
 
@@ -261,6 +276,8 @@ pub(crate) fn describe_statement(out: &mut BytesMut, name: &[u8]) {
 
 /// Parse and Close of a statement only to have PostgreSQL's opinion on it.
 pub(crate) fn judge(out: &mut BytesMut, sql: &[u8]) {
+    // See `own_statement`.
+    close_statement(out, OWN);
     parse(out, OWN, sql, &[]);
     close_statement(out, OWN);
 }

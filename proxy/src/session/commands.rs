@@ -1,19 +1,12 @@
-//! Statements that the session answers itself: settings, SQL's PREPARE and EXECUTE, and those that
-//! PostgreSQL is asked to judge.
+//! Statements that the session answers itself: settings, and those that PostgreSQL is asked to judge.
 
-use std::sync::Arc;
-
-use super::conn::{Audience, Captured, Kind, Stake};
+use super::Session;
+use super::captured::Captured;
+use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
-use super::plans::Planned;
-use super::simple::Placed;
-use super::statements::SqlPrepared;
-use super::together::Statement;
-use super::transaction::{Step, View, Why};
-use super::{Session, conn::Conn};
-use crate::analysis::{
-    Access, Discard, Form, Format, Parameter, Plan, PreparedCommand, Refusal, SessionCommand,
-};
+use super::settings::Undone;
+use super::transaction::{Step, Transaction, View, Why};
+use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout, shown_timeout};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
@@ -28,13 +21,7 @@ pub(super) enum Rows {
 
 impl Session {
     /// Runs what is not a routed query, and answers all but ReadyForQuery. Nothing is owed before.
-    pub(super) async fn command(
-        &mut self,
-        plan: &Plan,
-        text: &str,
-        planned: &Planned,
-        rows: Rows,
-    ) -> Result<(), Halt> {
+    pub(super) async fn command(&mut self, plan: &Plan, text: &str, rows: Rows) -> Result<(), Halt> {
         match plan {
             Plan::Empty => {
                 encode::empty(self.out(), b'I');
@@ -44,8 +31,9 @@ impl Session {
             Plan::Session(command) => self.session_command(command, text, rows).await,
             Plan::Ddl(ddl) => self.ddl(ddl, text, rows).await,
             Plan::EachGroup(each) => self.each_group(*each, text, rows).await,
+            Plan::Lock => self.lock_tables(text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
-            Plan::Prepared(command) => self.prepared_command(command, text, planned).await,
+            Plan::Prepared(command) => self.prepared_command(command, text).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
             Plan::Query(_) | Plan::CopyIn(_) => {
                 Err(Refusal::unsupported("this statement cannot be used here").into())
@@ -64,28 +52,94 @@ impl Session {
                 name,
                 local,
                 answers_row,
-                ..
+                value,
             } => {
-                let value = self.set(Some(name), text, *local).await?;
+                let value = match Timeout::named(name) {
+                    Some(timeout) => {
+                        let value = timeout.read(value)?;
+                        // set_config() says nothing where it has no effect.
+                        if !*answers_row || !*local || self.transaction.is_some() {
+                            self.set_timeout(timeout, value, *local);
+                        }
+                        value.map(|value| shown_timeout(value).into())
+                    }
+                    None => self.set(Some(name), text, *local).await?,
+                };
                 if *answers_row {
                     if rows == Rows::Described {
                         encode::one_column(self.out(), "set_config", 25, -1);
                     }
-                    encode::one_value(self.out(), &value.unwrap_or_default());
-                    encode::command_complete(self.out(), "SELECT 1");
+                    // None where it is set if it is there, and is not.
+                    if let Some(value) = &value {
+                        encode::one_value(self.out(), value);
+                    }
+                    encode::command_complete(self.out(), &format!("SELECT {}", u8::from(value.is_some())));
                 } else {
                     encode::command_complete(self.out(), "SET");
                 }
                 Ok(())
             }
             SessionCommand::Reset { name } => {
-                self.set(name.as_deref(), text, false).await?;
+                match name.as_deref().and_then(Timeout::named) {
+                    Some(timeout) => self.set_timeout(timeout, None, false),
+                    None => drop(self.set(name.as_deref(), text, false).await?),
+                }
                 encode::command_complete(self.out(), "RESET");
                 Ok(())
             }
-            SessionCommand::Discard(discard) => self.discard(*discard, text).await,
+            SessionCommand::ShowTimeout(timeout) => {
+                self.answer_timeout(*timeout, timeout.name(), "SHOW", rows);
+                Ok(())
+            }
+            SessionCommand::CurrentSetting(timeout) => {
+                self.answer_timeout(*timeout, "current_setting", "SELECT 1", rows);
+                Ok(())
+            }
+            SessionCommand::Discard(discard) => self.discard(*discard, text, rows).await,
             SessionCommand::Show { .. } => Err(Refusal::unsupported("SHOW cannot be used here").into()),
         }
+    }
+
+    fn answer_timeout(&mut self, timeout: Timeout, column: &str, tag: &str, rows: Rows) {
+        let value = self.shown_timeout(timeout);
+        if rows == Rows::Described {
+            encode::one_column(self.out(), column, 25, -1);
+        }
+        encode::one_value(self.out(), value.as_bytes());
+        encode::command_complete(self.out(), tag);
+    }
+
+    /// Locks tables on every group, in ascending order: two that do so never wait for each other in a circle.
+    ///
+    /// The locks that a group has are gone when it has committed. Whoever wants them all comes to a group that wrote, which
+    /// commits last, before it has them.
+    async fn lock_tables(&mut self, text: &str, rows: Rows) -> Result<(), Halt> {
+        if self.transaction.is_none() && self.pipeline.touched.is_empty() {
+            let words = "LOCK TABLE can only be used in transaction blocks";
+            return Err(Refusal::new("25P01", words).into());
+        }
+        let style = match rows {
+            Rows::Described => Style::Simple,
+            Rows::Alone => Style::Extended,
+        };
+        let own = self.open_transaction(style).await?;
+        let mut locked = Ok(());
+        for place in 0..self.slots.len() {
+            self.enter(place, Access::Read, Style::Simple).await?;
+            self.settle().await?;
+            let audience = if place == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
+            locked = self.exec(place, text, audience, Stake::Nothing).await.map(drop);
+            if locked.is_err() {
+                break;
+            }
+        }
+        self.close_transaction(own, locked).await?;
+        encode::command_complete(self.out(), "LOCK TABLE");
+        Ok(())
     }
 
     /// Runs a SET or RESET on the backends of the transaction, else on one: the others follow when
@@ -97,11 +151,41 @@ impl Session {
         local: bool,
     ) -> Result<Option<bytes::Bytes>, Halt> {
         let place = self.any_place().await?;
-        self.enter_bare(place).await?;
+        // What a transaction sets may be rolled back to what was before, but for one that a pipeline begins with this.
+        let begins = |t: &Transaction| t.implicit && t.participants.is_empty() && t.script.is_empty();
+        let undone = match name {
+            _ if local || !self.transaction.as_ref().is_none_or(begins) => Undone::Nothing,
+            Some(name) => Undone::One(name),
+            None => Undone::AllButRoles,
+        };
+        let seen = self.slots[place].as_ref().map_or(0, |conn| conn.settings_seen);
+        self.enter_undoing(place, undone).await?;
+        if self.transaction.is_some()
+            && undone != Undone::Nothing
+            && let Some(conn) = &mut self.slots[place]
+        {
+            // It lacks what was left out, if that comes back.
+            conn.settings_seen = seen;
+        }
         self.search_path = None;
+        if !local {
+            self.soil(place);
+        }
         if self.transaction.is_none() {
-            let captured = self.exec(place, sql, Audience::Session, Stake::Nothing).await?;
+            let captured = match self.exec(place, sql, Audience::Session, Stake::Nothing).await {
+                Ok(captured) => captured,
+                Err(halt) => {
+                    // It lacks what was left out above.
+                    if let Some(conn) = &mut self.slots[place] {
+                        conn.settings_seen = 0;
+                    }
+                    return Err(halt);
+                }
+            };
             if !local {
+                if name.is_none() {
+                    self.timeouts.clear();
+                }
                 let before = self.settings.latest();
                 self.settings.record(name, sql);
                 if let Some(conn) = self.slots[place].as_mut().filter(|c| c.settings_seen == before) {
@@ -124,6 +208,9 @@ impl Session {
             .collect();
         for other in others {
             self.current = Some(other);
+            if !local {
+                self.soil(other);
+            }
             self.exec(other, sql, Audience::Quiet, Stake::Nothing).await?;
         }
         if let Some(transaction) = &mut self.transaction {
@@ -137,29 +224,43 @@ impl Session {
                 local,
             });
         }
+        self.timeouts.see(self.transaction.as_ref());
         Ok(value)
     }
 
-    async fn discard(&mut self, discard: Discard, text: &str) -> Result<(), Halt> {
+    async fn discard(&mut self, discard: Discard, text: &str, rows: Rows) -> Result<(), Halt> {
+        let begun = self.transaction.is_some() || !self.pipeline.touched.is_empty();
+        if discard == Discard::All && begun {
+            let words = if rows == Rows::Alone && !self.in_block() {
+                "DISCARD ALL cannot be executed within a pipeline"
+            } else {
+                "DISCARD ALL cannot run inside a transaction block"
+            };
+            return Err(Refusal::new("25001", words).into());
+        }
+        // One that has all the session's settings at least: the client is told of those that are others then.
+        self.any_place().await?;
+        let places: Vec<usize> = (0..self.slots.len())
+            .filter(|place| self.slots[*place].is_some())
+            .collect();
+        let undone = match discard {
+            Discard::All => Undone::All,
+            _ => Undone::Nothing,
+        };
+        for place in &places {
+            self.enter_undoing(*place, undone).await?;
+            self.exec(*place, text, Audience::Session, Stake::Nothing).await?;
+        }
         if discard == Discard::All {
-            if self.transaction.is_some() {
-                let words = "DISCARD ALL cannot run inside a transaction block";
-                return Err(Refusal::new("25001", words).into());
-            }
             self.statements.clear();
             self.settings.clear();
+            self.timeouts.clear();
             self.cursors.clear();
             self.search_path = None;
-        }
-        for place in 0..self.slots.len() {
-            if self.slots[place].is_some() {
-                self.enter_bare(place).await?;
-                self.exec(place, text, Audience::Quiet, Stake::Nothing).await?;
-                if let Some(conn) = self.slots[place].as_mut().filter(|_| discard == Discard::All) {
-                    conn.prepared.clear();
-                    conn.stale.clear();
-                    conn.settings_seen = self.settings.latest();
-                }
+            for conn in self.slots.iter_mut().flatten() {
+                conn.prepared.clear();
+                conn.stale.clear();
+                conn.settings_seen = self.settings.latest();
             }
         }
         let tag = match discard {
@@ -172,128 +273,17 @@ impl Session {
         Ok(())
     }
 
-    async fn prepared_command(
-        &mut self,
-        command: &PreparedCommand,
-        text: &str,
-        planned: &Planned,
-    ) -> Result<(), Halt> {
-        match command {
-            PreparedCommand::Prepare { name, query, types } => {
-                if self.statements.get(name.as_bytes()).is_some() || self.statements.sql.contains_key(name) {
-                    return Err(Failure::StatementExists(name.clone()).into());
-                }
-                self.bound_statements()?;
-                let number = self.statements.number();
-                let place = self.any_place().await?;
-                self.enter_bare(place).await?;
-                self.join(place).await?;
-                self.exec(place, text, Audience::Session, Stake::Nothing).await?;
-                if let Some(conn) = &mut self.slots[place] {
-                    conn.prepared.insert(name.as_bytes().to_vec(), number);
-                }
-                let (text, query, types) = (text.to_owned(), (**query).clone(), types.clone());
-                let prepared = SqlPrepared {
-                    number,
-                    text,
-                    query,
-                    types,
-                };
-                self.statements.sql.insert(name.clone(), Arc::new(prepared));
-                encode::command_complete(self.out(), "PREPARE");
-                Ok(())
-            }
-            PreparedCommand::Execute { name, parameters } => {
-                self.execute_prepared(name, parameters, text, planned).await
-            }
-            PreparedCommand::Deallocate { name } => self.deallocate(name.as_deref()),
-        }
-    }
-
-    async fn execute_prepared(
-        &mut self,
-        name: &str,
-        values: &[Option<String>],
-        text: &str,
-        planned: &Planned,
-    ) -> Result<(), Halt> {
-        let Some(prepared) = self.statements.sql.get(name).cloned() else {
-            return Err(Failure::NoStatement(name.to_owned()).into());
-        };
-        let parameters: Vec<Parameter<'_>> = values
-            .iter()
-            .enumerate()
-            .map(|(index, value)| Parameter {
-                value: value.as_ref().map(String::as_bytes),
-                format: Format::Text,
-                type_oid: prepared.types.get(index).copied().flatten(),
-            })
-            .collect();
-        let places = match self.route(&prepared.query, &parameters, planned).await? {
-            Placed::One(place) => vec![place],
-            Placed::Many(places) => places,
-            Placed::Rows(_) => return Err(Refusal::unsupported("EXECUTE of such an INSERT").into()),
-        };
-        for place in &places {
-            self.enter(*place, prepared.query.access, Style::Simple).await?;
-            self.settle().await?;
-            let holds = |conn: &Conn| conn.holds(name.as_bytes(), prepared.number);
-            if !self.slots[*place].as_ref().is_some_and(holds) {
-                self.exec(*place, &prepared.text, Audience::Quiet, Stake::Nothing)
-                    .await?;
-                if let Some(conn) = &mut self.slots[*place] {
-                    conn.prepared.insert(name.as_bytes().to_vec(), prepared.number);
-                }
-            }
-        }
-        if let [place] = places.as_slice() {
-            let stake = self.stake(prepared.query.access);
-            if let Some(conn) = &mut self.slots[*place] {
-                conn.query(text, Audience::Statement, stake);
-            }
-            return self.settle().await;
-        }
-        self.query_on_several(&places, text, Statement::Execute, &prepared.query)
-            .await
-    }
-
-    fn deallocate(&mut self, name: Option<&str>) -> Result<(), Halt> {
-        let names: Vec<Vec<u8>> = match name {
-            Some(name) => {
-                let there = self.statements.remove(name.as_bytes());
-                if self.statements.sql.remove(name).is_none() && !there {
-                    return Err(Failure::NoStatement(name.to_owned()).into());
-                }
-                vec![name.as_bytes().to_vec()]
-            }
-            None => {
-                let mut names = self.statements.names();
-                names.extend(self.statements.sql.drain().map(|(name, _)| name.into_bytes()));
-                for name in &names {
-                    self.statements.remove(name);
-                }
-                names
-            }
-        };
-        for conn in self.slots.iter_mut().flatten() {
-            for name in &names {
-                if conn.prepared.remove(name).is_some() {
-                    conn.stale.push(name.clone());
-                }
-            }
-        }
-        let tag = if name.is_some() {
-            "DEALLOCATE"
-        } else {
-            "DEALLOCATE ALL"
-        };
-        encode::command_complete(self.out(), tag);
-        Ok(())
-    }
-
     /// Has PostgreSQL parse a statement that is not understood: its error is the better one.
     pub(super) async fn judge(&mut self, text: &[u8], refusal: &Refusal) -> Result<(), Halt> {
         self.parse_only(text).await?;
+        Err(refusal.clone().into())
+    }
+
+    /// Refuses a statement. What is no SQL at all PostgreSQL says in its own words.
+    pub(super) async fn refuse(&mut self, text: &str, refusal: &Refusal) -> Result<(), Halt> {
+        if refusal.sqlstate == "42601" {
+            self.parse_only(text.as_bytes()).await?;
+        }
         Err(refusal.clone().into())
     }
 
@@ -307,37 +297,15 @@ impl Session {
             conn.captured = Captured::default();
             encode::judge(&mut conn.output, text);
             conn.parsing.push_back((Vec::new(), 0));
-            conn.owes(Kind::Parse, Audience::Quiet, Stake::Nothing);
-            conn.owes(Kind::Close, Audience::Quiet, Stake::Nothing);
+            for kind in [Kind::Close, Kind::Parse, Kind::Close] {
+                conn.owes(kind, Audience::Quiet, Stake::Nothing);
+            }
             if !conn.unsynced {
                 conn.sync(Audience::Quiet, Stake::Nothing);
             }
         }
         self.drain(place).await?;
         self.take_captured(place, group, Stake::Nothing).map(drop)
-    }
-
-    /// Remembers where a cursor will be.
-    pub(super) fn note_cursor(&mut self, form: &Form, place: usize) -> Result<(), Halt> {
-        let Form::Declare { name, hold } = form else {
-            return Ok(());
-        };
-        if *hold {
-            self.check_held(place, Access::Read, true)?;
-            if let Some(transaction) = &mut self.transaction {
-                transaction.cursors_held.push(place);
-            }
-        }
-        self.cursors.insert(name.clone(), place);
-        Ok(())
-    }
-
-    /// Where the cursor is that a statement is about.
-    pub(super) fn cursor_place(&self, form: &Form) -> Option<usize> {
-        let Form::Cursor { name: Some(name) } = form else {
-            return None;
-        };
-        self.cursors.get(name).copied()
     }
 
     pub(super) fn bound_statements(&self) -> Result<(), Failure> {

@@ -1,24 +1,33 @@
 //! A backend that a session holds: its connection, and what is still to come from it.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use lru::LruCache;
 use shard::client::{Backend, Groups};
 use shard::id::GroupId;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
-use crate::analysis::{Form, Refusal};
-use crate::cancel::{Target, Victim};
+use super::captured::Captured;
+use super::pool::Berth;
+use crate::cancel::{OwnCancels, Target, now};
 use crate::failure::Failure;
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::fields::Fields;
 use crate::protocol::{Body, frame};
+use crate::registry::Held;
 
 /// Between two attempts to start a session on a server that goes down or comes up.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Prepared statements that a backend holds, of whatever sessions. One more, and the one that was used least goes.
+const MOST_PREPARED: usize = 1000;
+
+/// What columns a statement gives, as [`super::relay::columns_of`] has them, once that is known.
+pub(crate) type Columns = Arc<OnceLock<Vec<u8>>>;
 
 /// The names and values of a start-up message.
 pub(crate) type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
@@ -37,10 +46,14 @@ pub(crate) enum Kind {
     Parse,
     Bind,
     Describe,
+    /// A Describe of a prepared statement by the session itself.
+    Columns,
     Execute,
     /// An Execute that imports a snapshot of ours.
     Import,
     Close,
+    /// A Close of a prepared statement whose name is known here.
+    CloseStatement,
     Sync,
     Query,
 }
@@ -84,80 +97,11 @@ pub(crate) enum Stake {
     Commit,
 }
 
-/// What an answer to the session itself said.
-#[derive(Debug, Default)]
-pub(crate) struct Captured {
-    /// The first error.
-    pub(crate) error: Option<Failure>,
-    /// The last command tag.
-    pub(crate) tag: Option<String>,
-    /// The first value of the last row.
-    pub(crate) value: Option<Bytes>,
-    /// Rows that merged statements counted.
-    pub(crate) counted: u64,
-    /// The types of a described statement's parameters.
-    pub(crate) types: Vec<u32>,
-    /// Where rows of merged statements are kept instead of passed on.
-    pub(crate) kept: Option<Kept>,
-}
-
-/// More than the DataRow of a count has.
-const LONGEST_COUNT: usize = 64;
-
-/// DataRow messages that are kept for a while.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) rows: Vec<Bytes>,
-    /// How many more bytes may be kept.
-    pub(crate) room: usize,
-}
-
-impl Kept {
-    pub(crate) fn new(room: usize) -> Self {
-        Kept {
-            rows: Vec::new(),
-            room,
-        }
-    }
-
-    fn keep(&mut self, message: &[u8]) -> Result<(), Failure> {
-        let Some(room) = self.room.checked_sub(message.len()) else {
-            let words = "the rows that this INSERT returns are too large to be put in order";
-            return Err(Refusal::new("54000", words)
-                .hint("Insert fewer rows at a time.")
-                .into());
-        };
-        self.room = room;
-        self.rows.push(Bytes::copy_from_slice(message));
-        Ok(())
-    }
-}
-
-impl Captured {
-    /// For an answer that is merged with others of a statement of this form.
-    pub(crate) fn merging(form: &Form) -> Self {
-        Captured {
-            kept: (*form == Form::Count).then(|| Kept::new(LONGEST_COUNT)),
-            ..Captured::default()
-        }
-    }
-
-    /// Keeps a row, if rows are kept.
-    pub(crate) fn keep(&mut self, message: &[u8]) -> bool {
-        let Some(kept) = &mut self.kept else {
-            return false;
-        };
-        if let Err(failure) = kept.keep(message) {
-            self.error.get_or_insert(failure);
-        }
-        true
-    }
-}
-
 /// A connected backend.
 ///
 /// Invariants: `expect` has one entry for each answer that is still to come, in order; `parsing` has
-/// one for each `Kind::Parse` among them.
+/// one for each `Kind::Parse` among them, `closing` one for each `Kind::CloseStatement`, and `describing` one for
+/// each `Kind::Columns`.
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) group: GroupId,
@@ -169,16 +113,36 @@ pub(crate) struct Conn {
     pub(crate) expect: VecDeque<Expect>,
     /// Bytes of a message in passing that have not arrived yet, and whether the client gets them.
     pub(crate) passing: (usize, bool),
-    /// The prepared statements that it holds: name and the session's number of the statement.
-    pub(crate) prepared: HashMap<Vec<u8>, u64>,
+    /// The prepared statements that it holds: name and number of the statement, at most [`MOST_PREPARED`].
+    pub(crate) prepared: LruCache<Vec<u8>, u64>,
     /// The number of the unnamed statement that it holds.
     pub(crate) unnamed: Option<u64>,
     /// Statements whose ParseComplete is still to come.
     pub(crate) parsing: VecDeque<(Vec<u8>, u64)>,
+    /// Where descriptions go that are still to come.
+    pub(crate) describing: VecDeque<Columns>,
+    /// Statements whose CloseComplete is still to come.
+    pub(crate) closing: VecDeque<Vec<u8>>,
     /// Statements that the client has closed and this backend still holds.
     pub(crate) stale: Vec<Vec<u8>>,
+    /// Portals of that kind. They end with the transaction.
+    pub(crate) stale_portals: Vec<Vec<u8>>,
     /// How many of the session's settings it has.
     pub(crate) settings_seen: u64,
+    /// Those of this session.
+    pub(crate) owner: u64,
+    /// It may have settings or cursors of its session, however what set them has ended. Only a RESET that was answered
+    /// takes this back.
+    pub(crate) dirty: bool,
+    /// It still has those of another session, which come off before it does anything.
+    pub(crate) reset_due: bool,
+    /// A cancel of it was not answered: it may meet whatever runs here next.
+    pub(crate) unsure: bool,
+    /// How many cursors it has opened since anybody looked.
+    pub(crate) declared: usize,
+    /// What it reported when it began.
+    pub(crate) parameters: Arc<[(Bytes, Bytes)]>,
+    pub(crate) berth: Option<Berth>,
     /// As its last ReadyForQuery said.
     pub(crate) status: TransactionStatus,
     /// A transaction was begun since, which that answer does not tell of.
@@ -194,26 +158,32 @@ pub(crate) struct Conn {
     /// Its FATAL error, which is kept until the connection ends.
     pub(crate) last_words: Option<Fields>,
     pub(crate) captured: Captured,
-    /// Its session was broken off to end a deadlock.
-    pub(crate) victim: Arc<Victim>,
+    /// Whether Howdah itself cancels what its session does.
+    pub(crate) cancels: Arc<OwnCancels>,
+    /// Since when it is there, microseconds since 1970.
+    pub(crate) opened: u64,
+    /// Its place among the backends that its session has, as the console shows them.
+    pub(crate) held: Option<Held>,
 }
 
 impl Conn {
-    /// Connects to the group's leader and starts a PostgreSQL session there, within `patience`.
-    ///
-    /// Gives also the parameters that PostgreSQL reported. As no statement was sent, a server that goes
-    /// down or comes up meanwhile is tried again.
+    /// Connects to the group's leader and starts a PostgreSQL session there, within `patience`, in which it waits at most
+    /// `leader_wait` at a time for there to be a leader. As no statement was sent, a server that goes down or comes up meanwhile
+    /// is tried again.
     pub(crate) async fn open(
         groups: &dyn Groups,
         group: GroupId,
         startup: &[(Vec<u8>, Vec<u8>)],
         patience: Duration,
+        leader_wait: Duration,
         max_message: usize,
-    ) -> Result<(Conn, Vec<(Bytes, Bytes)>), Failure> {
+    ) -> Result<Conn, Failure> {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let failure = match Conn::open_once(groups, group, startup, left, max_message).await {
+            let leader_wait = leader_wait.min(left);
+            let failure = match Conn::open_once(groups, group, startup, left, leader_wait, max_message).await
+            {
                 Ok(opened) => return Ok(opened),
                 Err(failure) => failure,
             };
@@ -221,7 +191,8 @@ impl Conn {
                 Failure::Broken { .. } => true,
                 Failure::Postgres(message) => {
                     let fields = Fields::read(message.get(frame::HEADER..).unwrap_or_default());
-                    matches!(&*fields.code, "57P01" | "57P02" | "57P03")
+                    // The last: backends of other nodes, or of sessions that are ending, have all the places.
+                    matches!(&*fields.code, "57P01" | "57P02" | "57P03" | "53300")
                 }
                 _ => false,
             };
@@ -243,11 +214,21 @@ impl Conn {
             secret_key: 0,
             expect: VecDeque::new(),
             passing: (0, false),
-            prepared: HashMap::new(),
+            prepared: LruCache::unbounded(),
             unnamed: None,
             parsing: VecDeque::new(),
+            describing: VecDeque::new(),
+            closing: VecDeque::new(),
             stale: Vec::new(),
+            stale_portals: Vec::new(),
             settings_seen: 0,
+            owner: 0,
+            dirty: false,
+            reset_due: false,
+            unsure: false,
+            declared: 0,
+            parameters: Arc::from([]),
+            berth: None,
             status: TransactionStatus::Idle,
             begun_since: false,
             status_is_clients: false,
@@ -256,7 +237,9 @@ impl Conn {
             commit_unconfirmed: false,
             last_words: None,
             captured: Captured::default(),
-            victim: Arc::default(),
+            cancels: Arc::default(),
+            opened: now(),
+            held: None,
         }
     }
 
@@ -265,14 +248,16 @@ impl Conn {
         group: GroupId,
         startup: &[(Vec<u8>, Vec<u8>)],
         patience: Duration,
+        leader_wait: Duration,
         max_message: usize,
-    ) -> Result<(Conn, Vec<(Bytes, Bytes)>), Failure> {
-        let stream = groups.connect(group, patience).await?;
+    ) -> Result<Conn, Failure> {
+        let stream = groups.connect(group, leader_wait).await?;
         let mut conn = Conn::new(group, stream);
         let started = tokio::time::timeout(patience, conn.start(startup, max_message)).await;
         let parameters = started
             .unwrap_or_else(|_| Err(conn.broken("no answer to the start-up message in time".to_owned())))?;
-        Ok((conn, parameters))
+        conn.parameters = parameters.into();
+        Ok(conn)
     }
 
     async fn start(
@@ -354,6 +339,21 @@ impl Conn {
             && self.expect.is_empty()
     }
 
+    /// Whether nothing of its session is under way there.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_idle() && self.input.is_empty() && self.output.is_empty() && self.passing.0 == 0
+    }
+
+    /// Its session is this one now.
+    pub(crate) fn belongs_to(&mut self, session: u64, cancels: Arc<OwnCancels>) {
+        if self.owner != session {
+            self.owner = session;
+            self.reset_due |= self.dirty;
+            self.settings_seen = 0;
+        }
+        self.cancels = cancels;
+    }
+
     /// Adds an answer to those still to come.
     pub(crate) fn owes(&mut self, kind: Kind, audience: Audience, stake: Stake) {
         self.expect.push_back(Expect {
@@ -408,8 +408,26 @@ impl Conn {
         if name.is_empty() {
             self.unnamed == Some(number)
         } else {
-            self.prepared.get(name) == Some(&number)
+            self.prepared.peek(name) == Some(&number)
         }
+    }
+
+    /// Notes that it holds a prepared statement. What was used least makes way.
+    pub(crate) fn hold(&mut self, name: &[u8], number: u64) {
+        self.prepared.put(name.to_vec(), number);
+        if self.prepared.len() > MOST_PREPARED
+            && let Some((oldest, _)) = self.prepared.pop_lru()
+        {
+            self.stale.push(oldest);
+        }
+    }
+
+    /// Sees to it that it holds no prepared statement of this name.
+    pub(crate) fn make_way(&mut self, name: &[u8]) {
+        if self.prepared.pop(name).is_some() {
+            self.stale.push(name.to_vec());
+        }
+        self.close_stale();
     }
 
     /// Sends the Parse message of a prepared statement.
@@ -417,22 +435,40 @@ impl Conn {
         if name.is_empty() {
             self.unnamed = Some(number);
         } else {
-            if self.prepared.insert(name.to_vec(), number).is_some() {
-                encode::close_statement(&mut self.output, name);
-                self.owes(Kind::Close, Audience::Silent, Stake::Nothing);
-            }
-            self.stale.retain(|stale| stale != name);
+            self.make_way(name);
+            self.hold(name, number);
         }
         self.output.extend_from_slice(message);
         self.parsing.push_back((name.to_vec(), number));
         self.owes(Kind::Parse, audience, Stake::Nothing);
     }
 
+    /// Has a prepared statement described, for the session itself.
+    pub(crate) fn describe_into(&mut self, name: &[u8], columns: &Columns) {
+        encode::describe_statement(&mut self.output, name);
+        self.owes(Kind::Columns, Audience::Quiet, Stake::Nothing);
+        self.describing.push_back(Arc::clone(columns));
+    }
+
     /// Closes what the client has closed while another backend was in use.
     pub(crate) fn close_stale(&mut self) {
         for name in std::mem::take(&mut self.stale) {
             encode::close_statement(&mut self.output, &name);
+            self.owes(Kind::CloseStatement, Audience::Silent, Stake::Nothing);
+            self.closing.push_back(name);
+        }
+        for name in std::mem::take(&mut self.stale_portals) {
+            encode::close_portal(&mut self.output, &name);
             self.owes(Kind::Close, Audience::Silent, Stake::Nothing);
+        }
+    }
+
+    /// A statement that PostgreSQL did not close, as it skipped the message.
+    pub(crate) fn forget_close(&mut self) {
+        if let Some(name) = self.closing.pop_front()
+            && !name.is_empty()
+        {
+            self.stale.push(name);
         }
     }
 
@@ -443,8 +479,8 @@ impl Conn {
                 if self.unnamed == Some(number) {
                     self.unnamed = None;
                 }
-            } else if self.prepared.get(&name) == Some(&number) {
-                self.prepared.remove(&name);
+            } else if self.prepared.peek(&name) == Some(&number) {
+                self.prepared.pop(&name);
             }
         }
     }

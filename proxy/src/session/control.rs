@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::conn::{Audience, Stake};
+use super::cursors::Cursor;
 use super::transaction::{Participant, Step, Transaction, View, Why, quoted};
 use crate::analysis::{Refusal, TransactionControl, TransactionModes};
 use crate::failure::{Failure, Halt};
@@ -85,6 +86,14 @@ impl Session {
             )
         });
         let failed = transaction.failed;
+        // `AtEOXact_GUC` has set them back when it failed.
+        let next = next.map(|next| {
+            if failed {
+                ("BEGIN".to_owned(), None, None)
+            } else {
+                next
+            }
+        });
         let untold = self.transaction.as_mut().and_then(|t| t.untold.take());
         if commit && !failed {
             self.commit(Audience::Session).await?;
@@ -112,6 +121,16 @@ impl Session {
     /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
     /// committed by two phases.
     pub(super) async fn commit(&mut self, audience: Audience) -> Result<(), Halt> {
+        self.unbroken = true;
+        let committed = self.commit_unbroken(audience).await;
+        self.unbroken = false;
+        committed
+    }
+
+    async fn commit_unbroken(&mut self, audience: Audience) -> Result<(), Halt> {
+        // No timeout strikes a commit.
+        self.timeouts.end();
+        self.stricken().await;
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -120,9 +139,13 @@ impl Session {
             0 | 1 => self.commit_on_one(&order, audience).await,
             _ => self.commit_on_several(&order).await,
         };
+        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));
         if committed.is_ok() {
-            let places: Vec<usize> = order.iter().map(|p| p.place).collect();
-            self.keep_settings(transaction.script, &places);
+            self.keep(transaction.script, &places);
+        } else if transaction.script.iter().any(outlives) {
+            // Some of them may have committed or prepared, and have them now.
+            self.give_up(&places);
         }
         self.after_transaction();
         if transaction.defines {
@@ -175,6 +198,8 @@ impl Session {
 
     /// Rolls back on every participant. A connection that breaks on the way has done so, too.
     pub(super) async fn roll_back(&mut self) -> Result<(), Halt> {
+        self.timeouts.end();
+        self.stricken().await;
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -199,10 +224,10 @@ impl Session {
         Ok(())
     }
 
-    /// A statement has failed on one group: PostgreSQL lets go of the transaction's locks there at once, before the client
-    /// ends it. So must the others, or whoever waits for them waits for the client.
+    /// A statement has failed on one group, or here: PostgreSQL lets go of the transaction's locks and settings there at once,
+    /// before the client ends it. So must the others, or whoever waits for them waits for the client.
     pub(super) async fn let_go(&mut self) -> Result<(), Halt> {
-        let failed = |t: &&mut Transaction| t.failed && !t.let_go && !t.implicit && t.participants.len() > 1;
+        let failed = |t: &&mut Transaction| t.failed && !t.let_go && !t.implicit;
         let Some(transaction) = self.transaction.as_mut().filter(failed) else {
             return Ok(());
         };
@@ -237,17 +262,23 @@ impl Session {
         Ok(())
     }
 
-    /// SETs of a committed transaction are the session's.
-    fn keep_settings(&mut self, script: Vec<Step>, places: &[usize]) {
+    /// SETs of a committed transaction are the session's, and so are its cursors WITH HOLD.
+    fn keep(&mut self, script: Vec<Step>, places: &[usize]) {
         let before = self.settings.latest();
         for step in script {
-            if let Step::Set {
-                name,
-                sql,
-                local: false,
-            } = step
-            {
-                self.settings.record(name.as_deref(), &sql);
+            self.timeouts.keep(&step);
+            match step {
+                Step::Set {
+                    name,
+                    sql,
+                    local: false,
+                } => self.settings.record(name.as_deref(), &sql),
+                Step::Hold(name) => {
+                    if let Some(Cursor::One { held, .. }) = self.cursors.get_mut(&name) {
+                        *held = true;
+                    }
+                }
+                _ => {}
             }
         }
         let latest = self.settings.latest();
@@ -272,7 +303,9 @@ impl Session {
         // A commit on several groups cannot be cancelled; what comes next can.
         self.aim();
         self.statements.clear_portals();
+        self.cursors.retain(|_, cursor| cursor.outlives_transactions());
         self.search_path = None;
+        self.timeouts.see(self.transaction.as_ref());
     }
 
     /// A cancel request means these backends.
@@ -354,7 +387,12 @@ impl Session {
             transaction.let_go = false;
             transaction.tables = None;
         }
+        // `AtSubAbort_Portals` in portalmem.c.
+        self.statements.clear_portals_since(position);
+        self.cursors
+            .retain(|_, cursor| cursor.outlives_transactions() || cursor.since() <= position);
         self.search_path = None;
+        self.timeouts.see(self.transaction.as_ref());
         encode::command_complete(self.out(), "ROLLBACK");
         Ok(())
     }

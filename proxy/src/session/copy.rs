@@ -8,17 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyUse};
+use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyType, KeyUse};
 use coordinator::slots::SlotMap;
 
 use super::Session;
-use super::conn::{Audience, Captured, Conn, Stake};
+use super::captured::Captured;
+use super::conn::{Audience, Conn, Stake};
 use super::enter::Style;
 use super::plans::Planned;
-use super::rows::{self, Ending, Row};
+use super::rows::{self, End, Ending, Key};
+use super::settings::Undone;
 use super::statements::Copying;
 use super::transaction::Step;
-use crate::analysis::{Access, Refusal};
+use super::tuples;
+use crate::analysis::{Access, CopyFormat, CopyLayout, Refusal};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::{Body, encode};
 
@@ -27,6 +30,8 @@ use crate::protocol::{Body, encode};
 pub(super) struct CopyState {
     copying: Copying,
     key: KeyColumn,
+    /// The shard key's name.
+    key_name: String,
     slots: Arc<SlotMap>,
     /// Came as a Query, so that the session says when it is ready.
     by_query: bool,
@@ -34,11 +39,13 @@ pub(super) struct CopyState {
     own: bool,
     /// The end of what has come: a line that is not whole.
     waiting: BytesMut,
+    /// Lines that were read, or rows of the binary format.
+    line: u64,
     /// The places that run it, and their rows that were not sent on yet.
     parts: BTreeMap<usize, BytesMut>,
-    /// The first line is still to come and is no row.
+    /// What stands before the first row is still to come.
     header_due: bool,
-    /// That line: every place gets it.
+    /// That, a line or the binary format's header: every place gets it.
     header: Bytes,
     /// How the first line ended. PostgreSQL takes no others, and a group that got only others would not notice.
     ending: Option<Ending>,
@@ -46,6 +53,42 @@ pub(super) struct CopyState {
     ended: bool,
     /// A backend that is asked about keys, as those of the COPY take nothing but rows.
     asked: Option<Conn>,
+}
+
+impl CopyState {
+    /// For rows that come from another group, each with its place: [`Session::send_row`].
+    pub(super) fn moving(copying: Copying, slots: &Arc<SlotMap>) -> CopyState {
+        CopyState {
+            copying,
+            // Nobody asks for it.
+            key: KeyColumn {
+                key_type: KeyType::Int8,
+                type_modifier: -1,
+            },
+            key_name: String::new(),
+            slots: Arc::clone(slots),
+            by_query: true,
+            own: false,
+            waiting: BytesMut::new(),
+            line: 0,
+            parts: BTreeMap::new(),
+            header_due: false,
+            header: Bytes::new(),
+            ending: None,
+            ended: false,
+            asked: None,
+        }
+    }
+
+    /// The group of a slot.
+    pub(super) fn group(&self, slot: HashSlot) -> shard::id::GroupId {
+        self.slots.group(slot)
+    }
+
+    /// Whether a row was sent anywhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
 }
 
 /// Rows that are sent on together.
@@ -72,26 +115,35 @@ impl Session {
     ) -> Result<(), Halt> {
         let table = &copying.plan.table;
         let key = match planned.catalogue.resolve(&[], Some(&table.schema), &table.name) {
-            coordinator::catalogue::Resolved::Relation(relation) => relation.shard_key.as_ref(),
+            coordinator::catalogue::Resolved::Relation(relation) => {
+                relation.shard_key.as_ref().zip(relation.key_column())
+            }
             _ => None,
         };
-        let Some(key) = key.map(|key| key.column) else {
+        let Some((key, key_name)) = key.map(|(key, column)| (key.column, column.name.clone())) else {
             return Err(Failure::Catalogue(format!("table \"{}\" is not there", table.name)).into());
         };
         let style = if by_query { Style::Simple } else { Style::Extended };
         let own = self.open_transaction(style).await?;
-        let header_due = copying.plan.layout.header;
-        encode::copy_in_response(self.out(), 0);
+        let (header_due, header) = match &copying.plan.format {
+            CopyFormat::Lines(layout) => (layout.header, Bytes::new()),
+            CopyFormat::Binary => (true, Bytes::from_static(tuples::HEADER)),
+        };
+        let columns = u16::try_from(copying.plan.columns).unwrap_or(u16::MAX);
+        let format = u8::from(copying.plan.format == CopyFormat::Binary);
+        encode::copy_in_response(self.out(), format, columns);
         self.copy = Some(CopyState {
             copying,
             key,
+            key_name,
             slots: Arc::clone(planned.catalogue.slots()),
             by_query,
             own,
             waiting: BytesMut::new(),
+            line: 0,
             parts: BTreeMap::new(),
             header_due,
-            header: Bytes::new(),
+            header,
             ending: None,
             ended: false,
             asked: None,
@@ -131,6 +183,23 @@ impl Session {
                 Err(Refusal::new("57014", format!("COPY from stdin failed: {why}")).into())
             }
         };
+        self.end_copy(copy, result).await
+    }
+
+    /// A COPY whose time is up does not wait for its client.
+    pub(super) async fn end_copy_in_time(&mut self) -> Result<(), Ended> {
+        if self.timeouts.left() != Some(std::time::Duration::ZERO) {
+            return Ok(());
+        }
+        match self.copy.take() {
+            Some(copy) => self.end_copy(copy, Err(Failure::StatementTimeout.into())).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it everywhere, with its transaction where that is its own, and answers.
+    async fn end_copy(&mut self, mut copy: CopyState, result: Result<u64, Halt>) -> Result<(), Ended> {
+        self.stricken().await;
         if result.is_err() {
             self.abandon_copy(&mut copy).await?;
         }
@@ -161,35 +230,98 @@ impl Session {
 
     async fn take_rows(&mut self, copy: &mut CopyState, data: &[u8]) -> Result<(), Halt> {
         let encoding = self.told.parameters.get(&b"client_encoding"[..]);
-        if encoding.is_some_and(|encoding| AMBIGUOUS.contains(&encoding.as_slice())) {
+        let lines = copy.copying.plan.format != CopyFormat::Binary;
+        if lines && encoding.is_some_and(|encoding| AMBIGUOUS.contains(&encoding.as_slice())) {
             self.readable_value(Some(data))?;
         }
         copy.waiting.extend_from_slice(data);
-        self.spread_rows(copy, rows::End::MoreComes).await?;
+        self.spread(copy, End::MoreComes).await?;
         if copy.waiting.len() > self.shared.limits.max_message {
             return Err(Refusal::new("54000", "a row of the COPY is too long").into());
         }
         Ok(())
     }
 
-    /// Sorts the lines that are whole by their places.
-    async fn spread_rows(&mut self, copy: &mut CopyState, end: rows::End) -> Result<(), Halt> {
+    /// Sorts the rows that are whole by their places.
+    async fn spread(&mut self, copy: &mut CopyState, end: End) -> Result<(), Halt> {
+        match copy.copying.plan.format.clone() {
+            CopyFormat::Lines(layout) => self.spread_lines(copy, &layout, end).await,
+            CopyFormat::Binary => self.spread_tuples(copy, end).await,
+        }
+    }
+
+    async fn spread_tuples(&mut self, copy: &mut CopyState, end: End) -> Result<(), Halt> {
+        let mut waiting = std::mem::take(&mut copy.waiting);
+        let mut at = 0;
+        if copy.header_due {
+            match tuples::header(&waiting, end)? {
+                Some(len) => {
+                    copy.header_due = false;
+                    at = len;
+                }
+                None => {
+                    copy.waiting = waiting;
+                    return Ok(());
+                }
+            }
+        }
+        let field = copy.copying.plan.key_field;
+        while let Some(tuple) = tuples::next(&waiting[at..], field) {
+            let row = at..at + tuple.len;
+            if copy.ended {
+                break;
+            }
+            at = row.end;
+            copy.line += 1;
+            if tuple.key == Key::EndOfData {
+                copy.ended = true;
+            } else {
+                let place = self.place_of_row(copy, tuple.key).await?;
+                self.send_row(copy, place, &waiting[row]).await?;
+            }
+        }
+        waiting.advance(at);
+        if copy.ended && !waiting.is_empty() {
+            return Err(Refusal::new("22P04", "received copy data after EOF marker").into());
+        }
+        if end == End::Here && !waiting.is_empty() {
+            // PostgreSQL says that it is no whole row.
+            let place = self.place_of_row(copy, Key::Missing).await?;
+            self.send_row(copy, place, &waiting).await?;
+            waiting.clear();
+        }
+        copy.waiting = waiting;
+        Ok(())
+    }
+
+    async fn spread_lines(
+        &mut self,
+        copy: &mut CopyState,
+        layout: &CopyLayout,
+        end: End,
+    ) -> Result<(), Halt> {
         let mut waiting = std::mem::take(&mut copy.waiting);
         let mut at = 0;
         let field = copy.copying.plan.key_field;
-        while let Some(row) = rows::next(&waiting[at..], &copy.copying.plan.layout, field, end) {
+        while let Some(row) = rows::next(&waiting[at..], layout, field, end) {
             let line = at..at + row.len;
             at = line.end;
             if copy.ended {
                 continue;
             }
             check_ending(&mut copy.ending, row.ending)?;
-            if row.key == rows::Key::EndOfData {
+            // A quoted value may go over several.
+            let ends = waiting[line.clone()]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            copy.line += u64::try_from(ends.max(1)).unwrap_or(1);
+            if row.key == Key::EndOfData {
                 copy.ended = true;
             } else if std::mem::take(&mut copy.header_due) {
                 copy.header = Bytes::copy_from_slice(&waiting[line]);
             } else {
-                let place = self.place_of_row(copy, row).await?;
+                let place = self.place_of_row(copy, row.key).await?;
                 self.send_row(copy, place, &waiting[line]).await?;
             }
         }
@@ -198,13 +330,20 @@ impl Session {
         Ok(())
     }
 
-    async fn place_of_row(&mut self, copy: &mut CopyState, row: Row<'_>) -> Result<usize, Halt> {
-        let slot = match row.key {
-            rows::Key::Value(value) => {
-                self.readable_value(Some(&value))?;
-                let source = KeySource::Text {
-                    type_oid: 0,
-                    text: &value,
+    async fn place_of_row(&mut self, copy: &mut CopyState, key: Key<'_>) -> Result<usize, Halt> {
+        let slot = match key {
+            Key::Value(value) => {
+                let source = if copy.copying.plan.format == CopyFormat::Binary {
+                    KeySource::Binary {
+                        type_oid: 0,
+                        bytes: &value,
+                    }
+                } else {
+                    self.readable_value(Some(&value))?;
+                    KeySource::Text {
+                        type_oid: 0,
+                        text: &value,
+                    }
                 };
                 match copy.key.slot(KeyUse::Assignment, source) {
                     Ok(slot) => slot,
@@ -213,9 +352,9 @@ impl Session {
                     }
                 }
             }
-            rows::Key::Null => HashSlot::NULL,
-            // PostgreSQL has its own words for a line without the field; where it goes does not matter.
-            rows::Key::Missing | rows::Key::EndOfData => {
+            Key::Null => HashSlot::NULL,
+            // PostgreSQL has its own words for a row without the field; where it goes does not matter.
+            Key::Missing | Key::EndOfData => {
                 return match copy.parts.keys().next() {
                     Some(place) => Ok(*place),
                     None => self.any_place().await,
@@ -227,7 +366,12 @@ impl Session {
             .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)).into())
     }
 
-    async fn send_row(&mut self, copy: &mut CopyState, place: usize, line: &[u8]) -> Result<(), Halt> {
+    pub(super) async fn send_row(
+        &mut self,
+        copy: &mut CopyState,
+        place: usize,
+        line: &[u8],
+    ) -> Result<(), Halt> {
         if !copy.parts.contains_key(&place) {
             self.start_copy(copy, place).await?;
         }
@@ -257,20 +401,40 @@ impl Session {
         let place = self.home;
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
-        let slot = self.ask_aside(place, &copy.key, value).await;
+        let binary = copy.copying.plan.format == CopyFormat::Binary;
+        let type_oid = if binary { copy.key.key_type.oid() } else { 0 };
+        let slot = self
+            .ask_aside(place, &copy.key, (type_oid, binary, Some(value)))
+            .await;
         copy.asked = std::mem::replace(&mut self.slots[place], busy);
         self.current = before;
         self.aim();
-        slot
+        // As `CopyFromErrorCallback` in copyfrom.c has it.
+        slot.map_err(|halt| {
+            halt.with_context(|_| {
+                let (table, column) = (&copy.copying.plan.table.name, &copy.key_name);
+                let place = format!("COPY {table}, line {}, column {column}", copy.line);
+                if binary {
+                    place
+                } else {
+                    format!("{place}: \"{}\"", String::from_utf8_lossy(value))
+                }
+            })
+        })
     }
 
-    async fn ask_aside(&mut self, place: usize, key: &KeyColumn, value: &[u8]) -> Result<HashSlot, Halt> {
+    async fn ask_aside(
+        &mut self,
+        place: usize,
+        key: &KeyColumn,
+        value: encode::Bound<'_>,
+    ) -> Result<HashSlot, Halt> {
         if self.slots[place].is_none() {
             self.open(place, self.shared.limits.leader_wait).await?;
-            self.replay_settings(place).await?;
+            self.replay_settings(place, Undone::Nothing).await?;
         }
         let sql = key.slot_query(KeyUse::Assignment);
-        let answer = self.ask(place, &sql, Some((0, false, Some(value)))).await?;
+        let answer = self.ask(place, &sql, Some(value)).await?;
         super::simple::read_slot(answer.as_deref())
     }
 
@@ -330,8 +494,8 @@ impl Session {
     }
 
     /// Ends the COPY everywhere. Gives the number of rows.
-    async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<u64, Halt> {
-        self.spread_rows(copy, rows::End::Here).await?;
+    pub(super) async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<u64, Halt> {
+        self.spread(copy, End::Here).await?;
         if copy.parts.is_empty() {
             // No row that belongs anywhere: any group gives the right answer.
             let place = self.any_place().await?;
@@ -339,6 +503,12 @@ impl Session {
         }
         let places: Vec<usize> = copy.parts.keys().copied().collect();
         for place in &places {
+            if copy.ended && copy.copying.plan.format == CopyFormat::Binary {
+                copy.parts
+                    .entry(*place)
+                    .or_default()
+                    .extend_from_slice(tuples::TRAILER);
+            }
             self.send_rows(copy, *place).await?;
             if let Some(conn) = &mut self.slots[*place] {
                 encode::empty(&mut conn.output, b'c');
@@ -356,7 +526,7 @@ impl Session {
     }
 
     /// The copy has failed: nothing of it is kept.
-    async fn abandon_copy(&mut self, copy: &mut CopyState) -> Result<(), Ended> {
+    pub(super) async fn abandon_copy(&mut self, copy: &mut CopyState) -> Result<(), Ended> {
         for place in copy.parts.keys() {
             if let Some(conn) = self.slots[*place].as_mut().filter(|conn| !conn.expect.is_empty()) {
                 // PostgreSQL ignores it where the rows have ended already.

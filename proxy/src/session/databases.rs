@@ -63,10 +63,12 @@ impl Session {
                 .hint("Nothing was done. Repeat the statement.")
                 .into());
         };
+        self.unbroken = true;
         let done = match &change.action {
             DatabaseAction::Create { template } => self.create_database(&change.name, template, text).await,
             DatabaseAction::Drop => self.drop_database(&change.name, text).await,
         };
+        self.unbroken = false;
         turn.end().await;
         let tag = done?;
         encode::command_complete(self.out(), &tag);

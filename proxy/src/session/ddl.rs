@@ -16,7 +16,7 @@ use super::databases::{Creation, unreadable};
 use super::enter::Style;
 use crate::Peers;
 use crate::analysis::{
-    Access, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
+    Access, AlteredTable, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
 };
 use crate::failure::{Again, Failure, Halt, Partly};
 use crate::protocol::encode;
@@ -26,7 +26,7 @@ use crate::protocol::encode;
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// Some groups have rows of the table and keep its shard key, others have none and choose it anew.
-fn another_key(table: &RelationName) -> Refusal {
+pub(super) fn another_key(table: &RelationName) -> Refusal {
     let words = format!(
         "table \"{}\" has rows, and this would give it another shard key",
         table.name
@@ -61,7 +61,7 @@ impl Session {
                 .await;
         }
         let altered = match &ddl.effect {
-            DdlEffect::AlterTable(table) => Some(table),
+            DdlEffect::AlterTable(altered) => Some(altered),
             _ => None,
         };
         let tag = self.on_every_group(text, altered, rows).await?;
@@ -96,7 +96,7 @@ impl Session {
     async fn on_every_group(
         &mut self,
         sql: &str,
-        altered: Option<&RelationName>,
+        altered: Option<&AlteredTable>,
         rows: Rows,
     ) -> Result<String, Halt> {
         self.all_prepared().await?;
@@ -121,7 +121,7 @@ impl Session {
     /// Runs a definition on all groups, in ascending order: two that are alone never wait for each other in a circle.
     ///
     /// A group looks at its own rows alone when it chooses another shard key for an altered table. They must agree.
-    async fn define(&mut self, sql: &str, altered: Option<&RelationName>) -> Result<String, Halt> {
+    async fn define(&mut self, sql: &str, altered: Option<&AlteredTable>) -> Result<String, Halt> {
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         let isolation = match self.transaction.as_ref().and_then(|t| t.isolation) {
@@ -134,14 +134,21 @@ impl Session {
                 .hint("Begin it with ISOLATION LEVEL READ COMMITTED.")
                 .into());
         }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.defines = true;
+            transaction.tables = None;
+        }
+        if let Some(AlteredTable {
+            table,
+            new_key: Some(key),
+        }) = altered
+        {
+            Box::pin(self.rekey(table, key)).await?;
+        }
         let (mut tag, mut key) = (String::new(), None);
         for place in 0..self.slots.len() {
             self.enter(place, Access::Write, Style::Simple).await?;
             self.settle().await?;
-            if let Some(transaction) = &mut self.transaction {
-                transaction.defines = true;
-                transaction.tables = None;
-            }
             let audience = if place == 0 {
                 Audience::Session
             } else {
@@ -149,7 +156,7 @@ impl Session {
             };
             let done = self.exec(place, sql, audience, Stake::Nothing).await?;
             tag = done.tag.unwrap_or_default();
-            if let Some(table) = altered {
+            if let Some(AlteredTable { table, .. }) = altered {
                 let sql = shard_key_sql(&table.schema, &table.name);
                 let here = self
                     .exec(place, &sql, Audience::Quiet, Stake::Nothing)
@@ -190,7 +197,9 @@ impl Session {
         self.outside_transaction()?;
         self.all_prepared().await?;
         let places: Vec<usize> = (0..self.slots.len()).collect();
+        self.unbroken = true;
         let done = self.in_turn(&places, text, each).await;
+        self.unbroken = false;
         if !matches!(done, Err(Halt::Skip | Halt::End(_))) {
             self.catalogue_changed().await;
         }

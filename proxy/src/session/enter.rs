@@ -1,8 +1,10 @@
 //! Making a group's backend ready for the next statement: connected, with the session's settings, in
 //! its transaction; and waiting for what backends owe.
 
-use super::conn::{Audience, Captured, Conn, Kind, Stake};
+use super::captured::Captured;
+use super::conn::{Audience, Conn, Kind, Stake};
 use super::io::{self, Event, Wait};
+use super::settings::Undone;
 use super::transaction::{
     Participant, Step, Transaction, View, Why, held_elsewhere, second_snapshot, strength,
 };
@@ -30,6 +32,12 @@ impl Session {
 
     /// As [`Session::enter`], outside of the transaction.
     pub(super) async fn enter_bare(&mut self, place: usize) -> Result<(), Halt> {
+        self.enter_undoing(place, Undone::Nothing).await
+    }
+
+    /// As [`Session::enter_bare`], for a statement that undoes these settings.
+    pub(super) async fn enter_undoing(&mut self, place: usize, undone: Undone<'_>) -> Result<(), Halt> {
+        self.in_time().await?;
         let patience = self.shared.limits.leader_wait;
         if self.current != Some(place) {
             self.settle().await?;
@@ -50,10 +58,10 @@ impl Session {
         let latest = self.settings.latest();
         if self.slots[place]
             .as_ref()
-            .is_some_and(|conn| conn.settings_seen != latest)
+            .is_some_and(|conn| conn.reset_due || conn.settings_seen != latest)
             && !self.engaged(place)
         {
-            self.replay_settings(place).await?;
+            self.replay_settings(place, undone).await?;
         }
         Ok(())
     }
@@ -107,34 +115,6 @@ impl Session {
     fn engaged(&self, place: usize) -> bool {
         self.pipeline.touched.contains(&place)
             || self.transaction.as_ref().is_some_and(|t| t.participates(place))
-    }
-
-    pub(super) async fn open(&mut self, place: usize, patience: std::time::Duration) -> Result<(), Halt> {
-        let group = self.group(place);
-        let max = self.shared.limits.max_message;
-        let (mut conn, parameters) =
-            Conn::open(&*self.shared.groups, group, &self.startup, patience, max).await?;
-        if self.told.parameters.is_empty() {
-            let owned = parameters
-                .iter()
-                .map(|(name, value)| (name.to_vec(), value.to_vec()));
-            self.told.parameters.extend(owned);
-        }
-        conn.victim = self.entered.session.victim();
-        self.slots[place] = Some(conn);
-        Ok(())
-    }
-
-    /// Gives a backend the settings that it has not seen.
-    pub(super) async fn replay_settings(&mut self, place: usize) -> Result<(), Halt> {
-        let seen = self.slots[place].as_ref().map_or(0, |conn| conn.settings_seen);
-        for sql in self.settings.since(seen) {
-            self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
-        }
-        if let Some(conn) = &mut self.slots[place] {
-            conn.settings_seen = self.settings.latest();
-        }
-        Ok(())
     }
 
     /// Whether the transaction, or the pipeline, may use this group so.
@@ -259,6 +239,8 @@ impl Session {
         let Some(transaction) = self.transaction.as_mut().filter(|t| !t.participates(place)) else {
             return Ok(());
         };
+        let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. });
+        conn.dirty |= transaction.script.iter().any(outlives);
         // If this fails, PostgreSQL skips what follows up to the next Sync: the client's statement
         // cannot run outside of its transaction.
         conn.begun_since = true;
@@ -274,7 +256,9 @@ impl Session {
                     conn.import(&sql);
                 }
             }
-            conn.own(&step.sql(), None, Audience::Silent);
+            if let Some(sql) = step.sql() {
+                conn.own(&sql, None, Audience::Silent);
+            }
         }
         for sql in import {
             conn.import(&sql);
@@ -347,20 +331,28 @@ impl Session {
 
     /// Waits for the next answers of a backend, and passes them on.
     pub(super) async fn answers(&mut self, place: usize) -> Result<(), Ended> {
-        match io::turn(&mut self.client, &mut self.slots, Some(place), Wait::Answers).await {
+        let alarm = &mut self.timeouts.alarm;
+        let wait = Wait::Answers;
+        match io::turn(&mut self.client, &mut self.slots, alarm, Some(place), wait).await {
             Event::Backend => self.relayed(place),
             Event::Broken(place, why) => self.broke(place, &why),
+            Event::Alarm => self.rang(),
             Event::ClientGone => Err(Ended::ByClient),
+            Event::Asked => self.stop_if_killed(),
             Event::Client | Event::Written => Ok(()),
         }
     }
 
     /// Waits until some output has gone out, or an answer has come.
     pub(super) async fn written(&mut self, place: usize) -> Result<(), Ended> {
-        match io::turn(&mut self.client, &mut self.slots, Some(place), Wait::Written).await {
+        let alarm = &mut self.timeouts.alarm;
+        let wait = Wait::Written;
+        match io::turn(&mut self.client, &mut self.slots, alarm, Some(place), wait).await {
             Event::Backend => self.relayed(place),
             Event::Broken(place, why) => self.broke(place, &why),
+            Event::Alarm => self.rang(),
             Event::ClientGone => Err(Ended::ByClient),
+            Event::Asked => self.stop_if_killed(),
             Event::Client | Event::Written => Ok(()),
         }
     }
@@ -375,7 +367,11 @@ impl Session {
             tracing::warn!(group = %conn.group, %error, "a backend broke the protocol");
             return self.broke(place, &error.to_string());
         }
+        if std::mem::take(&mut self.told.completed) {
+            self.completed(place);
+        }
         if std::mem::take(&mut self.told.error) {
+            self.timeouts.end();
             if let Some(transaction) = &mut self.transaction {
                 transaction.failed = true;
             }
@@ -424,7 +420,7 @@ impl Session {
         }
         self.pipeline.touched.retain(|touched| *touched != place);
         self.told.copy_in = false;
-        self.cursors.retain(|_, at| *at != place);
+        self.cursors.retain(|_, cursor| !cursor.is_at(place));
         let engaged = self.transaction.as_ref().is_some_and(|t| t.participates(place));
         if let Some(transaction) = self.transaction.as_mut().filter(|_| engaged) {
             transaction.lose(place);

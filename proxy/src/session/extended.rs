@@ -6,18 +6,25 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use coordinator::catalogue::CatalogueVersion;
+use parking_lot::Mutex;
 
 use super::Session;
+use super::captured::Captured;
 use super::commands::Rows;
-use super::conn::{Audience, Captured, Conn, Kind, Stake};
+use super::conn::{Audience, Columns, Conn, Kind, Stake};
+use super::cursors::Cursor;
 use super::enter::Style;
 use super::plans::Planned;
-use super::simple::Placed;
-use super::statements::{Portal, Statement};
-use crate::analysis::{Access, Form, Format, Parameter, Plan, Query, Refusal, SessionCommand};
+use super::statements::{Check, Late, Portal, Statement};
+use super::transaction::Step;
+use crate::analysis::{Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::encode;
-use crate::protocol::frontend::{Bind, Execute, Named, Parse};
+use crate::protocol::frontend::{Execute, Named, Parse};
+
+/// Longer Parse messages are each session's own.
+const LONGEST_SHARED: usize = 4 << 10;
 
 impl Session {
     /// Handles any of them but Sync.
@@ -60,15 +67,20 @@ impl Session {
         let plan = planned.only()?;
         self.check_failed(plan)?;
         if let Err(refusal) = plan {
-            return Err(refusal.clone().into());
+            return self.refuse(text, refusal).await;
         }
+        let message_bytes = Bytes::copy_from_slice(message);
         let statement = Arc::new(Statement {
-            number: self.statements.number(),
+            number: self.number_of(parse.name, &message_bytes, planned.tables()),
             name: parse.name.to_vec(),
-            message: Bytes::copy_from_slice(message),
+            message: message_bytes,
             text: text.to_owned(),
             types: parse.types,
+            tables: planned.tables(),
+            columns: Columns::default(),
+            late: Mutex::default(),
             inferred: OnceLock::new(),
+            own: self.guest.number(),
         });
         let relayed = relayed(plan).is_some();
         if let Ok(Plan::Judge(refusal)) = plan {
@@ -85,8 +97,51 @@ impl Session {
         Ok(())
     }
 
+    /// The number of a statement. Sessions that have the same settings share those of the same Parse by name.
+    fn number_of(&self, name: &[u8], message: &Bytes, tables: Option<(usize, CatalogueVersion)>) -> u64 {
+        let shared = !name.is_empty()
+            && message.len() <= LONGEST_SHARED
+            && self.transaction.is_none()
+            && self.has_no_settings();
+        match tables.filter(|_| shared) {
+            Some(tables) => self.guest.number_of(message, tables),
+            None => self.guest.number(),
+        }
+    }
+
+    /// Whether a statement is analysed here as in any session of the same start-up message.
+    fn has_no_settings(&self) -> bool {
+        let sets = |step: &Step| matches!(step, Step::Set { .. });
+        let set = self
+            .transaction
+            .as_ref()
+            .is_some_and(|t| t.script.iter().any(sets));
+        self.settings.latest() == 0 && !set
+    }
+
+    /// How a statement is supplied now, tables being others than at its Parse.
+    fn late(&self, statement: &Statement, planned: &Planned) -> Arc<Late> {
+        let (tables, own) = (planned.tables(), !self.has_no_settings());
+        let mut late = statement.late.lock();
+        match &*late {
+            Some(late) if late.tables == tables && late.own == own => Arc::clone(late),
+            _ => {
+                let number = self.number_of(&statement.name, &statement.message, tables);
+                let fits = OnceLock::new();
+                let now = Arc::new(Late {
+                    tables,
+                    own,
+                    number,
+                    fits,
+                });
+                *late = Some(Arc::clone(&now));
+                now
+            }
+        }
+    }
+
     /// Sends a Parse that was held back to any group.
-    async fn release_held(&mut self) -> Result<(), Halt> {
+    pub(super) async fn release_held(&mut self) -> Result<(), Halt> {
         let Some(statement) = self.statements.held.take() else {
             return Ok(());
         };
@@ -96,12 +151,7 @@ impl Session {
         self.mark_pipeline(place);
         if let Some(conn) = &mut self.slots[place] {
             conn.close_stale();
-            conn.parse(
-                &statement.name,
-                statement.number,
-                &statement.message,
-                Audience::Client,
-            );
+            parse_for_client(conn, &statement);
         }
         Ok(())
     }
@@ -114,33 +164,58 @@ impl Session {
     }
 
     /// Sends a statement to the backend at `place`, if it does not hold it.
-    pub(super) fn supply(&mut self, place: usize, statement: &Arc<Statement>) {
+    #[must_use]
+    pub(super) fn supply(
+        &mut self,
+        place: usize,
+        statement: &Arc<Statement>,
+        planned: &Planned,
+    ) -> Option<Check> {
         let held = self
             .statements
             .held
             .take_if(|held| held.number == statement.number)
             .is_some();
-        let Some(conn) = &mut self.slots[place] else {
-            return;
-        };
-        if !conn.stale.is_empty() {
+        if let Some(conn) = &mut self.slots[place] {
             conn.close_stale();
+            if held {
+                parse_for_client(conn, statement);
+                return None;
+            }
         }
-        if held {
-            conn.parse(
-                &statement.name,
-                statement.number,
-                &statement.message,
-                Audience::Client,
-            );
-        } else if !conn.holds(&statement.name, statement.number) {
-            conn.parse(
-                &statement.name,
-                statement.number,
-                &statement.message,
-                Audience::Silent,
-            );
+        self.supply_again(place, statement, planned)
+    }
+
+    /// The same of one that was parsed before, somewhere.
+    pub(super) fn supply_again(
+        &mut self,
+        place: usize,
+        statement: &Arc<Statement>,
+        planned: &Planned,
+    ) -> Option<Check> {
+        let holds = |number| {
+            let conn = self.slots[place].as_ref();
+            conn.is_some_and(|conn| conn.holds(&statement.name, number))
+        };
+        // What it was parsed as at first is what PostgreSQL itself compares with what it gives now.
+        if holds(statement.number) || holds(statement.own) {
+            return None;
         }
+        let late = (planned.tables() != statement.tables).then(|| self.late(statement, planned));
+        let number = match &late {
+            Some(late) => late.number,
+            None if self.has_no_settings() => statement.number,
+            None => statement.own,
+        };
+        if !holds(number)
+            && let Some(conn) = &mut self.slots[place]
+        {
+            conn.parse(&statement.name, number, &statement.message, Audience::Silent);
+        }
+        late.map(|late| Check {
+            statement: Arc::clone(statement),
+            late,
+        })
     }
 
     pub(super) fn mark_pipeline(&mut self, place: usize) {
@@ -150,107 +225,6 @@ impl Session {
                 self.pipeline.touched.push(place);
             }
         }
-    }
-
-    async fn bind(&mut self, message: &[u8]) -> Result<(), Halt> {
-        let bind = Bind::read(Self::body(message))?;
-        let (statement, planned) = self.statement(bind.statement).await?;
-        if self
-            .statements
-            .held
-            .as_ref()
-            .is_some_and(|held| held.number != statement.number)
-        {
-            self.release_held().await?;
-        }
-        let plan = planned.only()?;
-        self.check_failed(plan)?;
-        let Some(query) = relayed(plan) else {
-            return self.bind_own(&bind, statement, planned).await;
-        };
-        let parameters: Vec<Parameter<'_>> = bind
-            .each()
-            .enumerate()
-            .map(|(index, (binary, value))| Parameter {
-                value,
-                format: if binary { Format::Binary } else { Format::Text },
-                type_oid: statement.types.get(index).copied().filter(|oid| *oid != 0),
-            })
-            .collect();
-        for (_, value) in bind.each() {
-            self.readable_value(value)?;
-        }
-        let routed = match query {
-            Some(query) => match self.route(query, &parameters, &planned).await {
-                Ok(routed) => routed,
-                Err(Halt::Fail(failure)) => {
-                    // PostgreSQL's own objection to the Parse comes first.
-                    self.release_held().await?;
-                    return Err(Halt::Fail(failure));
-                }
-                Err(halt) => return Err(halt),
-            },
-            None => Placed::One(self.any_place().await?),
-        };
-        let access = query.map_or(Access::Read, |query| query.access);
-        match routed {
-            Placed::One(place) => {
-                if let Some(query) = query {
-                    self.note_cursor(&query.form, place)?;
-                }
-                self.enter(place, access, Style::Extended).await?;
-                self.supply(place, &statement);
-                if let Some(conn) = &mut self.slots[place] {
-                    conn.output.extend_from_slice(message);
-                    conn.owes(Kind::Bind, Audience::Client, Stake::Nothing);
-                }
-                self.statements
-                    .put_portal(bind.portal, Portal::At { place, access });
-            }
-            Placed::Many(places) => {
-                if access == Access::Read {
-                    // Before anything of it reaches a backend: a snapshot is imported into a fresh transaction only.
-                    self.begin_read_of_several().await?;
-                }
-                self.release_held().await?;
-                self.bind_many(places, message, statement, planned, None).await?;
-            }
-            Placed::Rows(rows) => {
-                self.release_held().await?;
-                self.bind_rows(rows, message, statement, planned).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn bind_own(
-        &mut self,
-        bind: &Bind<'_>,
-        statement: Arc<Statement>,
-        planned: Arc<Planned>,
-    ) -> Result<(), Halt> {
-        self.settle().await?;
-        if bind.each().next().is_some() {
-            let words = "bind message supplies parameters, but the statement has none";
-            return Err(Refusal::new("08P01", words).into());
-        }
-        encode::empty(self.out(), b'2');
-        self.statements
-            .put_portal(bind.portal, Portal::Own { statement, planned });
-        Ok(())
-    }
-
-    /// A prepared statement with a plan that is still right.
-    async fn statement(&mut self, name: &[u8]) -> Result<(Arc<Statement>, Arc<Planned>), Halt> {
-        let Some((statement, planned)) = self.statements.get(name).cloned() else {
-            return Err(Failure::NoStatement(String::from_utf8_lossy(name).into_owned()).into());
-        };
-        if self.is_current(&planned).await? {
-            return Ok((statement, planned));
-        }
-        let planned = self.plan(&statement.text).await?;
-        self.statements.put(Arc::clone(&statement), Arc::clone(&planned));
-        Ok((statement, planned))
     }
 
     async fn describe(&mut self, message: &[u8]) -> Result<(), Halt> {
@@ -268,6 +242,10 @@ impl Session {
                 };
                 // Only there it is known which columns FETCH gives.
                 let cursor = query.and_then(|query| self.cursor_place(&query.form));
+                let executed = match plan {
+                    Ok(Plan::Prepared(PreparedCommand::Execute { name, .. })) => Some(name.clone()),
+                    _ => None,
+                };
                 if self
                     .statements
                     .held
@@ -282,21 +260,28 @@ impl Session {
                 };
                 self.enter_bare(place).await?;
                 self.join(place).await?;
+                if let Some(name) = executed {
+                    self.prepare_on(place, &name).await?;
+                }
                 self.mark_pipeline(place);
-                self.supply(place, &statement);
+                let _told_at_bind = self.supply(place, &statement, &planned);
                 self.send_on(place, Kind::Describe, message);
             }
             Named::Portal(name) => {
                 self.release_held().await?;
                 match self.statements.portal(name).cloned() {
-                    Some(Portal::At { place, .. }) => {
+                    Some(
+                        Portal::At { place, .. } | Portal::Rows { place, .. } | Portal::Cursor { place, .. },
+                    ) => {
                         self.enter(place, Access::Read, Style::Extended).await?;
                         self.send_on(place, Kind::Describe, message);
                     }
                     Some(Portal::Many { places, .. }) => {
                         let first = places[0];
                         self.enter(first, Access::Read, Style::Extended).await?;
-                        self.bind_one(first, name);
+                        if let Some(check) = self.bind_one(first, name) {
+                            self.check_columns(first, check).await?;
+                        }
                         self.send_on(first, Kind::Describe, message);
                     }
                     Some(Portal::Own { planned, .. }) => {
@@ -304,12 +289,14 @@ impl Session {
                         let plan = planned.only()?;
                         describe_own(plan, self.out());
                     }
-                    Some(Portal::Done) => {
+                    Some(Portal::Done | Portal::Declare { .. }) => {
                         self.settle().await?;
                         encode::empty(self.out(), b'n');
                     }
                     None => {
-                        return Err(Failure::NoPortal(String::from_utf8_lossy(name).into_owned()).into());
+                        let place = self.cursor_as_portal(name)?.place();
+                        self.enter(place, Access::Read, Style::Extended).await?;
+                        self.send_on(place, Kind::Describe, message);
                     }
                 }
             }
@@ -317,7 +304,15 @@ impl Session {
         Ok(())
     }
 
-    fn send_on(&mut self, place: usize, kind: Kind, message: &[u8]) {
+    /// SQL's cursor of this name, which is a portal, too.
+    fn cursor_as_portal(&self, name: &[u8]) -> Result<&Cursor, Failure> {
+        let cursor = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| self.cursors.get(name));
+        cursor.ok_or_else(|| Failure::NoPortal(String::from_utf8_lossy(name).into_owned()))
+    }
+
+    pub(super) fn send_on(&mut self, place: usize, kind: Kind, message: &[u8]) {
         if let Some(conn) = &mut self.slots[place] {
             conn.output.extend_from_slice(message);
             conn.owes(kind, Audience::Client, Stake::Nothing);
@@ -337,20 +332,42 @@ impl Session {
                 places,
                 planned,
                 parts,
+                executes,
                 ..
             }) => {
-                let query = match planned.only()? {
-                    Ok(Plan::Query(query)) => query,
+                let query = match (executes.as_deref(), planned.only()?) {
+                    (Some(query), _) | (None, Ok(Plan::Query(query))) => query,
                     _ => return Err(Refusal::unsupported("this portal cannot be executed").into()),
                 };
                 self.execute_many(&places, parts.as_deref(), query, &execute, message)
                     .await
             }
+            Some(Portal::Declare {
+                places,
+                bind,
+                statement,
+                planned,
+            }) => {
+                self.settle().await?;
+                self.statements.replace_portal(execute.portal, Portal::Done);
+                self.declare_portal(&places, &bind, &statement, &planned).await
+            }
+            Some(Portal::Cursor { place, bind, planned }) => {
+                let Ok(Plan::Query(query)) = planned.only()? else {
+                    return Err(Refusal::unsupported("this portal cannot be executed").into());
+                };
+                self.cursor_portal(place, &bind, query, &execute).await
+            }
+            Some(Portal::Rows { .. }) => {
+                self.settle().await?;
+                self.execute_rows(execute.portal, execute.limit);
+                Ok(())
+            }
             Some(Portal::Own { statement, planned }) => {
                 self.settle().await?;
                 self.check_failed(planned.only()?)?;
                 let plan = planned.only()?.clone();
-                self.statements.put_portal(execute.portal, Portal::Done);
+                self.statements.replace_portal(execute.portal, Portal::Done);
                 self.execute_own(&plan, &statement, &planned).await
             }
             Some(Portal::Done) => {
@@ -358,7 +375,15 @@ impl Session {
                 encode::command_complete(self.out(), "SELECT 0");
                 Ok(())
             }
-            None => Err(Failure::NoPortal(String::from_utf8_lossy(execute.portal).into_owned()).into()),
+            None => {
+                let Cursor::One { place, .. } = *self.cursor_as_portal(execute.portal)? else {
+                    let words = "Execute of a cursor of several groups is not supported";
+                    return Err(Refusal::unsupported(words).hint("Use FETCH.").into());
+                };
+                self.enter(place, Access::Read, Style::Extended).await?;
+                self.send_on(place, Kind::Execute, message);
+                Ok(())
+            }
         }
     }
 
@@ -376,7 +401,39 @@ impl Session {
             };
             return self.begin_copy(copying, planned, false).await;
         }
-        self.command(plan, &statement.text, planned, Rows::Alone).await
+        if let Plan::Session(command) = plan {
+            self.set_in_pipeline(command).await?;
+        }
+        self.command(plan, &statement.text, Rows::Alone).await
+    }
+
+    /// What a pipeline sets is part of its transaction: it goes when the pipeline fails, and does not end what came before.
+    async fn set_in_pipeline(&mut self, command: &SessionCommand) -> Result<(), Halt> {
+        let alone = self.pipeline.touched.is_empty();
+        if self.transaction.is_some() {
+            return Ok(());
+        }
+        match command {
+            SessionCommand::Set {
+                local: true,
+                answers_row,
+                ..
+            } if !alone => {
+                self.open_transaction(Style::Extended).await?;
+                if !*answers_row {
+                    let words = "SET LOCAL can only be used in transaction blocks";
+                    encode::warning(self.out(), "25P01", words);
+                }
+            }
+            SessionCommand::Set { local: false, .. } | SessionCommand::Reset { .. } => {
+                self.open_transaction(Style::Extended).await?;
+            }
+            SessionCommand::Discard(discard) if !alone && *discard != Discard::All => {
+                self.open_transaction(Style::Extended).await?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     async fn close_named(&mut self, message: &[u8]) -> Result<(), Halt> {
@@ -390,12 +447,13 @@ impl Session {
                     let Some(conn) = slot else { continue };
                     if name.is_empty() {
                         conn.unnamed = None;
-                    } else if conn.prepared.remove(name).is_none() {
+                    } else if conn.prepared.pop(name).is_none() {
                         continue;
                     }
                     if Some(place) == current && conn.unsynced {
                         conn.output.extend_from_slice(message);
-                        conn.owes(Kind::Close, Audience::Client, Stake::Nothing);
+                        conn.owes(Kind::CloseStatement, Audience::Client, Stake::Nothing);
+                        conn.closing.push_back(name.to_vec());
                         sent = true;
                     } else if !name.is_empty() {
                         conn.stale.push(name.to_vec());
@@ -410,12 +468,40 @@ impl Session {
                 Some(Portal::At { place, .. }) if self.current == Some(place) && self.unsynced(place) => {
                     self.send_on(place, Kind::Close, message);
                 }
-                _ => {
+                other => {
+                    let places = match other {
+                        Some(Portal::At { place, .. } | Portal::Cursor { place, .. }) => vec![place],
+                        Some(Portal::Many { bound, .. }) => bound,
+                        _ => Vec::new(),
+                    };
+                    for place in places {
+                        if let Some(conn) = &mut self.slots[place] {
+                            conn.stale_portals.push(name.to_vec());
+                        }
+                    }
                     self.settle().await?;
                     encode::empty(self.out(), b'3');
                 }
             },
         }
+        Ok(())
+    }
+
+    /// FunctionCall, as old as the protocol. Like a Query it ends what a pipeline has begun, and needs no Sync.
+    pub(super) async fn function_call(&mut self) -> Result<(), Ended> {
+        if self.told.skip {
+            return Ok(());
+        }
+        let refusal = Refusal::unsupported("function calls by protocol are not supported")
+            .hint("Use SELECT function(...).");
+        self.fail(refusal.into()).await?;
+        self.told.skip = true;
+        self.drop_held();
+        if let Err(Halt::End(ended)) = self.end_pipeline().await {
+            return Err(ended);
+        }
+        self.told.skip = false;
+        self.ready();
         Ok(())
     }
 
@@ -465,6 +551,9 @@ impl Session {
             self.pipeline.touched.clear();
             self.pipeline.writer = None;
             self.told.skip = false;
+            if self.transaction.is_none() {
+                self.statements.clear_portals();
+            }
             return Ok(());
         }
         match self.end_pipeline().await {
@@ -475,6 +564,9 @@ impl Session {
         self.told.skip = false;
         if self.transaction.is_none() {
             self.statements.clear_portals();
+        }
+        if let Err(Halt::End(ended)) = self.let_go().await {
+            return Err(ended);
         }
         self.ready();
         Ok(())
@@ -531,6 +623,19 @@ impl Session {
     }
 }
 
+/// Sends a Parse that the client waits for. What a named statement gives is kept in mind: tables may change.
+fn parse_for_client(conn: &mut Conn, statement: &Statement) {
+    conn.parse(
+        &statement.name,
+        statement.number,
+        &statement.message,
+        Audience::Client,
+    );
+    if !statement.name.is_empty() {
+        conn.describe_into(&statement.name, &statement.columns);
+    }
+}
+
 /// Ends the implicit transaction of a pipeline without keeping anything of it.
 fn roll_back_pipeline(conn: &mut Conn) {
     // It warns that there is no transaction block, which is nobody's business.
@@ -539,10 +644,12 @@ fn roll_back_pipeline(conn: &mut Conn) {
 
 /// The query inside a plan whose messages pass to a backend; `Some(None)` for one that any group
 /// answers; `None` for what the session does itself.
-fn relayed(plan: &Result<Plan, Refusal>) -> Option<Option<&Query>> {
+pub(super) fn relayed(plan: &Result<Plan, Refusal>) -> Option<Option<&Query>> {
     match plan {
         Ok(Plan::Query(query)) => Some(Some(query)),
-        Ok(Plan::Session(SessionCommand::Show { .. })) => Some(None),
+        Ok(Plan::Session(SessionCommand::Show { .. }) | Plan::Prepared(PreparedCommand::Execute { .. })) => {
+            Some(None)
+        }
         _ => None,
     }
 }
@@ -555,6 +662,12 @@ fn describe_own(plan: &Result<Plan, Refusal>, out: &mut bytes::BytesMut) {
         })) => {
             encode::one_column(out, "set_config", 25, -1);
         }
+        Ok(Plan::Session(SessionCommand::ShowTimeout(timeout))) => {
+            encode::one_column(out, timeout.name(), 25, -1);
+        }
+        Ok(Plan::Session(SessionCommand::CurrentSetting(_))) => {
+            encode::one_column(out, "current_setting", 25, -1);
+        }
         Ok(Plan::Distribute(_)) => encode::one_column(out, "create_distributed_table", 2278, 4),
         _ => encode::empty(out, b'n'),
     }
@@ -562,5 +675,5 @@ fn describe_own(plan: &Result<Plan, Refusal>, out: &mut bytes::BytesMut) {
 
 /// Whether a form's answer is CopyOut.
 pub(super) fn copies_out(form: &Form) -> bool {
-    *form == Form::CopyOut
+    matches!(form, Form::CopyOut(_))
 }

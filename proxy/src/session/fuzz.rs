@@ -5,9 +5,10 @@ use futures::FutureExt;
 use shard::id::GroupId;
 
 use super::conn::{Audience, Conn, Expect, Kind, Stake};
+use super::login::check;
 use super::relay::{Told, relay};
 use super::rows::{End, Key, next};
-use super::startup::{LONGEST_STARTUP, check, read_packet, read_parameters};
+use super::stranger::{LONGEST_STARTUP, read_packet, read_parameters};
 use crate::analysis::CopyLayout;
 use crate::protocol::{Body, encode};
 

@@ -3,14 +3,17 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
+use shard::tls::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
+use super::alarm::Alarm;
 use super::conn::Conn;
+use crate::registry;
 
 /// Beyond this much unsent output nothing more is read that would add to it.
 pub(crate) const HIGH_WATER: usize = 64 << 10;
@@ -22,9 +25,11 @@ const KEEP: usize = 256 << 10;
 /// The client's side.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
+    /// Where what goes out is counted, and where an operator's requests come.
+    pub(crate) entry: Option<Arc<registry::Client>>,
 }
 
 /// What a turn waits for besides its backend.
@@ -51,6 +56,10 @@ pub(crate) enum Event {
     Broken(usize, String),
     /// Output has gone out.
     Written,
+    /// The session's alarm rings.
+    Alarm,
+    /// An operator asks something of the session.
+    Asked,
 }
 
 /// Sends what there is to send and waits for one event. Reads only the backend at `reading`.
@@ -60,10 +69,18 @@ pub(crate) enum Event {
 pub(crate) async fn turn(
     client: &mut Client,
     slots: &mut [Option<Conn>],
+    alarm: &mut Alarm,
     reading: Option<usize>,
     wait: Wait,
 ) -> Event {
-    poll_fn(|cx| poll_turn(cx, client, slots, reading, wait)).await
+    poll_fn(|cx| {
+        // Before what may never end.
+        if alarm.poll(cx).is_ready() {
+            return Poll::Ready(Event::Alarm);
+        }
+        poll_turn(cx, client, slots, reading, wait)
+    })
+    .await
 }
 
 fn poll_turn(
@@ -73,10 +90,23 @@ fn poll_turn(
     reading: Option<usize>,
     wait: Wait,
 ) -> Poll<Event> {
+    if let Some(entry) = &client.entry
+        && entry.poll_bell(cx).is_ready()
+    {
+        return Poll::Ready(Event::Asked);
+    }
     let mut written = false;
+    let due = client.output.len();
     match flush(cx, &mut client.stream, &mut client.output) {
         Ok(progress) => written |= progress,
         Err(_) => return Poll::Ready(Event::ClientGone),
+    }
+    if let Some(entry) = &client.entry {
+        let sent = due - client.output.len();
+        entry.counters.sent.add(u64::try_from(sent).unwrap_or(0));
+    }
+    if client.stream.drain(cx).is_err() {
+        return Poll::Ready(Event::ClientGone);
     }
     for (place, slot) in slots.iter_mut().enumerate() {
         let Some(conn) = slot else { continue };
@@ -165,10 +195,11 @@ fn flush<S: AsyncWrite + Unpin>(
             Poll::Pending => break,
         }
     }
-    if progress && output.is_empty() {
+    if output.is_empty() {
         if output.capacity() > KEEP {
             *output = BytesMut::new();
         }
+        // Also what TLS has kept of an earlier write: another node's backend is reached within it.
         if let Poll::Ready(Err(error)) = Pin::new(stream).poll_flush(cx) {
             return Err(error);
         }

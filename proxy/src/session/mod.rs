@@ -10,10 +10,16 @@
 //! - A statement is never sent twice to a backend.
 //! - What is written on several groups is committed by `two_phase` alone.
 
+mod alarm;
+mod authenticate;
+mod backends;
+mod bind;
+mod captured;
 mod commands;
 mod conn;
 mod control;
 mod copy;
+mod cursors;
 mod databases;
 mod ddl;
 mod enter;
@@ -21,8 +27,14 @@ mod extended;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod io;
+mod login;
+mod meter;
+mod outlive;
 mod plans;
+mod pool;
 mod portals;
+mod prepare;
+mod rekey;
 mod relay;
 mod rows;
 mod scatter;
@@ -31,11 +43,15 @@ mod simple;
 mod split;
 mod startup;
 mod statements;
+mod stranger;
+mod timeouts;
 mod together;
 mod transaction;
+mod tuples;
 mod two_phase;
 
 pub(crate) use plans::PlanCache;
+pub(crate) use pool::Pool;
 pub(crate) use startup::begin;
 
 use std::collections::HashMap;
@@ -43,19 +59,27 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use coordinator::catalogue::cache::DatabaseCatalogue;
+use tokio::io::AsyncWriteExt;
 
 use crate::Shared;
-use crate::cancel::Entered;
+use crate::cancel::{Entered, Rest};
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::frame::{self, HEADER};
 use conn::Conn;
 use copy::CopyState;
+use cursors::Cursor;
 use io::{Client, Event, Wait};
+use meter::Meter;
+use pool::{Guest, Ticket};
 use relay::Told;
 use settings::Settings;
 use statements::Statements;
+use timeouts::Timeouts;
 use transaction::Transaction;
+
+/// When backends that could not be given back, as a cancel is on its way to one, are tried to be given back again.
+const GIVE_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Answers that may be outstanding before more of the client's messages are sent on.
 const RUN_AHEAD: usize = 4096;
@@ -65,7 +89,7 @@ const RUN_AHEAD: usize = 4096;
 pub(crate) struct Session {
     shared: Arc<Shared>,
     client: Client,
-    /// The backends that it holds, by place.
+    /// The backends that it holds now, by place.
     slots: Vec<Option<Conn>>,
     /// The one that may owe answers.
     current: Option<usize>,
@@ -77,9 +101,12 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     pipeline: Pipeline,
     settings: Settings,
+    timeouts: Timeouts,
     statements: Statements,
     /// Where its cursors are.
-    cursors: HashMap<String, usize>,
+    cursors: HashMap<String, Cursor>,
+    /// Cursors WITH HOLD that may have been declared outside of a transaction.
+    declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.
     default_isolation: Option<(u64, crate::analysis::Isolation)>,
     /// Schemas without a name in front; `None` when it may have changed.
@@ -88,7 +115,13 @@ pub(crate) struct Session {
     last_break: String,
     copy: Option<CopyState>,
     database: Arc<DatabaseCatalogue>,
+    /// What it does now must come to its end, whatever an operator wants.
+    unbroken: bool,
+    meter: Meter,
     entered: Entered,
+    guest: Guest,
+    /// While it has backends.
+    ticket: Option<Ticket>,
 }
 
 /// The messages of the extended protocol since the last Sync: one implicit transaction.
@@ -110,8 +143,37 @@ impl Session {
             if let Err(Halt::End(ended)) = self.let_go().await {
                 return ended;
             }
-            match io::turn(&mut self.client, &mut self.slots, self.current, Wait::Client).await {
-                Event::Client | Event::Written => {}
+            self.time_the_client();
+            let disturbed = self.give_back() == Rest::Cancelling;
+            self.note_rest();
+            if let Err(ended) = self.stop_if_killed() {
+                return ended;
+            }
+            let turn = io::turn(
+                &mut self.client,
+                &mut self.slots,
+                &mut self.timeouts.alarm,
+                self.current,
+                Wait::Client,
+            );
+            let event = if disturbed {
+                match tokio::time::timeout(GIVE_AGAIN, turn).await {
+                    Ok(event) => event,
+                    Err(_) => continue,
+                }
+            } else {
+                turn.await
+            };
+            match event {
+                Event::Client | Event::Written | Event::Asked => {}
+                Event::Alarm => {
+                    if let Err(ended) = self.rang() {
+                        return ended;
+                    }
+                    if let Err(ended) = Box::pin(self.end_copy_in_time()).await {
+                        return ended;
+                    }
+                }
                 Event::ClientGone => return Ended::ByClient,
                 Event::Backend => {
                     if let Some(place) = self.current
@@ -138,6 +200,11 @@ impl Session {
             let Some(found) = found.filter(|f| f.len <= input.len()) else {
                 break;
             };
+            if self.meter.client().is_asked() {
+                // What comes meanwhile comes behind this message.
+                self.heed_before(&mut input).await?;
+            }
+            self.note_message(found.tag, found.len);
             self.handle(found.tag, &input[..found.len]).await?;
             input.advance(found.len);
             self.make_room().await?;
@@ -165,6 +232,12 @@ impl Session {
     }
 
     async fn handle(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
+        self.timeouts.wake();
+        match tag {
+            b'Q' | b'P' | b'B' | b'D' | b'E' => self.begin_timing().await,
+            b'S' => self.stricken().await,
+            _ => {}
+        }
         match tag {
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' if self.copy.is_some() => {
                 let words = "unexpected message during COPY from stdin";
@@ -175,14 +248,7 @@ impl Session {
             b'S' => self.sync().await,
             b'd' | b'c' | b'f' => Box::pin(self.copy_data(tag, message)).await,
             b'X' => Err(Ended::ByClient),
-            b'F' => {
-                let refusal =
-                    crate::analysis::Refusal::unsupported("function calls by protocol are not supported")
-                        .hint("Use SELECT function(...).");
-                self.fail(refusal.into()).await?;
-                self.ready();
-                Ok(())
-            }
+            b'F' => Box::pin(self.function_call()).await,
             _ => Err(Ended::Fatal(frame::FrameError::UnknownType(tag).into())),
         }
     }
@@ -202,6 +268,7 @@ impl Session {
     fn report(&mut self, failure: &Failure) {
         tracing::debug!(%failure, "statement failed");
         failure.encode(Severity::Error, &mut self.client.output);
+        self.timeouts.end();
         if let Some(transaction) = &mut self.transaction {
             transaction.failed = true;
         }
@@ -209,7 +276,9 @@ impl Session {
 
     /// Sends the session's own ReadyForQuery.
     fn ready(&mut self) {
+        self.told.report(&mut self.client.output);
         let status = self.status();
+        self.told.idle += u64::from(status == TransactionStatus::Idle);
         encode::ready(&mut self.client.output, status);
     }
 
@@ -240,22 +309,34 @@ impl Session {
 
     /// Ends the session: last words to the client, goodbye to the backends.
     pub(crate) async fn close(mut self, ended: Ended) {
-        for slot in &mut self.slots {
-            // A backend that still works is left alone: its statement ends as the client's would have
-            // on a plain PostgreSQL. Cutting a commit short would change nothing but the wait for it.
-            if let Some(conn) = slot
-                && conn.expect.is_empty()
-            {
-                encode::empty(&mut conn.output, b'X');
-            }
+        let left = self.timeouts.left();
+        self.timeouts.end();
+        self.give_back();
+        self.leave_working(left);
+        for conn in self
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter(|conn| conn.expect.is_empty())
+        {
+            encode::empty(&mut conn.output, b'X');
         }
-        if let Ended::Fatal(failure) = ended {
+        // Words in the middle of a message would be read as a part of it.
+        let whole = !self
+            .slots
+            .iter()
+            .flatten()
+            .any(|conn| conn.passing.0 > 0 && conn.passing.1);
+        if let Ended::Fatal(failure) = ended
+            && whole
+        {
             failure.encode(Severity::Fatal, &mut self.client.output);
         }
         let goodbye = async {
             while !self.client.output.is_empty() || self.slots.iter().flatten().any(|c| !c.output.is_empty())
             {
-                match io::turn(&mut self.client, &mut self.slots, None, Wait::Written).await {
+                let alarm = &mut self.timeouts.alarm;
+                match io::turn(&mut self.client, &mut self.slots, alarm, None, Wait::Written).await {
                     Event::Broken(place, _) => self.slots[place] = None,
                     Event::ClientGone => self.client.output.clear(),
                     _ => {}
@@ -264,10 +345,26 @@ impl Session {
                     break;
                 }
             }
+            // Within TLS it is told that this is the end. It may be gone already.
+            let _ = self.client.stream.shutdown().await;
         };
         let patience = std::time::Duration::from_secs(1);
         if tokio::time::timeout(patience, goodbye).await.is_err() {
             tracing::debug!("a client did not take its last messages");
+        }
+    }
+    /// Leaves backends alone that still work, as a plain PostgreSQL would: what is left of the statement's time is theirs.
+    fn leave_working(&mut self, left: Option<std::time::Duration>) {
+        if self.copy.is_some() || self.told.copy_in {
+            // They wait for rows that nobody sends any more.
+            return;
+        }
+        let ticket = Arc::new(self.ticket.take());
+        for slot in &mut self.slots {
+            if let Some(conn) = slot.take_if(|conn| !conn.expect.is_empty()) {
+                let (ticket, shared) = (Arc::clone(&ticket), Arc::clone(&self.shared));
+                tokio::spawn(outlive::outlive(conn, ticket, shared, left));
+            }
         }
     }
 }

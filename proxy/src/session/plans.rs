@@ -52,6 +52,12 @@ impl Planned {
         }
     }
 
+    /// By which group's catalogue it was made, and that one's version; none where that is of a transaction only.
+    pub(super) fn tables(&self) -> Option<(usize, CatalogueVersion)> {
+        let version = self.catalogue.version();
+        (version != CatalogueVersion::UNCOMMITTED).then_some((self.place, version))
+    }
+
     fn is_of(&self, place: usize, catalogue: &Arc<Catalogue>, search_path: &Arc<[String]>) -> bool {
         self.place == place
             && self.catalogue.is_same(catalogue)
@@ -64,6 +70,12 @@ impl Planned {
         self.statements
             .iter()
             .all(|s| matches!(s.plan, Ok(Plan::Transaction(_))))
+    }
+
+    fn is_about_settings(&self) -> bool {
+        self.statements
+            .iter()
+            .all(|s| matches!(s.plan, Ok(Plan::Session(_))))
     }
 
     fn has_unknown(&self) -> bool {
@@ -117,8 +129,21 @@ impl Session {
         if let Some(planned) = known.as_ref().filter(|planned| planned.needs_no_tables()) {
             return Ok(Arc::clone(planned));
         }
-        let search_path = self.search_path().await?;
+        let searched = self.search_path().await;
         let (place, catalogue) = self.tables().await?;
+        let search_path = match searched {
+            Ok(path) => path,
+            Err(Halt::Fail(failure)) => {
+                // A setting cannot be replayed, as that of a role that was dropped: RESET and DISCARD must not need it.
+                let planned = analyse(text, &database, place, catalogue, &Arc::from([]));
+                return if planned.is_about_settings() {
+                    Ok(Arc::new(planned))
+                } else {
+                    Err(Halt::Fail(failure))
+                };
+            }
+            Err(halt) => return Err(halt),
+        };
         if let Some(planned) = known.filter(|planned| planned.is_of(place, &catalogue, &search_path)) {
             return Ok(planned);
         }
@@ -184,7 +209,7 @@ impl Session {
     }
 
     /// A committed catalogue: the home group's, another's if that has no leader.
-    async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
+    pub(super) async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
         if let Ok(catalogue) = self.database.current(self.group(self.home)) {
             return Ok((self.home, catalogue));
         }

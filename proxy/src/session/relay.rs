@@ -1,10 +1,11 @@
 //! A backend's answers on their way to the client: only headers are looked at, and the few messages
 //! that say how a statement ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::captured::CopyPiece;
 use super::conn::{Audience, Conn, Expect, Kind, Stake};
 use crate::failure::{Failure, Severity};
 use crate::protocol::encode::{self, TransactionStatus};
@@ -17,21 +18,49 @@ use crate::protocol::{Body, Malformed};
 pub(crate) struct Told {
     /// The last ParameterStatus of each name.
     pub(crate) parameters: HashMap<Vec<u8>, Vec<u8>>,
+    /// Those that have changed since the client was last told, by name, with what it was told. It is told before
+    /// ReadyForQuery (`ReportChangedGUCOptions` in guc.c).
+    changed: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// An error went to the client since this was last cleared.
     pub(crate) error: bool,
     /// Messages of the client are skipped until its next Sync.
     pub(crate) skip: bool,
     /// A backend waits for the client's CopyData.
     pub(crate) copy_in: bool,
+    /// A statement of the client, or a whole Query, has ended since this was last cleared.
+    pub(crate) completed: bool,
+    /// How often it was told that it is in no transaction.
+    pub(crate) idle: u64,
+    /// The application's name may be another.
+    pub(crate) renamed: bool,
+}
+
+impl Told {
+    /// Tells the client which parameters have changed.
+    pub(crate) fn report(&mut self, out: &mut BytesMut) {
+        for (name, told) in std::mem::take(&mut self.changed) {
+            if let Some(value) = self
+                .parameters
+                .get(&name)
+                .filter(|value| told.as_ref() != Some(*value))
+            {
+                encode::parameter_status(out, &name, value);
+            }
+        }
+    }
 }
 
 /// What becomes of one message.
 enum Verdict {
     Pass,
+    /// The parameters that have changed, then the message.
+    AfterParameters,
     Drop,
     Instead(Failure),
     /// This failure, then the message.
     After(Failure),
+    /// A CopyData message with this body.
+    Copy(Bytes),
 }
 
 /// Takes all that has arrived from a backend.
@@ -84,13 +113,19 @@ fn relay_all(
         }
         match verdict {
             Verdict::Pass | Verdict::Drop => {}
+            Verdict::AfterParameters => {
+                told.report(out);
+                out.extend_from_slice(&input[at..end]);
+            }
             Verdict::Instead(failure) => {
                 failure.encode(Severity::Error, out);
                 told.error = true;
             }
+            Verdict::Copy(body) => encode::message(out, b'd', |out| out.extend_from_slice(&body)),
             Verdict::After(failure) => {
                 failure.encode(Severity::Error, out);
                 told.error = true;
+                told.report(out);
                 out.extend_from_slice(&input[at..end]);
             }
         }
@@ -108,6 +143,7 @@ impl Conn {
     /// Whether a row may pass before all of it has arrived.
     fn streams(&self) -> bool {
         self.captured.kept.is_none()
+            && self.captured.copy.is_none()
             && self.expect.front().is_some_and(|e| {
                 !matches!(e.audience, Audience::Session | Audience::Quiet | Audience::Silent)
             })
@@ -122,7 +158,17 @@ impl Conn {
                 self.pop(Kind::Parse)
             }
             b'2' => self.pop(Kind::Bind),
+            b'3' if head.is_some_and(|e| e.kind == Kind::CloseStatement) => {
+                self.closing.pop_front();
+                self.pop(Kind::CloseStatement)
+            }
             b'3' => self.pop(Kind::Close),
+            b'T' | b'n' if head.is_some_and(|e| e.kind == Kind::Columns) => {
+                if let Some(columns) = self.describing.pop_front() {
+                    columns.get_or_init(|| columns_of(message).unwrap_or_default());
+                }
+                self.pop(Kind::Columns)
+            }
             b'T' | b'n' if head.is_some_and(|e| e.kind == Kind::Describe) => self.pop(Kind::Describe),
             b't' if head.is_some_and(|e| e.audience == Audience::Quiet) => {
                 self.captured.types = parameter_types(message)?;
@@ -130,7 +176,10 @@ impl Conn {
             }
             b'T' | b'n' | b't' | b'H' => Ok(described(head)),
             b'c' => Ok(pass_to(head, &[Audience::Client, Audience::Statement])),
-            b'C' | b'I' | b's' => self.complete(head, tag, message),
+            b'C' | b'I' | b's' => {
+                told.completed |= is_clients(head);
+                self.complete(head, tag, message)
+            }
             b'G' => {
                 if head.is_some_and(|e| matches!(e.audience, Audience::Client | Audience::Statement)) {
                     told.copy_in = true;
@@ -140,17 +189,30 @@ impl Conn {
                 self.captured.tag = Some("COPY IN".to_owned());
                 Ok(Verdict::Drop)
             }
-            b'Z' => self.ready(head, message),
+            b'Z' => {
+                told.completed |= is_clients(head);
+                self.ready(head, message, told)
+            }
             b'E' => self.error(head, message, told),
             b'N' => Ok(self.notice(head, message)),
-            b'S' => parameter(head, message, told),
+            b'S' => parameter(message, told),
             b'A' => Ok(Verdict::Pass),
             _ => Err(Malformed("a backend sent a message that has no place here")),
         }
     }
 
     fn row(&mut self, head: Option<Expect>, message: &[u8]) -> Verdict {
-        match head.map(|e| e.audience) {
+        let audience = head.map(|e| e.audience);
+        if let (Some(merge), Some(audience @ (Audience::MergeFirst | Audience::MergeNext))) =
+            (&mut self.captured.copy, audience)
+        {
+            return match merge.piece(audience, message.get(HEADER..).unwrap_or_default()) {
+                CopyPiece::Whole => Verdict::Pass,
+                CopyPiece::Nothing => Verdict::Drop,
+                CopyPiece::Part(part) => Verdict::Copy(Bytes::copy_from_slice(part)),
+            };
+        }
+        match audience {
             Some(Audience::MergeFirst | Audience::MergeNext) if self.captured.keep(message) => Verdict::Drop,
             Some(Audience::Client | Audience::Statement | Audience::MergeFirst | Audience::MergeNext) => {
                 Verdict::Pass
@@ -186,6 +248,13 @@ impl Conn {
             Kind::Query => {}
             _ => return Err(Malformed("a backend's answers are out of order")),
         }
+        if tag == b'C'
+            && message
+                .get(HEADER..)
+                .is_some_and(|tag| tag.starts_with(b"DECLARE"))
+        {
+            self.declared += 1;
+        }
         // Its success is not to be believed: syncrep.c reports it although only its own disk has it.
         let unknown = std::mem::take(&mut self.commit_unconfirmed);
         match head.audience {
@@ -213,7 +282,7 @@ impl Conn {
         }
     }
 
-    fn ready(&mut self, head: Option<Expect>, message: &[u8]) -> Result<Verdict, Malformed> {
+    fn ready(&mut self, head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
         let Some(Expect {
             kind: Kind::Sync | Kind::Query,
             audience,
@@ -225,14 +294,19 @@ impl Conn {
         self.expect.pop_front();
         self.begun_since = false;
         self.status = TransactionStatus::read(message.get(HEADER)).ok_or(Malformed("no such status"))?;
+        if self.status == TransactionStatus::Idle {
+            self.stale_portals.clear();
+        }
         self.status_is_clients = matches!(audience, Audience::Client | Audience::Statement);
         self.errored = false;
         let unknown = std::mem::take(&mut self.commit_unconfirmed);
+        told.idle += u64::from(audience == Audience::Client && self.status == TransactionStatus::Idle);
         match audience {
             Audience::Client if unknown => {
                 Ok(Verdict::After(Failure::CommitUnconfirmed { group: self.group }))
             }
-            Audience::Client => Ok(Verdict::Pass),
+            Audience::Client if told.changed.is_empty() => Ok(Verdict::Pass),
+            Audience::Client => Ok(Verdict::AfterParameters),
             Audience::Silent | Audience::Statement if unknown => {
                 Ok(Verdict::Instead(Failure::CommitUnconfirmed { group: self.group }))
             }
@@ -257,7 +331,11 @@ impl Conn {
             return Err(Malformed("a backend reported an error about nothing"));
         };
         self.errored = true;
-        let broken_off = &*fields.code == "57014" && self.victim.take();
+        let own = if fields.code == "57014" {
+            self.cancels.take()
+        } else {
+            None
+        };
         if !matches!(head.kind, Kind::Query | Kind::Sync) {
             let whole = self.skip_to_sync();
             // What the session asked for itself, it reports itself.
@@ -267,21 +345,18 @@ impl Conn {
         let lost = head.kind == Kind::Import && matches!(&*fields.code, "22023" | "55000");
         match head.audience {
             _ if lost => Ok(Verdict::Instead(Failure::SnapshotLost { group: self.group })),
-            Audience::Client | Audience::Statement | Audience::Silent if broken_off => {
-                Ok(Verdict::Instead(Failure::Deadlock))
-            }
-            Audience::Client | Audience::Statement | Audience::Silent => {
-                told.error = true;
-                Ok(Verdict::Pass)
-            }
-            _ if broken_off => {
-                self.captured.error.get_or_insert(Failure::Deadlock);
-                Ok(Verdict::Drop)
-            }
+            Audience::Client | Audience::Statement | Audience::Silent => match own {
+                Some(reason) => Ok(Verdict::Instead(reason.into())),
+                None => {
+                    told.error = true;
+                    Ok(Verdict::Pass)
+                }
+            },
             _ => {
-                self.captured
-                    .error
-                    .get_or_insert_with(|| Failure::Postgres(Bytes::copy_from_slice(message)));
+                self.captured.error.get_or_insert_with(|| match own {
+                    Some(reason) => reason.into(),
+                    None => Failure::Postgres(Bytes::copy_from_slice(message)),
+                });
                 Ok(Verdict::Drop)
             }
         }
@@ -303,6 +378,8 @@ impl Conn {
                     return false;
                 }
                 Kind::Parse => self.forget_parse(),
+                Kind::CloseStatement => self.forget_close(),
+                Kind::Columns => drop(self.describing.pop_front()),
                 _ => {}
             }
             self.expect.pop_front();
@@ -321,6 +398,10 @@ impl Conn {
     }
 }
 
+fn is_clients(head: Option<Expect>) -> bool {
+    head.is_some_and(|e| matches!(e.audience, Audience::Client | Audience::Statement))
+}
+
 fn described(head: Option<Expect>) -> Verdict {
     pass_to(
         head,
@@ -335,15 +416,43 @@ fn pass_to(head: Option<Expect>, audiences: &[Audience]) -> Verdict {
     }
 }
 
-fn parameter(head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
+/// Whoever asked for the change, and whatever it is on the way to: the client is told of what holds in the end.
+fn parameter(message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
     let mut body = Body::new(&message[HEADER..]);
     let (name, value) = (body.cstr()?, body.cstr()?);
-    let quiet = head.is_some_and(|e| matches!(e.audience, Audience::Silent | Audience::Quiet));
-    if quiet || told.parameters.get(name).is_some_and(|known| known == value) {
-        return Ok(Verdict::Drop);
+    if told.parameters.get(name).is_none_or(|known| known != value) {
+        let before = told.parameters.insert(name.to_vec(), value.to_vec());
+        told.changed.entry(name.to_vec()).or_insert(before);
     }
-    told.parameters.insert(name.to_vec(), value.to_vec());
-    Ok(Verdict::Pass)
+    told.renamed |= name == b"application_name";
+    Ok(Verdict::Drop)
+}
+
+/// The first OID that is not PostgreSQL's own (FirstNormalObjectId): such types have another one in each group.
+const FIRST_OF_USERS: i32 = 16_384;
+
+/// A RowDescription, as far as it must stay the same while a client holds it: names and types (`equalTupleDescs`).
+/// Nothing for NoData.
+fn columns_of(message: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut columns = Vec::new();
+    if message.first() != Some(&b'T') {
+        return Ok(columns);
+    }
+    let mut body = Body::new(&message[HEADER..]);
+    for _ in 0..body.i16()? {
+        columns.extend_from_slice(body.cstr()?);
+        columns.push(0);
+        let (_table, _column) = (body.i32()?, body.i16()?);
+        let (type_oid, _size, modifier, _format) = (body.i32()?, body.i16()?, body.i32()?, body.i16()?);
+        let known = if (0..FIRST_OF_USERS).contains(&type_oid) {
+            type_oid
+        } else {
+            0
+        };
+        columns.extend(known.to_be_bytes());
+        columns.extend(modifier.to_be_bytes());
+    }
+    Ok(columns)
 }
 
 /// What a ParameterDescription says.

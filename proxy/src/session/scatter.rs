@@ -3,7 +3,8 @@
 //! Memory stays bounded: only one backend is read at a time, the kernel's buffers hold the others back.
 
 use super::Session;
-use super::conn::{Audience, Captured, Kind, Stake};
+use super::captured::{Captured, Line};
+use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
 use super::together::Statement;
@@ -75,7 +76,7 @@ impl Session {
         for (index, place) in places.iter().enumerate() {
             if let Some(conn) = &mut self.slots[*place] {
                 let audience = Audience::merging(index);
-                conn.captured = Captured::merging(&query.form);
+                conn.captured = Captured::merging(&query.form, Line::at(index, places.len()));
                 conn.query(text, audience, Stake::Nothing);
             }
         }
@@ -143,7 +144,10 @@ impl Session {
                     .cancel(target.group, target.process_id, target.secret_key)
                     .await;
                 if let Err(error) = cancelled {
+                    // It may still come, and must not meet what runs here next.
                     tracing::debug!(%error, "a statement could not be cancelled");
+                    self.broke(*place, "a cancel was not answered")?;
+                    continue;
                 }
             }
             self.current = Some(*place);

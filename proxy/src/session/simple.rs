@@ -57,6 +57,9 @@ impl Session {
             Err(Halt::Fail(failure)) => {
                 self.fail(failure).await?;
                 if !self.told.skip {
+                    if let Err(Halt::End(ended)) = self.let_go().await {
+                        return Err(ended);
+                    }
                     self.ready();
                 }
                 Ok(())
@@ -96,10 +99,23 @@ impl Session {
         message: Option<&[u8]>,
     ) -> Result<Ready, Halt> {
         self.check_failed(plan)?;
-        let plan = plan.as_ref().map_err(|refusal| Failure::from(refusal.clone()))?;
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(refusal) => return self.refuse(text, refusal).await.map(|()| Ready::Now),
+        };
         match plan {
-            Plan::Query(query) => match self.route(query, &[], planned).await? {
+            Plan::Query(query) if self.sees_to_cursor(&query.form) => {
+                self.settle().await?;
+                self.cursor_query(query).await?;
+                Ok(Ready::Now)
+            }
+            Plan::Query(query) => match self.route_text(query, text, planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
+                Placed::Many(places) if matches!(query.form, Form::Declare { .. }) => {
+                    self.settle().await?;
+                    self.declare_query(&places, text, query).await?;
+                    Ok(Ready::Now)
+                }
                 Placed::Many(places) => {
                     self.query_on_several(&places, text, Statement::Itself, query)
                         .await?;
@@ -125,7 +141,7 @@ impl Session {
             }
             other => {
                 self.settle().await?;
-                self.command(other, text, planned, Rows::Described).await?;
+                self.command(other, text, Rows::Described).await?;
                 Ok(Ready::Now)
             }
         }
@@ -230,6 +246,7 @@ impl Session {
     async fn one_by_one(&mut self, planned: &Arc<Planned>) -> Result<(), Halt> {
         let mut planned = Arc::clone(planned);
         for index in 0..planned.statements.len() {
+            self.timeouts.restart();
             if self.transaction.is_none() {
                 let mut implicit = Transaction::new("BEGIN", TransactionModes::default());
                 implicit.implicit = true;
@@ -284,11 +301,24 @@ impl Session {
         Ok(Some((place, access)))
     }
 
-    /// Finds where a statement runs.
+    /// Finds where a statement without parameters runs.
+    async fn route_text(&mut self, query: &Query, text: &str, planned: &Planned) -> Result<Placed, Halt> {
+        let routed = self.route(query, &[], Some(text), planned).await;
+        if let Err(Halt::Fail(Failure::Postgres(_))) = &routed
+            && self.transaction.is_none()
+        {
+            // What is wrong with a constant PostgreSQL says with its place in the client's own text.
+            self.parse_only(text.as_bytes()).await?;
+        }
+        routed
+    }
+
+    /// Finds where a statement runs. Its text is given where no backend gets it by a Parse.
     pub(super) async fn route(
         &mut self,
         query: &Query,
         parameters: &[Parameter<'_>],
+        text: Option<&str>,
         planned: &Planned,
     ) -> Result<Placed, Halt> {
         if let Some(place) = self.cursor_place(&query.form) {
@@ -320,9 +350,20 @@ impl Session {
                 }
                 Route::Ask(questions) => {
                     let before = answers.len();
+                    if before == 0 {
+                        self.object_first(text).await?;
+                    }
                     for question in &questions {
                         let parameter = question.parameter.and_then(|index| parameters.get(index));
-                        let slot = self.ask_slot(&question.sql, parameter).await?;
+                        let slot = self.ask_slot(&question.sql, parameter).await;
+                        let slot = slot.map_err(|halt| match question.parameter {
+                            // As `bind_param_error_callback` in postgres.c has it.
+                            Some(index) => halt.with_context(|context| {
+                                let number = format!("unnamed portal parameter ${}", index + 1);
+                                context.replace("portal \"_howdah\" parameter $1", &number)
+                            }),
+                            None => halt,
+                        })?;
                         answers.insert(question.key, slot);
                     }
                     if answers.len() == before {
@@ -330,6 +371,18 @@ impl Session {
                     }
                 }
             }
+        }
+    }
+
+    /// A question that fails takes a transaction or pipeline with it, and then PostgreSQL has no ear for the statement that it
+    /// was asked for: its objections to that come before.
+    async fn object_first(&mut self, text: Option<&str>) -> Result<(), Halt> {
+        if self.transaction.is_none() && self.pipeline.touched.is_empty() {
+            return Ok(());
+        }
+        match text {
+            Some(text) => self.parse_only(text.as_bytes()).await,
+            None => self.release_held().await,
         }
     }
 

@@ -10,13 +10,16 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
-use super::conn::{Audience, Captured, Conn, Kept, Kind, Stake};
+use super::captured::{Captured, Kept};
+use super::conn::{Audience, Conn, Kind, Stake};
 use super::enter::Style;
 use super::extended::copies_out;
+use super::statements::Portal;
 use super::together::Statement;
 use crate::analysis::{Access, Query, Spread, Target};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
+use crate::protocol::frontend::Execute;
 
 /// What the groups have counted, in the words of the last.
 #[derive(Debug, Default)]
@@ -34,6 +37,15 @@ impl Tally {
         self.tag = captured.tag.ok_or(Failure::TransactionAborted)?;
         self.counted += captured.counted;
         Ok(())
+    }
+
+    /// The rows that were kept, as the client gets them.
+    fn rows(&mut self, parts: Option<&Parts>) -> Vec<Bytes> {
+        let kept = std::mem::take(&mut self.kept);
+        match parts {
+            Some(parts) => parts.in_order(kept),
+            None => kept.into_iter().flatten().collect(),
+        }
     }
 
     /// `UPDATE 3`, or what has no count as it is.
@@ -166,7 +178,8 @@ impl Session {
         for (index, (place, text)) in texts.iter().enumerate() {
             self.enter(*place, Access::Write, Style::Simple).await?;
             let send = |conn: &mut Conn, audience| conn.query(text, audience, Stake::Nothing);
-            tally.add(self.write_one(*place, index, parts, send).await?)?;
+            let kept = parts.map(|_| self.room_for_rows());
+            tally.add(self.write_one(*place, index, kept, send).await?)?;
         }
         Ok(tally)
     }
@@ -177,39 +190,57 @@ impl Session {
         places: &[usize],
         parts: Option<&Parts>,
         query: &Query,
-        portal: &[u8],
-        execute: &[u8],
+        execute: &Execute<'_>,
     ) -> Result<(), Halt> {
+        let portal = execute.portal;
         self.open_transaction(Style::Extended).await?;
         let mut tally = Tally::default();
         for (index, place) in places.iter().enumerate() {
             self.enter(*place, Access::Write, Style::Extended).await?;
-            self.bind_one(*place, portal);
+            if let Some(check) = self.bind_one(*place, portal) {
+                self.check_columns(*place, check).await?;
+            }
             let send = |conn: &mut Conn, audience| {
-                conn.output.extend_from_slice(execute);
+                encode::execute(&mut conn.output, portal, 0);
                 conn.owes(Kind::Execute, audience, Stake::Nothing);
             };
-            tally.add(self.write_one(*place, index, parts, send).await?)?;
+            let kept = (parts.is_some() || execute.limit > 0).then(|| self.room_for_rows());
+            tally.add(self.write_one(*place, index, kept, send).await?)?;
         }
-        self.answer(query, parts, tally);
+        if execute.limit <= 0 {
+            self.answer(query, parts, tally);
+            return Ok(());
+        }
+        // The client asks for some of the rows at a time; all is written now.
+        let (tag, rows) = (tally.tag(), tally.rows(parts));
+        let written = Portal::Rows {
+            place: places[0],
+            tag,
+            returns: !rows.is_empty(),
+            rows: rows.into(),
+        };
+        self.statements.replace_portal(portal, written);
+        self.execute_rows(portal, execute.limit);
         Ok(())
     }
 
-    /// Has one group, which was entered, do its part; rows that it returns go to the client, those of an INSERT
-    /// are kept.
+    fn room_for_rows(&self) -> Kept {
+        Kept::new(self.shared.limits.max_message)
+    }
+
+    /// Has one group, which was entered, do its part; rows that it returns go to the client, or are kept.
     async fn write_one(
         &mut self,
         place: usize,
         index: usize,
-        parts: Option<&Parts>,
+        kept: Option<Kept>,
         send: impl FnOnce(&mut Conn, Audience),
     ) -> Result<Captured, Halt> {
         self.settle().await?;
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place] {
-            let room = self.shared.limits.max_message;
             conn.captured = Captured {
-                kept: parts.map(|_| Kept::new(room)),
+                kept,
                 ..Captured::default()
             };
             send(conn, Audience::merging(index));
@@ -219,10 +250,8 @@ impl Session {
     }
 
     fn answer(&mut self, query: &Query, parts: Option<&Parts>, mut tally: Tally) {
-        if let Some(parts) = parts {
-            for row in parts.in_order(std::mem::take(&mut tally.kept)) {
-                self.out().extend_from_slice(&row);
-            }
+        for row in tally.rows(parts) {
+            self.out().extend_from_slice(&row);
         }
         if copies_out(&query.form) {
             encode::empty(self.out(), b'c');

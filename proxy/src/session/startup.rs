@@ -1,293 +1,297 @@
-//! The beginning of a connection: who the client is, or that it only wants to cancel.
+//! The beginning of a connection: a session for who may have one, or a cancel passed on.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use bytes::{BufMut, BytesMut};
+use coordinator::roles::Role;
+use shard::tls::Stream;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::conn::Parameters;
 use super::io::Client;
+use super::login::Login;
+use super::meter::Meter;
+use super::stranger::{Stranger, Wish};
+use super::timeouts::{Timeouts, Values};
 use super::{Pipeline, Session};
 use crate::Shared;
-use crate::analysis::{Refusal, check_setting};
+use crate::access::{Guest, Place};
+use crate::cancel::may_be_of;
+use crate::console::{self, Console, Visitor};
 use crate::failure::{Ended, Failure, Halt, Severity};
-use crate::protocol::{Body, Malformed, encode};
+use crate::protocol::encode;
+use crate::registry::{Activity, Identity, Pins};
 
-/// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
-pub(super) const LONGEST_STARTUP: usize = 10_000;
-const CANCEL_REQUEST: i32 = 80_877_102;
-const SSL_REQUEST: i32 = 80_877_103;
-const GSS_REQUEST: i32 = 80_877_104;
+/// The newest minor version of protocol 3 that is spoken.
+const LATEST_MINOR: i32 = 2;
 
-/// What a client wants.
-enum Wish {
-    Session { minor: i32, parameters: Parameters },
-    Cancel { process_id: i32, secret_key: i32 },
-    Nothing,
+/// How long whoever guesses waits for the answer. Meanwhile it keeps a guest's place, of which an address has few: guessing is slow
+/// however many connections are used, and costs this node a timer.
+const WRONG_GUESS: Duration = Duration::from_secs(1);
+
+/// Whom a client talks to.
+pub(crate) enum Begun {
+    Session(Box<Session>),
+    Console(Box<Console<Stream>>),
 }
 
-/// Reads what the client wants; makes its session if it wants one.
-pub(crate) async fn begin(mut stream: TcpStream, shared: &Arc<Shared>) -> Option<Session> {
-    let mut input = BytesMut::with_capacity(16 << 10);
-    let read = tokio::time::timeout(shared.limits.startup_timeout, read_wish(&mut stream, &mut input));
-    let wish = read.await.unwrap_or(Err(Failure::StartupTimeout));
-    let started = match wish {
-        Ok(Wish::Nothing) => return None,
+impl Begun {
+    /// Serves the client until it goes.
+    pub(crate) async fn serve(&mut self) -> Ended {
+        match self {
+            Begun::Session(session) => session.serve().await,
+            Begun::Console(console) => console.serve().await,
+        }
+    }
+
+    /// Ends it with last words.
+    pub(crate) async fn close(self, ended: Ended) {
+        match self {
+            Begun::Session(session) => session.close(ended).await,
+            Begun::Console(console) => console.close(ended).await,
+        }
+    }
+}
+
+/// Reads what the client wants; makes its session if it wants one and may have it.
+pub(crate) async fn begin(
+    stream: TcpStream,
+    address: IpAddr,
+    guest: Guest,
+    shared: &Arc<Shared>,
+) -> Option<(Begun, Place)> {
+    let mut stranger = Stranger {
+        stream: Some(Stream::Plain(stream)),
+        input: BytesMut::with_capacity(1 << 10),
+        output: BytesMut::new(),
+        address,
+    };
+    let deadline = Instant::now() + shared.limits.authentication_timeout;
+    // Who does not even say what it wants is not answered: as in PostgreSQL (`StartupPacketTimeoutHandler`).
+    let wish = timeout_at(deadline, stranger.read_wish(shared.tls.as_ref()));
+    let begun = match wish.await.ok()? {
+        Ok(Wish::Session { minor, parameters }) => {
+            match stranger.admit(shared, minor, parameters, deadline).await {
+                Ok((login, role, place)) => {
+                    drop(guest);
+                    let started = start(&mut stranger, shared, login, role).await;
+                    started.map(|begun| (begun, place)).map_err(Ended::Fatal)
+                }
+                Err(ended) => {
+                    let ended = stranger.slow_down(ended, shared).await;
+                    drop(guest);
+                    Err(ended)
+                }
+            }
+        }
         Ok(Wish::Cancel {
             process_id,
             secret_key,
         }) => {
-            cancel(shared, process_id, secret_key).await;
-            return None;
+            cancel(shared, process_id, &secret_key).await;
+            Err(Ended::ByClient)
         }
-        Ok(Wish::Session { minor, parameters }) => {
-            let client = Client {
-                stream,
-                input,
-                output: BytesMut::with_capacity(16 << 10),
-            };
-            start(client, shared, minor, parameters).await
-        }
-        Err(failure) => Err((stream, failure)),
+        Ok(Wish::Nothing) => Err(Ended::ByClient),
+        Err(failure) => Err(Ended::Fatal(failure)),
     };
-    match started {
-        Ok(session) => Some(session),
-        Err((mut stream, failure)) => {
-            tracing::debug!(%failure, "a client was not let in");
-            let mut out = BytesMut::new();
-            failure.encode(Severity::Fatal, &mut out);
-            // It may be gone already.
-            let _ = stream.write_all(&out).await;
-            let _ = stream.shutdown().await;
+    match begun {
+        Ok(begun) => Some(begun),
+        Err(Ended::ByClient) => None,
+        Err(Ended::Fatal(failure)) => {
+            stranger.turn_away(&failure).await;
             None
         }
     }
 }
 
-async fn cancel(shared: &Shared, process_id: i32, secret_key: i32) {
-    for target in shared.sessions.find(process_id, secret_key) {
-        let asked = shared
-            .groups
-            .cancel(target.group, target.process_id, target.secret_key)
-            .await;
-        if let Err(error) = asked {
-            tracing::debug!(%error, "a statement could not be cancelled");
-        }
+/// Passes a cancel on to what the session does now, on whichever node it is. A wrong key does nothing, and its sender waits.
+async fn cancel(shared: &Shared, process_id: i32, secret_key: &[u8]) {
+    let known = if may_be_of(process_id, shared.transactions.node()) {
+        let groups = &*shared.groups;
+        shared.sessions.cancel(groups, process_id, secret_key).await
+    } else {
+        shared.peers.cancel(process_id, secret_key).await
+    };
+    if !known {
+        shared.places.count_refused_cancel();
+        tracing::debug!(process_id, "wrong key in cancel request");
+        tokio::time::sleep(WRONG_GUESS).await;
     }
 }
 
-async fn read_wish(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Wish, Failure> {
-    loop {
-        let Some((packet, code)) = read_packet(stream, input).await? else {
-            return Ok(Wish::Nothing);
+impl Stranger {
+    /// Has the client prove who it is, and takes a session's place for it.
+    async fn admit(
+        &mut self,
+        shared: &Shared,
+        minor: i32,
+        parameters: Parameters,
+        deadline: Instant,
+    ) -> Result<(Login, Role, Place), Ended> {
+        let login = Login::read(minor, parameters).map_err(Ended::Fatal)?;
+        if minor > LATEST_MINOR || !login.extensions.is_empty() {
+            self.negotiate(&login);
+        }
+        let role = timeout_at(deadline, self.authenticate(&login, shared))
+            .await
+            .unwrap_or(Err(Ended::Fatal(Failure::AuthenticationTimeout)))?;
+        let (user, database) = (login.user_text(), login.database_text());
+        let place = shared.places.session(&user, &database, &role, &shared.limits);
+        let place = place.map_err(Ended::Fatal)?;
+        Ok((login, role, place))
+    }
+
+    /// NegotiateProtocolVersion: what is spoken, without these extensions. 3.1 was never used; a client that asks for it gets
+    /// what 3.0 has, as from PostgreSQL 18.
+    fn negotiate(&mut self, login: &Login) {
+        encode::message(&mut self.output, b'v', |out| {
+            out.put_i32((3 << 16) | login.minor.min(LATEST_MINOR));
+            out.put_u32(u32::try_from(login.extensions.len()).unwrap_or(0));
+            for name in &login.extensions {
+                encode::cstr(out, name);
+            }
+        });
+    }
+
+    /// Keeps whoever has guessed waiting, without its buffers.
+    async fn slow_down(&mut self, ended: Ended, shared: &Shared) -> Ended {
+        if let Ended::Fatal(Failure::WrongPassword(_)) = &ended {
+            shared.places.count_failed_login();
+            self.input = BytesMut::new();
+            tokio::time::sleep(WRONG_GUESS).await;
+        }
+        ended
+    }
+
+    /// Tells the client why it is not let in. It may be gone already.
+    async fn turn_away(&mut self, failure: &Failure) {
+        tracing::debug!(%failure, "a client was not let in");
+        let Some(stream) = &mut self.stream else { return };
+        failure.encode(Severity::Fatal, &mut self.output);
+        let told = async {
+            let _ = stream.write_all_buf(&mut self.output).await;
+            let _ = stream.shutdown().await;
         };
-        let mut body = Body::new(&packet);
-        match code {
-            SSL_REQUEST | GSS_REQUEST => {
-                if stream.write_all(b"N").await.is_err() {
-                    return Ok(Wish::Nothing);
-                }
-            }
-            CANCEL_REQUEST => {
-                return Ok(Wish::Cancel {
-                    process_id: body.i32()?,
-                    secret_key: body.i32()?,
-                });
-            }
-            _ if code >> 16 == 3 => {
-                return Ok(Wish::Session {
-                    minor: code & 0xffff,
-                    parameters: read_parameters(&mut body)?,
-                });
-            }
-            _ => {
-                let (major, minor) = (code >> 16, code & 0xffff);
-                let words = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0");
-                return Err(Refusal::unsupported(words).into());
-            }
+        if tokio::time::timeout(WRONG_GUESS, told).await.is_err() {
+            tracing::debug!("a client did not take the reason why it was not let in");
         }
     }
 }
 
-/// One packet without its length and code; `None` when the client goes before all of it came.
-pub(super) async fn read_packet(
-    stream: &mut (impl AsyncRead + Unpin),
-    input: &mut BytesMut,
-) -> Result<Option<(BytesMut, i32)>, Failure> {
-    let mut length = None;
-    loop {
-        if length.is_none()
-            && let Some((head, _)) = input.split_first_chunk::<4>()
-        {
-            let given = usize::try_from(i32::from_be_bytes(*head)).unwrap_or(0);
-            if !(8..=LONGEST_STARTUP).contains(&given) {
-                return Err(Malformed("invalid length of startup packet").into());
-            }
-            length = Some(given);
-        }
-        if let Some(length) = length.filter(|length| *length <= input.len()) {
-            let mut packet = input.split_to(length);
-            packet.advance(4);
-            let code = packet.get_i32();
-            return Ok(Some((packet, code)));
-        }
-        match stream.read_buf(input).await {
-            Ok(0) | Err(_) => return Ok(None),
-            Ok(_) => {}
-        }
-    }
+/// Where a client is, and where it has reached the node; none once it is gone.
+fn ends(stream: &Stream) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    let stream = stream.tcp();
+    (stream.peer_addr().ok(), stream.local_addr().ok())
 }
 
-pub(super) fn read_parameters(body: &mut Body<'_>) -> Result<Parameters, Malformed> {
-    let mut parameters = Vec::new();
-    loop {
-        let name = body.cstr()?;
-        if name.is_empty() {
-            return Ok(parameters);
-        }
-        parameters.push((name.to_vec(), body.cstr()?.to_vec()));
-    }
-}
-
-/// Refuses what a session may not begin with.
-pub(super) fn check(parameters: &Parameters) -> Result<(), Failure> {
-    for (name, value) in parameters {
-        let name = String::from_utf8_lossy(name);
-        let value = String::from_utf8_lossy(value);
-        match &*name {
-            "replication" => {
-                let value = value.to_ascii_lowercase();
-                if !matches!(&*value, "false" | "off" | "no" | "0" | "f" | "n") {
-                    return Err(Refusal::unsupported("replication connections are not supported")
-                        .hint("Howdah replicates by itself; read the data with SQL or COPY.")
-                        .into());
-                }
-            }
-            "user" | "database" => {}
-            "options" => {
-                for (name, value) in settings_in(&value) {
-                    check_setting(&name, &[value])?;
-                }
-            }
-            name => check_setting(name, &[value.into_owned()])?,
-        }
-    }
-    Ok(())
-}
-
-/// The settings in command-line options as `-c name=value` or `--name=value` (`pg_split_opts`,
-/// `process_postgres_switches`).
-fn settings_in(options: &str) -> Vec<(String, String)> {
-    let mut words = vec![String::new()];
-    let mut letters = options.chars();
-    while let Some(letter) = letters.next() {
-        let word = words.last_mut().expect("there is always a last word");
-        match letter {
-            '\\' => word.extend(letters.next()),
-            space if space.is_ascii_whitespace() => words.push(String::new()),
-            other => word.push(other),
-        }
-    }
-    let mut settings = Vec::new();
-    let mut words = words.into_iter().filter(|word| !word.is_empty());
-    while let Some(word) = words.next() {
-        let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
-            (Some(setting), _) => setting.to_owned(),
-            (None, Some("")) => words.next().unwrap_or_default(),
-            (None, Some(setting)) => setting.to_owned(),
-            (None, None) => continue,
-        };
-        if let Some((name, value)) = setting.split_once('=') {
-            settings.push((name.replace('-', "_"), value.to_owned()));
-        }
-    }
-    settings
-}
-
-/// Connects to the home group as this client and greets it.
+/// Connects to the home group as this client and greets it, or lets it into the console.
 async fn start(
-    client: Client,
+    stranger: &mut Stranger,
     shared: &Arc<Shared>,
-    minor: i32,
-    parameters: Parameters,
-) -> Result<Session, (TcpStream, Failure)> {
-    let (extensions, mut parameters): (Parameters, Parameters) = parameters
-        .into_iter()
-        .partition(|(name, _)| name.starts_with(b"_pq_."));
-    if let Err(failure) = check(&parameters) {
-        return Err((client.stream, failure));
+    mut login: Login,
+    role: Role,
+) -> Result<Begun, Failure> {
+    let entered = shared.sessions.enter(shared.transactions.node(), login.minor);
+    let (address, local) = stranger.stream.as_ref().map(ends).unzip();
+    let identity = Identity {
+        process_id: entered.session.process_id,
+        user: login.user_text().into_owned(),
+        database: login.database_text().into_owned(),
+        application_name: login.application_name(),
+        address: address.flatten(),
+        local: local.flatten(),
+    };
+    if identity.database == console::DATABASE {
+        console::check(&role)?;
+        let Some(stream) = stranger.stream.take() else {
+            return Err(Failure::ShuttingDown);
+        };
+        let visitor = Visitor {
+            stream,
+            input: std::mem::take(&mut stranger.input),
+            output: std::mem::take(&mut stranger.output),
+            identity,
+            role,
+            entered,
+        };
+        return Ok(Begun::Console(Box::new(Console::begin(shared, visitor))));
     }
-    let value = |wanted: &[u8]| {
-        let found = parameters.iter().find(|(name, _)| name == wanted);
-        found
-            .map(|(_, value)| value.clone())
-            .filter(|value| !value.is_empty())
+    let registered = shared.registry.enter(identity);
+    let timeouts = Timeouts::new(Values::of_startup(&mut login.parameters)?);
+    let Some(stream) = stranger.stream.take() else {
+        return Err(Failure::ShuttingDown);
     };
-    let Some(user) = value(b"user") else {
-        let words = "no PostgreSQL user name specified in startup packet";
-        return Err((client.stream, Refusal::new("28000", words).into()));
-    };
-    let database = value(b"database").unwrap_or(user);
-    parameters.retain(|(name, _)| name != b"replication" && name != b"database");
-    parameters.push((b"database".to_vec(), database.clone()));
     let groups = shared.groups.groups();
     let home = groups
         .iter()
         .position(|group| shared.groups.leads(*group))
         .unwrap_or(0);
+    let database = shared.catalogues.database(&login.database_text());
     let mut session = Session {
-        client,
+        client: Client {
+            stream,
+            input: std::mem::take(&mut stranger.input),
+            output: std::mem::take(&mut stranger.output),
+            entry: Some(Arc::clone(&registered.client)),
+        },
         slots: groups.iter().map(|_| None).collect(),
         current: None,
         home,
-        startup: parameters,
         told: super::Told::default(),
         transaction: None,
         pipeline: Pipeline::default(),
         settings: super::Settings::default(),
+        timeouts,
         statements: super::Statements::default(),
         cursors: std::collections::HashMap::new(),
+        declaring: Vec::new(),
         default_isolation: None,
         search_path: None,
         last_break: String::new(),
         copy: None,
-        database: shared.catalogues.database(&String::from_utf8_lossy(&database)),
-        entered: shared.sessions.enter(),
+        database,
+        ticket: None,
+        guest: shared.pool.enter(&login.parameters, &role),
+        startup: login.parameters,
+        unbroken: false,
+        meter: Meter::new(registered),
+        entered,
         shared: Arc::clone(shared),
     };
-    match session.any_place().await {
+    let ready = match session.until_resumed().await {
+        Ok(()) => session.any_place().await,
+        Err(ended) => Err(ended.into()),
+    };
+    let failure = match ready {
         Ok(_) => {
-            session.greet(minor, &extensions);
-            Ok(session)
+            session.greet();
+            return Ok(Begun::Session(Box::new(session)));
         }
-        Err(Halt::Fail(failure) | Halt::End(Ended::Fatal(failure))) => Err((session.client.stream, failure)),
-        Err(_) => Err((session.client.stream, Failure::ShuttingDown)),
-    }
+        Err(Halt::Fail(failure) | Halt::End(Ended::Fatal(failure))) => failure,
+        Err(_) => Failure::ShuttingDown,
+    };
+    stranger.stream = Some(session.client.stream);
+    stranger.output = session.client.output;
+    Err(failure)
 }
 
 impl Session {
-    fn greet(&mut self, minor: i32, extensions: &[(Vec<u8>, Vec<u8>)]) {
+    fn greet(&mut self) {
         let out = &mut self.client.output;
-        if minor > 0 || !extensions.is_empty() {
-            encode::message(out, b'v', |out| {
-                out.put_i32(3 << 16);
-                out.put_u32(u32::try_from(extensions.len()).unwrap_or(0));
-                for (name, _) in extensions {
-                    encode::cstr(out, name);
-                }
-            });
-        }
-        encode::message(out, b'R', |out| out.put_u32(0));
         for (name, value) in &self.told.parameters {
             encode::parameter_status(out, name, value);
         }
         let session = &self.entered.session;
-        encode::message(out, b'K', |out| {
-            out.put_i32(session.process_id);
-            out.put_i32(session.secret_key);
-        });
+        encode::backend_key_data(out, session.process_id, session.secret_key.bytes());
         self.ready();
+        self.told.idle = 0;
+        let client = self.meter.client();
+        client.admit();
+        client.rests(Activity::Idle, Pins::default());
     }
 
     /// The database that the client asked for.
@@ -296,20 +300,5 @@ impl Session {
         found
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
             .unwrap_or_default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::settings_in;
-
-    #[test]
-    fn settings_are_found_in_options() {
-        let found = settings_in("-c a=1 -cb=2  --c-d=x\\ y -e 5");
-        let expected = [("a", "1"), ("b", "2"), ("c_d", "x y")];
-        assert_eq!(
-            found,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
     }
 }

@@ -1,36 +1,64 @@
 //! The session's prepared statements and portals.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use coordinator::catalogue::CatalogueVersion;
+use parking_lot::Mutex;
 
+use super::conn::Columns;
 use super::plans::Planned;
 use super::split::Parts;
-use crate::analysis::{Access, CopyIn};
+use crate::analysis::{Access, CopyIn, Query};
 
 /// A prepared statement. It is sent to a backend when it is first needed there.
 #[derive(Debug)]
 pub(super) struct Statement {
-    /// Distinguishes statements of one session that have the same name after one another.
+    /// Distinguishes statements of the same name.
     pub(super) number: u64,
+    /// What a backend holds it as that got it under settings of this session, which are in its constants. Nobody else's.
+    pub(super) own: u64,
     pub(super) name: Vec<u8>,
     /// The client's Parse message.
     pub(super) message: Bytes,
     pub(super) text: String,
     /// Declared parameter types; 0 for none.
     pub(super) types: Vec<u32>,
+    /// By which tables it was first analysed.
+    pub(super) tables: Option<(usize, CatalogueVersion)>,
+    /// What the client may know of its result.
+    pub(super) columns: Columns,
+    /// How it was supplied last after tables had changed.
+    pub(super) late: Mutex<Option<Arc<Late>>>,
     /// All of its parameters' types, once PostgreSQL was asked. As PostgreSQL does, it keeps them while tables change.
     pub(super) inferred: OnceLock<Vec<u32>>,
+}
+
+/// A statement as a backend gets it that is supplied when tables are others than at its Parse: it may give other columns.
+#[derive(Debug)]
+pub(super) struct Late {
+    /// By which tables it is analysed now.
+    pub(super) tables: Option<(usize, CatalogueVersion)>,
+    /// Whether under settings of the session.
+    pub(super) own: bool,
+    pub(super) number: u64,
+    /// Whether it gives what the client knows of it, once PostgreSQL was asked.
+    pub(super) fits: OnceLock<bool>,
+}
+
+/// A statement that a backend holds as a [`Late`] one, which is to be looked at before it is executed.
+pub(super) struct Check {
+    pub(super) statement: Arc<Statement>,
+    pub(super) late: Arc<Late>,
 }
 
 /// One prepared by SQL's PREPARE.
 #[derive(Debug)]
 pub(super) struct SqlPrepared {
     pub(super) number: u64,
+    /// PREPARE and all.
     pub(super) text: String,
-    pub(super) query: crate::analysis::Query,
-    pub(super) types: Vec<Option<u32>>,
 }
 
 /// A portal: where it is, or what it will do.
@@ -45,10 +73,35 @@ pub(super) enum Portal {
         statement: Arc<Statement>,
         planned: Arc<Planned>,
         bound: Vec<usize>,
+        /// Of the places in their order, how many have given all their rows.
+        read: usize,
+        /// What it does, where it is an EXECUTE.
+        executes: Option<Arc<Query>>,
         /// Whether it was bound in one cut, for a statement that takes its own.
         cut: bool,
         /// For an INSERT, what each of the places runs instead.
         parts: Option<Arc<Parts>>,
+    },
+    /// One that wrote on several groups: rows that it returned and that were not asked for yet, and its tag.
+    Rows {
+        place: usize,
+        rows: VecDeque<Bytes>,
+        /// Whether it returned any.
+        returns: bool,
+        tag: String,
+    },
+    /// DECLARE of a cursor over several groups, which opens it when it is executed.
+    Declare {
+        places: Vec<usize>,
+        bind: Bytes,
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+    },
+    /// FETCH, MOVE or CLOSE of such a cursor; bound on the group whose rows come next.
+    Cursor {
+        place: usize,
+        bind: Bytes,
+        planned: Arc<Planned>,
     },
     /// Answered by Howdah when it is executed.
     Own {
@@ -62,22 +115,17 @@ pub(super) enum Portal {
 /// Names of statements and portals.
 #[derive(Debug, Default)]
 pub(super) struct Statements {
-    numbers: u64,
     unnamed: Option<(Arc<Statement>, Arc<Planned>)>,
     named: HashMap<Vec<u8>, (Arc<Statement>, Arc<Planned>)>,
     pub(super) sql: HashMap<String, Arc<SqlPrepared>>,
     /// A Parse that no backend has seen: it goes where its Bind goes, or to any when something else comes.
     pub(super) held: Option<Arc<Statement>>,
     unnamed_portal: Option<Portal>,
-    portals: HashMap<Vec<u8>, Portal>,
+    /// With how long the transaction's script was when each was bound.
+    portals: HashMap<Vec<u8>, (Portal, usize)>,
 }
 
 impl Statements {
-    pub(super) fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
-    }
-
     /// How many there are with a name.
     pub(super) fn count(&self) -> usize {
         self.named.len() + self.sql.len()
@@ -123,7 +171,7 @@ impl Statements {
         if name.is_empty() {
             self.unnamed_portal.as_ref()
         } else {
-            self.portals.get(name)
+            self.portals.get(name).map(|(portal, _)| portal)
         }
     }
 
@@ -131,23 +179,37 @@ impl Statements {
         if name.is_empty() {
             self.unnamed_portal.as_mut()
         } else {
-            self.portals.get_mut(name)
+            self.portals.get_mut(name).map(|(portal, _)| portal)
         }
     }
 
-    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
+    /// Puts a portal that is bound when the transaction's script is so long.
+    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal, since: usize) {
         if name.is_empty() {
             self.unnamed_portal = Some(portal);
         } else {
-            self.portals.insert(name.to_vec(), portal);
+            self.portals.insert(name.to_vec(), (portal, since));
         }
+    }
+
+    /// What becomes of a portal when it is executed.
+    pub(super) fn replace_portal(&mut self, name: &[u8], now: Portal) {
+        match self.portal_mut(name) {
+            Some(portal) => *portal = now,
+            None => self.put_portal(name, now, 0),
+        }
+    }
+
+    /// A rollback to the savepoint at `position` of the script takes along what was bound after it.
+    pub(super) fn clear_portals_since(&mut self, position: usize) {
+        self.portals.retain(|_, (_, since)| *since <= position);
     }
 
     pub(super) fn remove_portal(&mut self, name: &[u8]) -> Option<Portal> {
         if name.is_empty() {
             self.unnamed_portal.take()
         } else {
-            self.portals.remove(name)
+            self.portals.remove(name).map(|(portal, _)| portal)
         }
     }
 

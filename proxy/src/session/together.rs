@@ -15,10 +15,12 @@ use coordinator::cut::{CutError, Snapshot};
 use shard::id::GroupId;
 
 use super::Session;
-use super::conn::{Audience, Captured, Conn, Kind, Stake};
+use super::captured::{Captured, Line};
+use super::conn::{Audience, Conn, Kind, Stake};
 use super::enter::Style;
+use super::extended::copies_out;
 use super::transaction::{Transaction, View, no_cut};
-use crate::analysis::{Form, Query};
+use crate::analysis::Query;
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
@@ -52,7 +54,7 @@ impl Session {
             .transaction
             .as_ref()
             .and_then(|t: &Transaction| t.view.as_ref());
-        query.form != Form::CopyOut && matches!(view, Some(View::Statements))
+        !copies_out(&query.form) && matches!(view, Some(View::Statements))
     }
 
     /// Sends a Query's statement, bound in one cut, to these groups, which were entered.
@@ -62,7 +64,7 @@ impl Session {
         text: &str,
         query: &Query,
     ) -> Result<(), Halt> {
-        let number = self.statements.number();
+        let number = self.guest.number();
         let (mut parse, mut bind) = (BytesMut::new(), BytesMut::new());
         encode::parse(&mut parse, b"", text.as_bytes(), &[]);
         // No parameters, and all results as text.
@@ -86,7 +88,7 @@ impl Session {
                 continue;
             };
             let audience = Audience::merging(index);
-            conn.captured = Captured::merging(&query.form);
+            conn.captured = Captured::merging(&query.form, Line::at(index, places.len()));
             encode::describe_and_execute(&mut conn.output, b"");
             conn.owes(Kind::Describe, audience, Stake::Nothing);
             conn.owes(Kind::Execute, audience, Stake::Nothing);
@@ -151,7 +153,7 @@ impl Session {
 
     /// Hears what these groups answer to the session itself: all of them, also when one fails. Gives the snapshots that they
     /// were asked for.
-    async fn hear_all(&mut self, places: &[usize]) -> Result<BTreeMap<GroupId, Snapshot>, Halt> {
+    pub(super) async fn hear_all(&mut self, places: &[usize]) -> Result<BTreeMap<GroupId, Snapshot>, Halt> {
         self.aim_at(places);
         let (mut snapshots, mut failed) = (BTreeMap::new(), None);
         for place in places {
@@ -177,7 +179,7 @@ impl Session {
 }
 
 impl Binding<'_> {
-    fn send(&self, conn: &mut Conn) {
+    pub(super) fn send(&self, conn: &mut Conn) {
         conn.output.extend_from_slice(self.message);
         conn.owes(Kind::Bind, Audience::Session, Stake::Nothing);
         match self.style {

@@ -2,11 +2,12 @@
 //! with, and which statements may go where. No I/O.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coordinator::catalogue::{Catalogue, CatalogueVersion};
 use coordinator::cut::{Cut, CutError, Strength};
 
-use crate::analysis::{Access, Isolation, Refusal, TransactionModes};
+use crate::analysis::{Access, Isolation, Refusal, Timeout, TransactionModes};
 use crate::failure::Failure;
 
 /// A transaction block that the client has opened.
@@ -94,15 +95,25 @@ pub(crate) enum Step {
         sql: String,
         local: bool,
     },
+    /// SET of a timeout, which no backend is told.
+    Timeout {
+        timeout: Timeout,
+        value: Duration,
+        local: bool,
+    },
     /// SET TRANSACTION.
     Modes(String),
+    /// DECLARE of a cursor WITH HOLD, by its name: it outlives the transaction if that commits.
+    Hold(String),
 }
 
 impl Step {
-    pub(crate) fn sql(&self) -> String {
+    /// What a backend runs; none where the session does it alone.
+    pub(crate) fn sql(&self) -> Option<String> {
         match self {
-            Step::Savepoint(name) => format!("SAVEPOINT {}", quoted(name)),
-            Step::Set { sql, .. } | Step::Modes(sql) => sql.clone(),
+            Step::Savepoint(name) => Some(format!("SAVEPOINT {}", quoted(name))),
+            Step::Set { sql, .. } | Step::Modes(sql) => Some(sql.clone()),
+            Step::Timeout { .. } | Step::Hold(_) => None,
         }
     }
 }
@@ -282,7 +293,7 @@ mod tests {
             Step::Savepoint("c".into()),
         ];
         t.release(t.savepoint("b").expect("live"));
-        let sql: Vec<_> = t.script.iter().map(Step::sql).collect();
+        let sql: Vec<_> = t.script.iter().filter_map(Step::sql).collect();
         assert_eq!(sql, ["SAVEPOINT \"a\"", "SET x = 1", "SET y = 1"]);
     }
 

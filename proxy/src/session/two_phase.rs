@@ -8,7 +8,8 @@ use coordinator::transaction::{Gid, Outcome, Xid, decide_and_commit, prepare};
 use shard::id::GroupId;
 
 use super::Session;
-use super::conn::{Audience, Captured, Stake};
+use super::captured::Captured;
+use super::conn::{Audience, Stake};
 use super::transaction::Participant;
 use crate::failure::{Ended, Failure, Halt};
 
@@ -18,6 +19,9 @@ const OUTCOME_PATIENCE: Duration = Duration::from_secs(10);
 /// How long it tries to end a part whose connection was lost, before it says so. The group's next leader ends it before
 /// it lets clients in.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks whether a cancel is over.
+const HUNTED: Duration = Duration::from_millis(1);
 
 impl Session {
     /// Commits on all these groups or on none; `order` is [`Transaction::in_commit_order`]: those that only read first,
@@ -32,6 +36,7 @@ impl Session {
         };
         let gid = self.shared.transactions.name(self.group(anchor.place));
         self.entered.session.aim(None);
+        self.undisturbed().await;
         pass(Step::BeforePrepare);
 
         // A crash here leaves parts prepared and nothing decided: recovery finds them and rolls all of it back.
@@ -68,6 +73,13 @@ impl Session {
         let committed = self.commit_prepared(gid, rest).await;
         pass(Step::AllCommitted);
         committed
+    }
+
+    /// Waits until a cancel that found its target before is over.
+    async fn undisturbed(&mut self) {
+        while self.entered.session.is_hunted() {
+            tokio::time::sleep(HUNTED).await;
+        }
     }
 
     /// Prepares on all that wrote, and ends those that only read. Gives the prepared parts.

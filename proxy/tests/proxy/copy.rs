@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::SinkExt;
 use tokio_postgres::Client;
+use tokio_postgres::error::DbError;
 
 use crate::harness::raw::Raw;
 use crate::harness::{Cluster, code};
@@ -64,6 +65,9 @@ async fn rows_go_to_their_groups_all_or_none() {
             assert_eq!(code(&error), state, "{last}");
         }
     }
+    let error = copy(&client, text, "1\ta\nx\tb\n").await.unwrap_err();
+    let context = error.as_db_error().and_then(DbError::where_);
+    assert_eq!(context, Some("COPY t, line 2, column id: \"x\""));
     {
         let sink = client.copy_in::<_, Bytes>(text).await.unwrap();
         futures::pin_mut!(sink);

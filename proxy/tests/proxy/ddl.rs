@@ -425,14 +425,13 @@ async fn groups_with_and_without_rows_agree_on_the_shard_key_of_an_altered_table
     let client = cluster.connect().await;
     let [low, high] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
     let key = "SELECT key_attnum::int8 FROM howdah.distributed_tables WHERE relid = 't'::regclass";
-    let alter = "ALTER TABLE t ADD PRIMARY KEY (b, a)";
-    client
-        .batch_execute("CREATE TABLE t (a bigint, b bigint)")
-        .await
-        .unwrap();
-    for (rows, expected) in [(vec![], 2), (vec![low], 1), (vec![high], 1), (vec![low, high], 1)] {
+    // Without a primary key it is the first column, where there are no rows.
+    let alter = "ALTER TABLE t DROP CONSTRAINT t_pkey";
+    for (rows, expected) in [(vec![], 1), (vec![low], 2), (vec![high], 2), (vec![low, high], 2)] {
+        let create = "CREATE TABLE t (a bigint, b bigint, PRIMARY KEY (b, a))";
+        client.batch_execute(create).await.unwrap();
         for row in &rows {
-            let sql = format!("INSERT INTO t VALUES ({row}, 0)");
+            let sql = format!("INSERT INTO t VALUES (0, {row})");
             client.batch_execute(&sql).await.unwrap();
         }
         client.batch_execute("BEGIN").await.unwrap();
@@ -444,7 +443,21 @@ async fn groups_with_and_without_rows_agree_on_the_shard_key_of_an_altered_table
         );
         client.batch_execute("COMMIT").await.unwrap();
         assert_eq!(on_both(&cluster, key).await, [expected, expected], "{rows:?}");
-        let clean = "DROP TABLE t; CREATE TABLE t (a bigint, b bigint)";
-        client.batch_execute(clean).await.unwrap();
+        client.batch_execute("DROP TABLE t").await.unwrap();
+    }
+    // With a new one rows move, and all groups have the same.
+    for rows in [vec![], vec![low], vec![high], vec![low, high]] {
+        let create = "CREATE TABLE t (a bigint, b bigint)";
+        client.batch_execute(create).await.unwrap();
+        for row in &rows {
+            let sql = format!("INSERT INTO t VALUES ({row}, 0)");
+            client.batch_execute(&sql).await.unwrap();
+        }
+        let alter = "ALTER TABLE t ADD PRIMARY KEY (b, a)";
+        client.batch_execute(alter).await.unwrap();
+        assert_eq!(on_both(&cluster, key).await, [2, 2], "{rows:?}");
+        let sql = "SELECT a FROM t WHERE b = 0";
+        assert_eq!(client.query(sql, &[]).await.unwrap().len(), rows.len());
+        client.batch_execute("DROP TABLE t").await.unwrap();
     }
 }

@@ -15,7 +15,7 @@ use coordinator::deadlock::Transaction;
 use coordinator::slots::{MapEpoch, SlotMap};
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
-use proxy::{Limits, Listener, Peers, ProxyConfig};
+use proxy::{Hba, Limits, Listener, Peers, Places, ProxyConfig, Reload, Sessions, may_be_of};
 use shard::client::{Backend, ConnectError, Groups, Hold};
 use shard::id::{GroupId, NodeId, Term};
 use tempfile::TempDir;
@@ -38,20 +38,23 @@ fn as_postgres(program: &str) -> Command {
     command
 }
 
-/// One group: a PostgreSQL of its own.
-#[derive(Debug)]
-struct Server {
-    directory: TempDir,
-    process: Child,
-}
-
-impl Server {
-    fn start() -> Server {
+/// A data directory as initdb makes it; made once, and kept where Cargo keeps what tests make.
+fn template() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let version = as_postgres("initdb").arg("--version").output();
+        let version = String::from_utf8(version.expect("initdb runs").stdout).expect("its version");
+        let name = version.trim().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        if made.is_dir() {
+            return made;
+        }
+        // The user that PostgreSQL runs as may not come to where it is kept.
         let directory = tempfile::tempdir().expect("temporary directory");
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(directory.path(), open).expect("permissions");
         let data = directory.path().join("data");
-        let made = as_postgres("initdb")
+        let status = as_postgres("initdb")
             .args([
                 "-N",
                 "-A",
@@ -66,9 +69,39 @@ impl Server {
             .arg(&data)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
-            .expect("initdb runs");
-        assert!(made.success(), "initdb");
+            .status();
+        assert!(status.expect("initdb runs").success(), "initdb");
+        // Whole, or not there: another process may make it at the same time.
+        let part = made.with_extension(std::process::id().to_string());
+        let copied = Command::new("cp").arg("-a").args([&data, &part]).status();
+        assert!(copied.expect("cp runs").success(), "a copy of the data directory");
+        if std::fs::rename(&part, &made).is_err() {
+            assert!(made.is_dir(), "the data directory is kept");
+            std::fs::remove_dir_all(&part).expect("the other one is not needed");
+        }
+        made
+    })
+}
+
+/// One group: a PostgreSQL of its own.
+#[derive(Debug)]
+struct Server {
+    directory: TempDir,
+    process: Child,
+}
+
+impl Server {
+    fn start() -> Server {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(directory.path(), open).expect("permissions");
+        let data = directory.path().join("data");
+        // Much faster than initdb, and the same for all.
+        let copied = Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .args([template(), &data])
+            .status();
+        assert!(copied.expect("cp runs").success(), "a copy of the data directory");
         let process = Server::run(directory.path());
         Server { directory, process }
     }
@@ -240,7 +273,16 @@ impl Groups for Sockets {
 
 /// The other node, if there is one.
 #[derive(Debug, Default)]
-struct Other(OnceLock<Arc<CatalogueCache>>);
+struct Other(OnceLock<Node>);
+
+/// What other nodes ask of a node.
+#[derive(Clone, Debug)]
+struct Node {
+    id: NodeId,
+    catalogues: Arc<CatalogueCache>,
+    sessions: Arc<Sessions>,
+    groups: Arc<dyn Groups>,
+}
 
 impl Peers for Other {
     fn have_seen<'a>(
@@ -251,8 +293,17 @@ impl Peers for Other {
     ) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             match self.0.get() {
-                Some(catalogues) => catalogues.has_seen(database, versions, deadline).await,
+                Some(node) => node.catalogues.has_seen(database, versions, deadline).await,
                 None => true,
+            }
+        })
+    }
+
+    fn cancel<'a>(&'a self, process_id: i32, secret_key: &'a [u8]) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            match self.0.get().filter(|node| may_be_of(process_id, node.id)) {
+                Some(node) => node.sessions.cancel(&*node.groups, process_id, secret_key).await,
+                None => false,
             }
         })
     }
@@ -262,6 +313,22 @@ impl Peers for Other {
     }
 }
 
+/// A free port of the loopback interface, no TLS, and everybody is let in.
+pub(crate) fn open_door() -> ProxyConfig {
+    ProxyConfig {
+        hba: Hba::trust_loopback(),
+        ..ProxyConfig::new("127.0.0.1:0".parse().expect("it fits"))
+    }
+}
+
+/// The rules of such a file.
+pub(crate) fn rules(text: &str) -> Hba {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("pg_hba.conf");
+    std::fs::write(&path, text).expect("it can be written");
+    Hba::load(&path).expect("good rules")
+}
+
 /// Two groups and a proxy. Everything ends when it is dropped.
 pub(crate) struct Cluster {
     servers: Vec<Server>,
@@ -269,9 +336,11 @@ pub(crate) struct Cluster {
     pub(crate) slots: SlotMap,
     shutdown: CancellationToken,
     groups: Arc<dyn Groups>,
-    limits: Limits,
+    config: ProxyConfig,
     catalogues: Arc<CatalogueCache>,
+    sessions: Arc<Sessions>,
     other: Arc<Other>,
+    doors: OnceLock<(Arc<Places>, Reload)>,
 }
 
 impl Drop for Cluster {
@@ -286,6 +355,15 @@ impl Cluster {
     }
 
     pub(crate) async fn with(limits: Limits) -> Cluster {
+        Cluster::configured(ProxyConfig {
+            limits,
+            ..open_door()
+        })
+        .await
+    }
+
+    /// With this configuration of its nodes, whose port is chosen.
+    pub(crate) async fn configured(config: ProxyConfig) -> Cluster {
         let starting: Vec<_> = (0..2)
             .map(|_| tokio::task::spawn_blocking(Server::start))
             .collect();
@@ -319,22 +397,26 @@ impl Cluster {
             slots,
             shutdown: CancellationToken::new(),
             groups: sockets,
-            limits,
+            config,
             catalogues,
+            sessions: Arc::default(),
             other: Arc::default(),
+            doors: OnceLock::new(),
         };
         let (catalogues, other) = (Arc::clone(&cluster.catalogues), Arc::clone(&cluster.other));
-        cluster.address = cluster.node(NodeId(1), catalogues, other).await;
+        (cluster.address, cluster.sessions) = cluster.node(NodeId(1), catalogues, other).await;
         cluster
     }
 
-    async fn node(&self, id: NodeId, catalogues: Arc<CatalogueCache>, other: Arc<Other>) -> SocketAddr {
-        let config = ProxyConfig {
-            listen: "127.0.0.1:0".parse().expect("it fits"),
-            limits: self.limits.clone(),
-        };
-        let listener = Listener::bind(config).await.expect("bind");
-        let address = listener.address();
+    async fn node(
+        &self,
+        id: NodeId,
+        catalogues: Arc<CatalogueCache>,
+        other: Arc<Other>,
+    ) -> (SocketAddr, Arc<Sessions>) {
+        let listener = Listener::bind(self.config.clone()).await.expect("bind");
+        let started = (listener.address(), listener.sessions());
+        self.doors.get_or_init(|| (listener.places(), listener.reload()));
         tokio::spawn(listener.serve(
             Arc::clone(&self.groups),
             catalogues,
@@ -342,18 +424,39 @@ impl Cluster {
             other,
             self.shutdown.clone(),
         ));
-        address
+        started
     }
 
     /// Starts a second node: its port, for [`Cluster::connect_as`].
     pub(crate) async fn second_node(&self) -> u16 {
         let catalogues = Arc::new(CatalogueCache::start(Arc::clone(&self.groups)));
-        let other = Other(OnceLock::from(Arc::clone(&self.catalogues)));
-        self.other
-            .0
-            .set(Arc::clone(&catalogues))
-            .expect("one second node");
-        self.node(NodeId(2), catalogues, Arc::new(other)).await.port()
+        let of = |id, catalogues: &Arc<CatalogueCache>, sessions: &Arc<Sessions>| Node {
+            id: NodeId(id),
+            catalogues: Arc::clone(catalogues),
+            sessions: Arc::clone(sessions),
+            groups: Arc::clone(&self.groups),
+        };
+        let other = Other(OnceLock::from(of(1, &self.catalogues, &self.sessions)));
+        let (address, sessions) = self
+            .node(NodeId(2), Arc::clone(&catalogues), Arc::new(other))
+            .await;
+        let second = of(2, &catalogues, &sessions);
+        self.other.0.set(second).expect("one second node");
+        address.port()
+    }
+
+    /// The places of the first node.
+    pub(crate) fn places(&self) -> &Places {
+        &self.doors.get().expect("the first node has started").0
+    }
+
+    /// Gives the first node another configuration.
+    pub(crate) fn reload(&self, config: ProxyConfig) {
+        self.doors
+            .get()
+            .expect("the first node has started")
+            .1
+            .put(config);
     }
 
     pub(crate) fn shut_down(&self) {
@@ -402,6 +505,48 @@ impl Cluster {
         format!("host={host} user=postgres {options}")
     }
 
+    /// From now on commits of this group wait for a standby that there is not, until [`Cluster::confirm_commits`].
+    pub(crate) async fn hold_commits(&self, server: usize) {
+        let direct = self.direct(server).await;
+        for sql in [
+            "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+            "SELECT pg_reload_conf()",
+        ] {
+            direct.batch_execute(sql).await.expect(sql);
+        }
+        // It takes effect when the checkpointer has told the backends (`SyncRepUpdateSyncStandbysDefined` in syncrep.c).
+        loop {
+            let probe = self.direct(server).await;
+            let sql = "SELECT pg_backend_pid()";
+            let pid: i32 = probe.query_one(sql, &[]).await.expect(sql).get(0);
+            let waits = async {
+                let sql = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
+                while direct.query(sql, &[&pid]).await.expect(sql).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::select! {
+                done = probe.batch_execute("SELECT pg_logical_emit_message(true, 'probe', '')") => done.expect("a commit"),
+                () = waits => {
+                    let sql = "SELECT pg_terminate_backend($1, 10000)";
+                    direct.query_one(sql, &[&pid]).await.expect(sql);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Undoes [`Cluster::hold_commits`]; who waits is confirmed.
+    pub(crate) async fn confirm_commits(&self, server: usize) {
+        let direct = self.direct(server).await;
+        for sql in [
+            "ALTER SYSTEM SET synchronous_standby_names = ''",
+            "SELECT pg_reload_conf()",
+        ] {
+            direct.batch_execute(sql).await.expect(sql);
+        }
+    }
+
     pub(crate) async fn raw(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("connect")
     }
@@ -414,6 +559,27 @@ impl Cluster {
         let process = Server::run(self.servers[server].directory.path());
         self.servers[server].process = process;
         until_ready(&self.servers[server]).await;
+    }
+
+    /// What psql says to a statement, or why it could not connect; its connection is as these options say.
+    pub(crate) async fn psql_with(&self, options: &str, sql: &str) -> Result<String, String> {
+        let port = self.address.port();
+        let connection = format!("port={port} dbname=postgres connect_timeout=20 {options}");
+        let mut command = tokio::process::Command::new(format!("{BIN}/psql"));
+        let output = command
+            .args(["-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1"])
+            .args(["-d", &connection, "-c", sql])
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("HOME", "/nonexistent")
+            .kill_on_drop(true)
+            .output();
+        let output = output.await.expect("psql runs");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     /// A program of PostgreSQL's, connected to the proxy: its standard output, or its errors.
@@ -437,6 +603,29 @@ impl Cluster {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
             Err(errors)
+        }
+    }
+
+    /// A program of PostgreSQL's, connected to one group's PostgreSQL itself.
+    pub(crate) async fn program_direct(
+        &self,
+        server: usize,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<String, String> {
+        let output = tokio::process::Command::new(format!("{BIN}/{program}"))
+            .arg("-h")
+            .arg(self.servers[server].directory.path())
+            .args(["-U", "postgres"])
+            .args(arguments)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("program runs");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
     }
 
@@ -502,16 +691,25 @@ pub(crate) mod raw {
         stream: TcpStream,
         out: Vec<u8>,
         input: Vec<u8>,
+        /// What the CommandCompletes have said.
+        pub(crate) completed: Vec<String>,
     }
 
     impl Raw {
         pub(crate) async fn start(cluster: &Cluster) -> Raw {
+            Raw::start_in(cluster, "postgres").await
+        }
+
+        pub(crate) async fn start_in(cluster: &Cluster, database: &str) -> Raw {
             let mut raw = Raw {
                 stream: cluster.raw().await,
                 out: Vec::new(),
                 input: Vec::new(),
+                completed: Vec::new(),
             };
-            let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+            let mut body = b"\0\x03\0\0user\0postgres\0database\0".to_vec();
+            body.extend(database.as_bytes());
+            body.extend(b"\0\0");
             raw.out
                 .extend(u32::try_from(body.len() + 4).expect("it fits").to_be_bytes());
             raw.out.extend(body);
@@ -563,6 +761,19 @@ pub(crate) mod raw {
             self.message('E', &[portal.as_bytes(), b"\0", &limit.to_be_bytes()]);
         }
 
+        /// FunctionCall of int4pl, without arguments.
+        pub(crate) fn function_call(&mut self) {
+            self.message('F', &[&177_u32.to_be_bytes(), &[0; 6]]);
+        }
+
+        pub(crate) fn query(&mut self, sql: &str) {
+            self.message('Q', &[sql.as_bytes(), b"\0"]);
+        }
+
+        pub(crate) fn copy_data(&mut self, data: &[u8]) {
+            self.message('d', &[data]);
+        }
+
         pub(crate) fn sync(&mut self) {
             self.message('S', &[]);
         }
@@ -584,6 +795,10 @@ pub(crate) mod raw {
                     if self.input.len() >= len {
                         let message: Vec<u8> = self.input.drain(..len).collect();
                         tags.push(char::from(message[0]));
+                        if message[0] == b'C' {
+                            let text = String::from_utf8_lossy(&message[5..len - 1]);
+                            self.completed.push(text.into_owned());
+                        }
                         if message[0] == b'E' {
                             let text = String::from_utf8_lossy(&message[5..]).into_owned();
                             let code = text.split('\0').find_map(|field| field.strip_prefix('C'));
@@ -600,6 +815,18 @@ pub(crate) mod raw {
                 let count = read.await.expect("an answer in time").expect("readable");
                 assert!(count > 0, "closed after {tags} {errors:?}");
                 self.input.extend(&part[..count]);
+            }
+        }
+
+        /// Reads up to the end of the connection.
+        pub(crate) async fn last_words(&mut self) -> String {
+            let mut part = [0; 4096];
+            loop {
+                let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read(&mut part));
+                match read.await.expect("an end in time") {
+                    Ok(count) if count > 0 => self.input.extend(&part[..count]),
+                    _ => return String::from_utf8_lossy(&self.input).into_owned(),
+                }
             }
         }
 

@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 
+use crate::harness::raw::Raw;
 use crate::harness::{Cluster, code};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,4 +53,88 @@ async fn an_error_in_the_middle_leaves_the_others_alone() {
         .map(|r| r.as_ref().map_or_else(|e| code(e).to_owned(), u64::to_string))
         .collect();
     assert_eq!(outcome, ["1", "1", "1", "23505", "1", "23505", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pipeline_sets_is_undone_with_it() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client
+        .batch_execute("CREATE TABLE p (id bigint PRIMARY KEY)")
+        .await
+        .unwrap();
+    let mut raw = Raw::start(&cluster).await;
+    let insert = "INSERT INTO p VALUES (1)";
+    let cases: [(&[&str], &str); 4] = [
+        (&["SET DateStyle = 'German'", insert], "12C12CSZ"),
+        (&["SET DateStyle = 'SQL'", insert], "12C12EZ"),
+        (
+            &["DELETE FROM p WHERE id = 1", "RESET DateStyle", insert, insert],
+            "12C12C12C12EZ",
+        ),
+        (&["DELETE FROM p WHERE id = 1", "DISCARD ALL"], "12C12EZ"),
+    ];
+    for (statements, expected) in cases {
+        for sql in statements {
+            raw.parse("", sql);
+            raw.bind("", "");
+            raw.execute("", 0);
+        }
+        raw.sync();
+        assert_eq!(raw.until_ready().await.0, expected, "{statements:?}");
+        // What came before the failure is undone, too.
+        let rows = client.query("SELECT id FROM p", &[]).await.unwrap();
+        assert_eq!(rows.len(), 1, "{statements:?}");
+    }
+    // It still is what the first one has set.
+    raw.query("SET DateStyle = 'German'");
+    assert_eq!(raw.until_ready().await.0, "CZ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_fails_where_postgresql_fails() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client
+        .batch_execute("CREATE TABLE q (at timestamptz PRIMARY KEY); CREATE TABLE p (id bigint PRIMARY KEY)")
+        .await
+        .unwrap();
+    let mut raw = Raw::start(&cluster).await;
+    raw.query("PREPARE one (bigint) AS SELECT id FROM p WHERE id = $1");
+    raw.until_ready().await;
+    let cases: [(&[&str], &str, &str); 4] = [
+        (
+            &["SELECT 1", "INSERT INTO q VALUES ('no time')"],
+            "12DCEZ",
+            "22007",
+        ),
+        (
+            &["BEGIN", "INSERT INTO q VALUES ('no time')", "ROLLBACK"],
+            "12CEZ",
+            "22007",
+        ),
+        (&["EXECUTE one"], "12EZ", "42601"),
+        (&["EXECUTE two"], "12EZ", "26000"),
+    ];
+    for (statements, expected, code) in cases {
+        for sql in statements {
+            raw.parse("", sql);
+            raw.bind("", "");
+            raw.execute("", 0);
+        }
+        raw.sync();
+        let answered = raw.until_ready().await;
+        assert_eq!(
+            answered,
+            (expected.to_owned(), vec![code.to_owned()]),
+            "{statements:?}"
+        );
+        raw.query("ROLLBACK");
+        raw.until_ready().await;
+    }
+    raw.query("BEGIN; INSERT INTO q VALUES ('no time')");
+    assert_eq!(
+        raw.until_ready().await,
+        ("CEZ".to_owned(), vec!["22007".to_owned()])
+    );
 }

@@ -1,6 +1,5 @@
 //! One read of several groups.
 
-use crate::harness::raw::Raw;
 use crate::harness::{Cluster, code};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,14 +34,6 @@ async fn rows_of_all_groups_follow_each_other() {
         .unwrap_err();
     assert_eq!(code(&error), "22012");
     assert_eq!(client.query("SELECT id FROM t", &[]).await.unwrap().len(), 200);
-    let mut raw = Raw::start(&cluster).await;
-    raw.parse("", "SELECT id FROM t");
-    raw.bind("", "");
-    raw.describe('P', "");
-    raw.execute("", 3);
-    raw.sync();
-    let (_, errors) = raw.until_ready().await;
-    assert_eq!(errors, ["0A000"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

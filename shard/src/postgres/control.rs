@@ -30,7 +30,7 @@ impl Control {
                 .user(SUPERUSER)
                 .dbname("postgres")
                 .application_name("howdah control")
-                .options("-c statement_timeout=0 -c lock_timeout=0")
+                .options("-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0")
                 .connect(NoTls)
                 .await?;
             // Ends when the client is dropped, or with the server; the client reports that.

@@ -50,6 +50,7 @@ pub use install::{Installation, Version};
 pub use process::Exited;
 pub use running::{Pulse, Running, StopMode};
 pub use server::{Server, StartMode};
+pub(crate) use settings::MAX_CONNECTIONS;
 pub use settings::RECEIVER_NAME;
 pub use sockets::Endpoint;
 pub use tool::ToolError;

@@ -33,9 +33,12 @@ pub(super) const SAFETY: [(&str, &str); 13] = [
     ("client_min_messages", "notice"),
 ];
 
+/// Unless the operator says another number.
+pub(crate) const MAX_CONNECTIONS: &str = "300";
+
 /// Defaults; the operator's settings come after them.
 const DEFAULTS: [(&str, &str); 27] = [
-    ("max_connections", "300"),
+    ("max_connections", MAX_CONNECTIONS),
     // Transactions across groups are prepared.
     ("max_prepared_transactions", "200"),
     ("max_wal_senders", "10"),

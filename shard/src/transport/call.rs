@@ -15,13 +15,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use futures::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::task::unconstrained;
 
-use super::handshake::{HandshakeError, Hello, Purpose, greet};
-use super::{Handlers, Identity};
+use super::handshake::{HandshakeError, Hello, Purpose};
+use super::{Credentials, DialError, Handlers, Identity, dial};
 use crate::id::NodeId;
+use crate::tls::Stream;
 
 /// The longest question or answer, bytes.
 pub const MAX_CALL: usize = 4 << 20;
@@ -49,22 +49,31 @@ pub enum CallError {
     Handshake(#[from] HandshakeError),
 }
 
-/// Asks the node at `address` as a tool that knows the cluster's secret but is no node.
+impl From<DialError> for CallError {
+    fn from(error: DialError) -> CallError {
+        match error {
+            DialError::Io(error) => error.into(),
+            DialError::Handshake(error) => error.into(),
+        }
+    }
+}
+
+/// Asks the node `to` at `address` as a tool that has credentials but is no node.
 pub async fn call_as_client(
     address: SocketAddr,
-    cluster: &str,
-    secret: &str,
+    to: NodeId,
+    credentials: &Credentials,
     body: Bytes,
     timeout: Duration,
 ) -> Result<Bytes, CallError> {
     let hello = Hello {
-        cluster: cluster.to_owned(),
+        cluster: credentials.cluster.clone(),
         from: NodeId(0),
-        to: None,
+        to: Some(to),
         purpose: Purpose::Call,
     };
     within(timeout, async {
-        let mut stream = open(address, secret, &hello).await?;
+        let mut stream = dial(address, credentials, &hello).await?;
         Ok(ask(&mut stream, &body).await?)
     })
     .await
@@ -73,7 +82,7 @@ pub async fn call_as_client(
 /// Connections on which nothing is owed, by the node at their other end: the one that has waited longest is taken first. Nodes
 /// are fixed, so nobody waits for a lock.
 #[derive(Debug)]
-pub(super) struct Kept(HashMap<NodeId, ArrayQueue<TcpStream>>);
+pub(super) struct Kept(HashMap<NodeId, ArrayQueue<Stream>>);
 
 impl Kept {
     /// None yet, to any of these nodes.
@@ -82,16 +91,16 @@ impl Kept {
     }
 
     /// One that its other end has not closed, as far as is known here.
-    fn take(&self, node: NodeId) -> Option<TcpStream> {
+    fn take(&self, node: NodeId) -> Option<Stream> {
         let streams = self.0.get(&node)?;
-        // Nothing was asked, so whatever there is to read is the end.
-        std::iter::from_fn(|| streams.pop()).find(|stream| {
-            let looked = stream.try_read(&mut [0]);
-            matches!(looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        std::iter::from_fn(|| streams.pop()).find_map(|mut stream| {
+            // Nothing was asked, so whatever there is to read is the end.
+            let looked = unconstrained(stream.read(&mut [0])).now_or_never();
+            looked.is_none().then_some(stream)
         })
     }
 
-    fn keep(&self, node: NodeId, stream: TcpStream) {
+    fn keep(&self, node: NodeId, stream: Stream) {
         if let Some(streams) = self.0.get(&node) {
             // Where enough are kept it is closed.
             let _ = streams.push(stream);
@@ -107,7 +116,7 @@ impl Kept {
     #[cfg(test)]
     pub(super) fn addresses(&self, node: NodeId) -> Vec<SocketAddr> {
         let streams: Vec<_> = std::iter::from_fn(|| self.0[&node].pop()).collect();
-        let address = |stream: &TcpStream| stream.local_addr().expect("it is connected");
+        let address = |stream: &Stream| stream.tcp().local_addr().expect("it is connected");
         let addresses = streams.iter().map(address).collect();
         for stream in streams {
             self.keep(node, stream);
@@ -128,7 +137,7 @@ pub(super) async fn call(
     let asked = within(timeout, async {
         let mut stream = match kept.take(to) {
             Some(stream) => stream,
-            None => open(address, &identity.secret, &identity.hello(to, Purpose::Call)).await?,
+            None => identity.dial(to, address, Purpose::Call).await?,
         };
         let answer = ask(&mut stream, &body).await?;
         Ok((stream, answer))
@@ -154,35 +163,27 @@ async fn within<T>(
         .unwrap_or(Err(CallError::Timeout(timeout)))
 }
 
-async fn open(address: SocketAddr, secret: &str, hello: &Hello) -> Result<TcpStream, CallError> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    greet(&mut stream, secret, hello).await?;
-    Ok(stream)
-}
-
-async fn ask(stream: &mut TcpStream, body: &Bytes) -> io::Result<Bytes> {
+async fn ask(stream: &mut Stream, body: &Bytes) -> io::Result<Bytes> {
     write(stream, body).await?;
     read(stream).await
 }
 
 /// Answers the questions of a connection.
-pub(super) async fn serve(mut stream: TcpStream, from: NodeId, handlers: &dyn Handlers) {
+pub(super) async fn serve(stream: Stream, from: NodeId, handlers: &dyn Handlers) {
+    let mut stream = BufReader::new(stream);
     let mut patience = QUESTION_TIMEOUT;
     loop {
-        let waited = tokio::time::timeout(patience, stream.readable()).await;
-        if !matches!(waited, Ok(Ok(()))) {
-            return;
+        match tokio::time::timeout(patience, stream.fill_buf()).await {
+            Ok(Ok(begun)) if !begun.is_empty() => {}
+            _ => return,
         }
         let question = tokio::time::timeout(QUESTION_TIMEOUT, read(&mut stream)).await;
         let Ok(Ok(question)) = question else {
             return tracing::debug!(node = %from, "a connection for calls ended");
         };
         // Who has given up meanwhile, because this node slept, has been told that nothing came of it.
-        if matches!(
-            unconstrained(stream.peek(&mut [0])).now_or_never(),
-            Some(Ok(0) | Err(_))
-        ) {
+        let next = unconstrained(stream.fill_buf()).now_or_never();
+        if next.is_some_and(|next| next.map_or(true, <[u8]>::is_empty)) {
             return tracing::debug!(node = %from, "nobody waits for the answer to a question any more");
         }
         let answer = handlers.call(from, question).await;
@@ -205,7 +206,8 @@ pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), body: &Bytes) 
     message.extend_from_slice(&length.to_be_bytes());
     message.extend_from_slice(&crc32c::crc32c(body).to_be_bytes());
     message.extend_from_slice(body);
-    stream.write_all(&message).await
+    stream.write_all(&message).await?;
+    stream.flush().await
 }
 
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {

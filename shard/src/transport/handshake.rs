@@ -9,19 +9,25 @@
 //!
 //! All numbers are big endian; the hello is postcard. The secret itself never crosses the wire, and
 //! both nonces are in both proofs, so no proof can be replayed. The client proves first, so that
-//! whoever merely connects learns nothing that depends on the secret. What follows the handshake
-//! is neither encrypted nor authenticated: that is TLS's task.
+//! whoever merely connects learns nothing that depends on the secret.
+//!
+//! Where the configuration has `[tls]`, TLS comes first and all of this passes within it: each end has proved by certificate to be
+//! a node of the cluster, the server to be the one that is meant, and the server compares the client's certificate with the hello.
+//! Without TLS, what follows the handshake is neither encrypted nor authenticated.
 
 use std::io;
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
+use rustls::InvalidMessage;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::Credentials;
 use crate::id::{GroupId, NodeId};
+use crate::tls::{NodeTls, Stream};
 
 /// The longest that a handshake may take, from either end's view.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,7 +67,7 @@ pub(super) struct Hello {
     pub(super) cluster: String,
     /// `NodeId(0)`: a tool that knows the secret but is no node.
     pub(super) from: NodeId,
-    /// None where the client does not know whom it calls (a tool with an address only).
+    /// None: whoever listens at the address.
     pub(super) to: Option<NodeId>,
     pub(super) purpose: Purpose,
 }
@@ -75,6 +81,7 @@ pub(super) enum Verdict {
     OtherNode = 3,
     UnknownNode = 4,
     Busy = 5,
+    OtherCertificate = 6,
 }
 
 impl Verdict {
@@ -85,6 +92,7 @@ impl Verdict {
             3 => Some(Verdict::OtherNode),
             4 => Some(Verdict::UnknownNode),
             5 => Some(Verdict::Busy),
+            6 => Some(Verdict::OtherCertificate),
             _ => None,
         }
     }
@@ -95,7 +103,16 @@ impl Verdict {
 pub enum HandshakeError {
     /// The connection failed or took too long.
     #[error("the connection failed during the handshake")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// One of the two does not accept the other's certificate, or they could not agree for another reason.
+    #[error("TLS with the other end failed")]
+    Tls(#[source] rustls::Error),
+    /// The other end does not begin with TLS.
+    #[error("the other end does not speak TLS, which this node requires: its configuration has [tls]")]
+    NoTls,
+    /// The other end begins with TLS.
+    #[error("the other end speaks TLS, for which this node's configuration has no [tls]")]
+    UnexpectedTls,
     /// The other end does not speak this protocol at all.
     #[error("the other end is no Howdah node")]
     Garbage,
@@ -114,14 +131,44 @@ pub enum HandshakeError {
     /// The server does not know the client as a node of the cluster.
     #[error("the other end does not know this node")]
     UnknownNode,
+    /// The client has another node's certificate.
+    #[error("the other end does not take this certificate for this node's")]
+    OtherCertificate,
     /// The server has as many connections as it allows.
     #[error("the other end has too many connections")]
     Busy,
 }
 
-/// The client's half.
-pub(super) async fn greet(stream: &mut TcpStream, secret: &str, hello: &Hello) -> Result<(), HandshakeError> {
-    bounded(greet_with(rand::random(), stream, secret, hello)).await
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> HandshakeError {
+        match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => HandshakeError::NoTls,
+            Some(error) => HandshakeError::Tls(error.clone()),
+            None => HandshakeError::Io(error),
+        }
+    }
+}
+
+/// The client's half: TLS where there is, then its proof.
+pub(super) async fn greet(
+    stream: TcpStream,
+    credentials: &Credentials,
+    hello: &Hello,
+) -> Result<Stream, HandshakeError> {
+    bounded(async {
+        let mut stream = match (&credentials.tls, hello.to) {
+            (Some(tls), Some(to)) => tls.connect(stream, to).await?,
+            // Nobody is meant, so nobody can be believed.
+            (Some(_), None) => return Err(HandshakeError::OtherNode),
+            (None, _) => Stream::Plain(stream),
+        };
+        greet_with(rand::random(), &mut stream, &credentials.secret, hello).await?;
+        Ok(stream)
+    })
+    .await
 }
 
 /// [`greet`] with a given nonce, and for as long as it takes.
@@ -132,6 +179,7 @@ pub(super) async fn greet_with(
     hello: &Hello,
 ) -> Result<(), HandshakeError> {
     stream.write_all(&greeting(&nonce)).await?;
+    stream.flush().await?;
     let server_nonce = read_greeting(stream).await?;
     let body = postcard::to_stdvec(hello).map_err(|_| HandshakeError::Garbage)?;
     let length = u16::try_from(body.len()).map_err(|_| HandshakeError::Garbage)?;
@@ -140,6 +188,7 @@ pub(super) async fn greet_with(
     let client_proof = proof(secret, "howdah client", &[&nonce, &server_nonce, &body]);
     message.extend_from_slice(&client_proof.finalize().into_bytes());
     stream.write_all(&message).await?;
+    stream.flush().await?;
 
     let mut answer = [0; 1 + PROOF_LENGTH];
     match stream.read_exact(&mut answer).await {
@@ -164,13 +213,26 @@ pub(super) async fn greet_with(
         Some(Verdict::OtherNode) => Err(HandshakeError::OtherNode),
         Some(Verdict::UnknownNode) => Err(HandshakeError::UnknownNode),
         Some(Verdict::Busy) => Err(HandshakeError::Busy),
+        Some(Verdict::OtherCertificate) => Err(HandshakeError::OtherCertificate),
         None => Err(HandshakeError::Garbage),
     }
 }
 
 /// The server's half up to the client's proof; [`Challenged::answer`] ends it.
-pub(super) async fn challenge(stream: &mut TcpStream, secret: &str) -> Result<Challenged, HandshakeError> {
-    bounded(challenge_with(rand::random(), stream, secret)).await
+pub(super) async fn challenge(
+    stream: TcpStream,
+    tls: Option<&NodeTls>,
+    secret: &str,
+) -> Result<(Stream, Challenged), HandshakeError> {
+    bounded(async {
+        let mut stream = match tls {
+            Some(tls) => tls.accept(stream).await?,
+            None => Stream::Plain(stream),
+        };
+        let challenged = challenge_with(rand::random(), &mut stream, secret).await?;
+        Ok((stream, challenged))
+    })
+    .await
 }
 
 /// [`challenge`] with a given nonce, and for as long as it takes.
@@ -181,6 +243,7 @@ pub(super) async fn challenge_with(
 ) -> Result<Challenged, HandshakeError> {
     let client_nonce = read_greeting(stream).await?;
     stream.write_all(&greeting(&nonce)).await?;
+    stream.flush().await?;
     let length = usize::from(stream.read_u16().await?);
     if length > MAX_HELLO {
         return Err(HandshakeError::Garbage);
@@ -205,17 +268,16 @@ pub(super) struct Challenged {
 
 impl Challenged {
     /// Tells the client the verdict, with the server's own proof.
-    pub(super) async fn answer(
-        &self,
-        stream: &mut TcpStream,
-        secret: &str,
-        verdict: Verdict,
-    ) -> io::Result<()> {
+    pub(super) async fn answer(&self, stream: &mut Stream, secret: &str, verdict: Verdict) -> io::Result<()> {
         let byte = verdict as u8;
         let mut message = vec![byte];
         let server_proof = proof(secret, "howdah server", &[&self.transcript, &[byte]]);
         message.extend_from_slice(&server_proof.finalize().into_bytes());
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.write_all(&message)).await?
+        let send = async {
+            stream.write_all(&message).await?;
+            stream.flush().await
+        };
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, send).await?
     }
 }
 
@@ -236,7 +298,13 @@ pub(super) fn greeting(nonce: &[u8; NONCE_LENGTH]) -> Vec<u8> {
 
 async fn read_greeting(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; NONCE_LENGTH], HandshakeError> {
     let mut magic = [0; MAGIC.len()];
-    stream.read_exact(&mut magic).await?;
+    // An alert of TLS is shorter than a greeting.
+    stream.read_exact(&mut magic[..2]).await?;
+    // Types of records: an alert, a handshake (RFC 8446, 5.1).
+    if let [21 | 22, 3] = magic[..2] {
+        return Err(HandshakeError::UnexpectedTls);
+    }
+    stream.read_exact(&mut magic[2..]).await?;
     if magic != MAGIC {
         return Err(HandshakeError::Garbage);
     }

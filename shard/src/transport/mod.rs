@@ -1,7 +1,7 @@
 //! The node-to-node port: one TCP listener on each node, and the connections between the nodes.
 //!
-//! Every connection begins with a `handshake` in which both ends prove that they hold the
-//! cluster's secret, and which says what the connection is for. It then serves that one purpose:
+//! Every connection begins with a `handshake`, within TLS where the configuration has certificates, in which both ends prove
+//! that they are of the cluster, and which says what the connection is for. It then serves that one purpose:
 //!
 //! - Raft: one connection for each ordered pair of nodes carries the requests of all groups and
 //!   their answers, pipelined (`frame`, `peer`, `server`).
@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::RwLock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -42,15 +43,18 @@ pub(crate) use self::peer::{Lane, RequestError};
 pub(crate) use self::server::RaftEndpoint;
 pub use self::stream::{Refusal, StreamError};
 
-use self::handshake::{Hello, Purpose};
+use self::handshake::{Hello, Purpose, greet};
 use self::peer::Peer;
 use self::server::Server;
 use self::stream::StreamAnswer;
 use crate::config::Config;
 use crate::id::{GroupId, NodeId};
+use crate::tls::{NodeTls, Stream};
+
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// Serves an accepted stream until it ends.
-pub type StreamHandler = Box<dyn FnOnce(TcpStream) -> BoxFuture<'static, ()> + Send>;
+pub type StreamHandler = Box<dyn FnOnce(Stream) -> BoxFuture<'static, ()> + Send>;
 
 /// What a node does with streams and calls that reach it.
 pub trait Handlers: Send + Sync + 'static {
@@ -66,12 +70,34 @@ pub trait Handlers: Send + Sync + 'static {
     fn call(&self, from: NodeId, body: Bytes) -> BoxFuture<'_, Bytes>;
 }
 
+/// What a node or a tool shows to be let in.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The secret that all nodes of the cluster share.
+    pub secret: String,
+    /// Its certificate, and whom it believes; none where nodes talk in the clear.
+    pub tls: Option<NodeTls>,
+}
+
+impl fmt::Debug for Credentials {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("cluster", &self.cluster)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Who this node is to the others.
 #[derive(Debug)]
 struct Identity {
     node: NodeId,
     cluster: String,
-    secret: String,
+    /// New connections take them as they are then.
+    credentials: RwLock<Arc<Credentials>>,
     nodes: BTreeMap<NodeId, SocketAddr>,
     /// A connection on which a request waits this long without any answer is given up.
     stall: Duration,
@@ -82,9 +108,33 @@ impl Identity {
         Identity {
             node: config.node,
             cluster: config.cluster.clone(),
-            secret: config.secret.clone(),
+            credentials: RwLock::new(Arc::new(Credentials {
+                cluster: config.cluster.clone(),
+                secret: config.secret.clone(),
+                tls: config.tls.clone(),
+            })),
             nodes: config.nodes.clone(),
             stall: (config.timing.election * 2).max(Duration::from_secs(2)),
+        }
+    }
+
+    fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.read().clone()
+    }
+
+    /// Connects to another node for one purpose.
+    async fn dial(&self, to: NodeId, address: SocketAddr, purpose: Purpose) -> Result<Stream, DialError> {
+        dial(address, &self.credentials(), &self.hello(to, purpose)).await
+    }
+
+    /// Whether the client has proved by certificate to be whom it names. A tool is whoever has any of the cluster's.
+    fn believes(&self, tls: Option<&NodeTls>, stream: &Stream, from: NodeId) -> bool {
+        let Some(tls) = tls else {
+            return true;
+        };
+        match from {
+            NodeId(0) => tls.is_any_of(stream, self.nodes.keys().copied().chain([from])),
+            node => tls.is_any_of(stream, [node].into_iter()),
         }
     }
 
@@ -108,6 +158,30 @@ impl Identity {
             Purpose::Call | Purpose::Raft | Purpose::Stream(..) => self.nodes.contains_key(&from),
         }
     }
+}
+
+/// Says in time that the certificate ends.
+async fn watch_certificate(identity: Arc<Identity>) {
+    while let Some(tls) = identity.credentials().tls.as_ref() {
+        tls.warn_of_its_end();
+        tokio::time::sleep(A_DAY).await;
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("cannot connect")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+/// Connects, and shakes hands.
+async fn dial(address: SocketAddr, credentials: &Credentials, hello: &Hello) -> Result<Stream, DialError> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(greet(stream, credentials, hello).await?)
 }
 
 /// A node's end of the node-to-node network. Cheap to clone.
@@ -143,6 +217,10 @@ impl Transport {
         let stop = CancellationToken::new();
         let server = Arc::new(Server::new(Arc::clone(&identity), handlers, stop.clone()));
         tokio::spawn(Arc::clone(&server).listen(listener));
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(watch_certificate(Arc::clone(&identity))),
+        );
         let others = identity.nodes.keys().filter(|node| **node != identity.node);
         let peers = others
             .map(|node| (*node, Peer::start(Arc::clone(&identity), *node, stop.clone())))
@@ -163,13 +241,23 @@ impl Transport {
         group: GroupId,
         purpose: StreamPurpose,
         timeout: Duration,
-    ) -> Result<TcpStream, StreamError> {
+    ) -> Result<Stream, StreamError> {
         stream::open(&self.identity, node, group, purpose, timeout).await
     }
 
     /// Asks `node` (which may be this node) and waits for its answer.
     pub async fn call(&self, node: NodeId, body: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
         call::call(&self.identity, &self.kept, node, body, timeout).await
+    }
+
+    /// Takes over new certificates: new connections begin with them, those that there are go on as they began.
+    ///
+    /// Whether there is TLS at all stays as it was.
+    pub fn renew(&self, tls: NodeTls) {
+        let mut credentials = self.identity.credentials.write();
+        if credentials.tls.is_some() {
+            Arc::make_mut(&mut credentials).tls = Some(tls);
+        }
     }
 
     /// Stops listening and ends every connection.

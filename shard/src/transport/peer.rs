@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncWriteExt, BufReader, BufWriter, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Identity;
 use super::frame::{self, Kind};
-use super::handshake::{Purpose, greet};
+use super::handshake::Purpose;
+use crate::causes::with_causes;
 use crate::id::{GroupId, NodeId};
+use crate::tls::Stream;
 
 /// Waiting requests, per lane. A full lane makes its sender wait.
 const LANE: usize = 256;
@@ -142,7 +142,7 @@ impl Connector {
                 Err(error) => error,
             };
             if std::mem::take(&mut reachable) {
-                tracing::info!(node = %self.to, error = %failed, "cannot be reached; trying again");
+                tracing::info!(node = %self.to, error = with_causes(&failed), "cannot be reached; trying again");
             }
             refusing(&mut self.urgent, &mut self.bulk, tokio::time::sleep(backoff)).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -150,9 +150,9 @@ impl Connector {
     }
 
     /// Sends requests and hands out answers until the connection fails or stalls.
-    async fn serve(&mut self, stream: TcpStream) -> io::Result<()> {
+    async fn serve(&mut self, stream: Stream) -> io::Result<()> {
         let stall = self.identity.stall;
-        let (read_half, write_half) = stream.into_split();
+        let (read_half, write_half) = tokio::io::split(stream);
         let waiting = Arc::new(Waiting::new());
         let mut source = BufReader::with_capacity(BUFFER, read_half);
         let answers = async {
@@ -202,21 +202,16 @@ async fn refusing<T>(
     }
 }
 
-async fn connect(identity: &Identity, to: NodeId) -> io::Result<TcpStream> {
+async fn connect(identity: &Identity, to: NodeId) -> io::Result<Stream> {
     let address = identity.address(to)?;
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let hello = identity.hello(to, Purpose::Raft);
-    greet(&mut stream, &identity.secret, &hello)
-        .await
-        .map_err(io::Error::other)?;
-    Ok(stream)
+    let dialled = identity.dial(to, address, Purpose::Raft).await;
+    dialled.map_err(io::Error::other)
 }
 
 async fn send_all(
     urgent: &mut mpsc::Receiver<Request>,
     bulk: &mut mpsc::Receiver<Request>,
-    sink: &mut BufWriter<OwnedWriteHalf>,
+    sink: &mut BufWriter<WriteHalf<Stream>>,
     waiting: &Waiting,
 ) -> io::Result<()> {
     let mut number = 0;

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{self, Kind};
 use super::handshake::{HandshakeError, Purpose, Verdict, challenge};
 use super::{Handlers, Identity, StreamAnswer, call};
+use crate::causes::with_causes;
 use crate::id::{GroupId, NodeId};
+use crate::tls::Stream;
 
 /// Connections that are still in their handshake.
 const MAX_STRANGERS: usize = 256;
@@ -27,7 +29,7 @@ const MAX_CONNECTIONS: usize = 8192;
 /// Raft requests of one connection that are being worked on; more wait in the socket.
 const MAX_IN_FLIGHT: usize = 512;
 const BUFFER: usize = 64 << 10;
-/// At most one warning in this time about peers that do not hold the secret.
+/// At most one warning in this time about peers that do not belong here.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A group's replica as the transport sees it.
@@ -99,12 +101,14 @@ impl Server {
     }
 
     /// Shakes hands, then serves the connection's one purpose.
-    async fn meet<P>(self: Arc<Self>, mut stream: TcpStream, address: SocketAddr, stranger: P) {
+    async fn meet<P>(self: Arc<Self>, stream: TcpStream, address: SocketAddr, stranger: P) {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let challenged = match challenge(&mut stream, &self.identity.secret).await {
-            Ok(challenged) => challenged,
+        let credentials = self.identity.credentials();
+        let (tls, secret) = (credentials.tls.as_ref(), &credentials.secret);
+        let (mut stream, challenged) = match challenge(stream, tls, secret).await {
+            Ok(met) => met,
             Err(error) => return self.turn_away(address, &error),
         };
         drop(stranger);
@@ -112,17 +116,21 @@ impl Server {
         let permit = Arc::clone(&self.connections).try_acquire_owned();
         let verdict = match &permit {
             _ if hello.cluster != self.identity.cluster => Verdict::OtherCluster,
+            _ if !self.identity.believes(tls, &stream, hello.from) => Verdict::OtherCertificate,
             _ if hello.to.is_some_and(|to| to != self.identity.node) => Verdict::OtherNode,
             _ if !self.identity.admits(hello.from, hello.purpose) => Verdict::UnknownNode,
             Err(_) => Verdict::Busy,
             Ok(_) => Verdict::Welcome,
         };
-        if challenged
-            .answer(&mut stream, &self.identity.secret, verdict)
-            .await
-            .is_err()
-        {
+        if challenged.answer(&mut stream, secret, verdict).await.is_err() {
             return;
+        }
+        if verdict == Verdict::OtherCertificate {
+            let claimed = hello.from;
+            return self.warn(
+                address,
+                &format_args!("it says that it is node {claimed}, and its certificate does not"),
+            );
         }
         if verdict != Verdict::Welcome {
             return tracing::info!(%address, node = %hello.from, ?verdict, "turned a node away");
@@ -143,17 +151,31 @@ impl Server {
     }
 
     fn turn_away(&self, address: SocketAddr, error: &HandshakeError) {
-        let wrong_secret = matches!(error, HandshakeError::WrongSecret);
-        let mut last = self.last_warning.lock();
-        if wrong_secret && last.is_none_or(|at| at.elapsed() > WARN_EVERY) {
-            *last = Some(Instant::now());
-            tracing::warn!(%address, "a peer without the cluster's secret was turned away");
-        } else {
-            tracing::info!(%address, %error, "a connection failed its handshake");
+        match error {
+            HandshakeError::WrongSecret => self.warn(address, &"it does not hold the cluster's secret"),
+            HandshakeError::Tls(
+                tls @ (rustls::Error::InvalidCertificate(_)
+                | rustls::Error::NoCertificatesPresented
+                | rustls::Error::AlertReceived(_)),
+            ) => self.warn(address, tls),
+            error => {
+                tracing::info!(%address, error = with_causes(error), "a connection failed its handshake")
+            }
         }
     }
 
-    async fn serve_raft(&self, stream: TcpStream, from: NodeId) {
+    /// Says why somebody is turned away; too often to be told each time, where somebody goes on trying.
+    fn warn(&self, address: SocketAddr, why: &dyn std::fmt::Display) {
+        let mut last = self.last_warning.lock();
+        if last.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+            *last = Some(Instant::now());
+            tracing::warn!(%address, "a peer was turned away: {why}");
+        } else {
+            tracing::info!(%address, "a peer was turned away: {why}");
+        }
+    }
+
+    async fn serve_raft(&self, stream: Stream, from: NodeId) {
         let replaced = self.stop.child_token();
         if let Some(old) = self.raft_connections.lock().insert(from, replaced.clone()) {
             old.cancel();
@@ -164,8 +186,8 @@ impl Server {
         }
     }
 
-    async fn answer_raft(&self, stream: TcpStream, from: NodeId) -> std::io::Result<()> {
-        let (read_half, write_half) = stream.into_split();
+    async fn answer_raft(&self, stream: Stream, from: NodeId) -> std::io::Result<()> {
+        let (read_half, write_half) = tokio::io::split(stream);
         let mut source = BufReader::with_capacity(BUFFER, read_half);
         let (answers, mut finished) = mpsc::channel::<(GroupId, u64, Option<Bytes>)>(MAX_IN_FLIGHT);
         let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));

@@ -10,11 +10,11 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use super::handshake::{HandshakeError, Purpose, StreamPurpose, greet};
-use super::{Identity, StreamHandler};
+use super::handshake::{HandshakeError, Purpose, StreamPurpose};
+use super::{DialError, Identity, StreamHandler};
 use crate::id::{GroupId, NodeId};
+use crate::tls::Stream;
 
 /// Why a node does not connect a stream to its replica's PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +56,15 @@ pub enum StreamError {
     Handshake(#[from] HandshakeError),
 }
 
+impl From<DialError> for StreamError {
+    fn from(error: DialError) -> StreamError {
+        match error {
+            DialError::Io(error) => error.into(),
+            DialError::Handshake(error) => error.into(),
+        }
+    }
+}
+
 /// The status that precedes a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamAnswer(Option<Refusal>);
@@ -65,7 +74,7 @@ impl StreamAnswer {
         StreamAnswer(answer.as_ref().err().copied())
     }
 
-    pub(super) async fn write(self, stream: &mut TcpStream) -> io::Result<()> {
+    pub(super) async fn write(self, stream: &mut Stream) -> io::Result<()> {
         let (status, hint) = match self.0 {
             None => (0, 0),
             Some(Refusal::NotLeader { hint }) => (1, hint.map_or(0, |node| node.0)),
@@ -75,10 +84,11 @@ impl StreamAnswer {
         };
         let mut message = [status; 9];
         message[1..].copy_from_slice(&u64::to_be_bytes(hint));
-        stream.write_all(&message).await
+        stream.write_all(&message).await?;
+        stream.flush().await
     }
 
-    async fn read(stream: &mut TcpStream) -> io::Result<StreamAnswer> {
+    async fn read(stream: &mut Stream) -> io::Result<StreamAnswer> {
         let status = stream.read_u8().await?;
         let hint = stream.read_u64().await?;
         Ok(StreamAnswer(match status {
@@ -101,13 +111,11 @@ pub(super) async fn open(
     group: GroupId,
     purpose: StreamPurpose,
     timeout: Duration,
-) -> Result<TcpStream, StreamError> {
+) -> Result<Stream, StreamError> {
     let address = *identity.nodes.get(&to).ok_or(StreamError::UnknownNode(to))?;
     let work = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let hello = identity.hello(to, Purpose::Stream(group, purpose));
-        greet(&mut stream, &identity.secret, &hello).await?;
+        let purpose = Purpose::Stream(group, purpose);
+        let mut stream = identity.dial(to, address, purpose).await?;
         match StreamAnswer::read(&mut stream).await?.0 {
             None => Ok(stream),
             Some(refusal) => Err(StreamError::Refused(refusal)),

@@ -1,5 +1,7 @@
 //! The port against friends, strangers and noise. Real sockets.
 
+mod tls;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -35,9 +37,9 @@ impl Handlers for Echo {
         let hint = Some(NodeId(2));
         async move {
             match (group, purpose) {
-                (GROUP, StreamPurpose::Sql) => Ok(Box::new(|mut stream: TcpStream| {
+                (GROUP, StreamPurpose::Sql) => Ok(Box::new(|stream: Stream| {
                     async move {
-                        let (mut read, mut write) = stream.split();
+                        let (mut read, mut write) = tokio::io::split(stream);
                         let _ = tokio::io::copy(&mut read, &mut write).await;
                     }
                     .boxed()
@@ -93,13 +95,19 @@ struct Net {
 }
 
 async fn net() -> Net {
+    net_with([None, None]).await
+}
+
+/// What the two nodes have of TLS.
+async fn net_with(tls: [Option<NodeTls>; 2]) -> Net {
     let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let second = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = first.local_addr().unwrap();
-    let config = |node| Config {
+    let config = |node, tls| Config {
         node,
         cluster: "test".into(),
         secret: SECRET.into(),
+        tls,
         data_dir: "/nowhere".into(),
         nodes: [(NodeId(1), address), (NodeId(2), second.local_addr().unwrap())].into(),
         groups: [(GROUP, vec![NodeId(1), NodeId(2)])].into(),
@@ -107,7 +115,8 @@ async fn net() -> Net {
         timing: Timing::default(),
         log: LogConfig::default(),
     };
-    let (mine, theirs) = (config(NodeId(1)), config(NodeId(2)));
+    let [mine, theirs] = tls;
+    let (mine, theirs) = (config(NodeId(1), mine), config(NodeId(2), theirs));
     let echo = Arc::new(Echo::default());
     Net {
         one: Transport::serve(&mine, first, echo.clone()),
@@ -127,13 +136,21 @@ fn hello(from: u64, purpose: Purpose) -> Hello {
     }
 }
 
-async fn knock(net: &Net, secret: &str, hello: &Hello) -> Result<TcpStream, HandshakeError> {
-    let mut stream = TcpStream::connect(net.address).await.unwrap();
-    greet(&mut stream, secret, hello).await.map(|()| stream)
+fn credentials(secret: &str, tls: Option<NodeTls>) -> Credentials {
+    Credentials {
+        cluster: "test".into(),
+        secret: secret.into(),
+        tls,
+    }
+}
+
+async fn knock(net: &Net, secret: &str, hello: &Hello) -> Result<Stream, HandshakeError> {
+    let stream = TcpStream::connect(net.address).await.unwrap();
+    greet(stream, &credentials(secret, None), hello).await
 }
 
 /// The connection is closed by the other end, whatever it says before.
-async fn closes(mut stream: TcpStream) {
+async fn closes(mut stream: impl AsyncRead + Unpin) {
     let mut rest = Vec::new();
     let closed = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
     let _ = closed.expect("the connection must be closed");
@@ -178,9 +195,15 @@ async fn streams_and_calls_reach_the_other_node() {
         .await
         .unwrap();
     assert_eq!(&answer[..], b"1: status");
-    let answer = call_as_client(net.address, "test", SECRET, Bytes::from_static(b"hi"), SOON)
-        .await
-        .unwrap();
+    let answer = call_as_client(
+        net.address,
+        NodeId(1),
+        &credentials(SECRET, None),
+        Bytes::from_static(b"hi"),
+        SOON,
+    )
+    .await
+    .unwrap();
     assert_eq!(&answer[..], b"0: hi");
 }
 
@@ -223,7 +246,7 @@ async fn a_question_whose_asker_is_gone_is_not_answered() {
     call.write_all(&question(b"early")).await.unwrap();
     call.read_exact(&mut [0; 16]).await.unwrap();
     // Nothing else runs between these two, as if the node slept.
-    call.try_write(&question(b"late")).unwrap();
+    call.tcp().try_write(&question(b"late")).unwrap();
     drop(call);
     net.two
         .call(NodeId(1), Bytes::from_static(b"next"), SOON)
@@ -428,6 +451,7 @@ async fn silent_connections_are_closed_in_time() {
     for _ in 0..300 {
         crowd.push(TcpStream::connect(net.address).await.unwrap());
     }
-    let answer = call_as_client(net.address, "test", SECRET, Bytes::new(), SOON).await;
+    let credentials = credentials(SECRET, None);
+    let answer = call_as_client(net.address, NodeId(1), &credentials, Bytes::new(), SOON).await;
     assert!(answer.is_ok(), "{answer:?}");
 }

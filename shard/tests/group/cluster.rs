@@ -20,6 +20,7 @@ use tokio_postgres::Client;
 
 use crate::net::Network;
 use crate::sql::{GROUP, PATIENCE, Session, direct, number, within};
+use crate::tls::Certificates;
 
 /// One cluster at a time: what the log says is then this cluster's, and two cores are enough.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -42,6 +43,7 @@ pub(crate) struct Cluster {
     dir: TempDir,
     timing: Timing,
     log: LogConfig,
+    certificates: Option<Certificates>,
     crashed: bool,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
@@ -99,6 +101,8 @@ impl Drop for Process {
 pub(crate) struct Setup {
     pub(crate) timing: Timing,
     pub(crate) log: LogConfig,
+    /// For TLS between the nodes.
+    pub(crate) certificates: Option<Certificates>,
 }
 
 impl Cluster {
@@ -122,13 +126,18 @@ impl Cluster {
         // PostgreSQL runs as a user of its own and must be able to reach its directory.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let net = Network::start(count).await;
-        let Setup { timing, log } = setup;
+        let Setup {
+            timing,
+            log,
+            certificates,
+        } = setup;
         let mut cluster = Cluster {
             dir,
             net,
             nodes: BTreeMap::new(),
             timing,
             log,
+            certificates,
             crashed: false,
             _turn: turn,
         };
@@ -147,6 +156,7 @@ impl Cluster {
             node,
             cluster: "test".into(),
             secret: "a secret of enough bytes".into(),
+            tls: self.certificates.as_ref().map(|made| made.of(node)),
             data_dir: self.data_dir(node),
             groups: BTreeMap::from([(GROUP, nodes.keys().copied().collect())]),
             nodes,
@@ -154,6 +164,14 @@ impl Cluster {
             timing: self.timing.clone(),
             log: self.log.clone(),
         }
+    }
+
+    /// Gives all nodes certificates of another authority while they run, and those that start later.
+    pub(crate) fn renew(&mut self, certificates: Certificates) {
+        for (&node, process) in &self.nodes {
+            process.node().reload().put(Some(certificates.of(node)));
+        }
+        self.certificates = Some(certificates);
     }
 
     pub(crate) async fn start_node(&mut self, node: NodeId) {

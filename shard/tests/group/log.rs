@@ -19,6 +19,7 @@ async fn a_follower_that_missed_more_than_the_log_keeps_is_rebuilt_while_the_gro
         Setup {
             timing: Timing::default(),
             log,
+            ..Setup::default()
         },
     )
     .await;

@@ -19,4 +19,5 @@ mod lost_log;
 mod net;
 mod partition;
 mod sql;
+mod tls;
 mod waiting;

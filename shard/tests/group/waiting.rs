@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shard::config::{LogConfig, Timing};
+use shard::config::Timing;
 use shard::id::NodeId;
 use tokio_postgres::Client;
 
@@ -17,7 +17,7 @@ fn patient() -> Setup {
     };
     Setup {
         timing,
-        log: LogConfig::default(),
+        ..Setup::default()
     }
 }
 

@@ -5,19 +5,29 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shard::id::GroupId;
-use sql_tests::cluster::{Cluster, Frozen, Guard, Network, Options, program};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shard::id::{GroupId, NodeId};
+use sql_tests::cluster::{Cluster, Frozen, Guard, Network, Options, Plain, program};
 use sql_tests::compare::{
-    Autogroup, Fight, FightPlan, Figures, ReadKind, Readers, Rounds, Way, cuts, deadlocks, transfers,
+    Autogroup, Fight, FightPlan, Figures, IdlePlan, ReadKind, Readers, Rounds, Way, cuts, deadlocks, idle,
+    transfers,
 };
+use sql_tests::differential::{DifferentialPlan, Servers, differential};
+use sql_tests::drivers::drivers;
+use sql_tests::drivers::outcomes::Outcomes;
 use sql_tests::report::{median, seconds};
-use sql_tests::scenario::{KillPlan, PausePlan, kill_leaders, load_rows, pause_leaders, uncommitted_wal};
+use sql_tests::scenario::{
+    GARBAGE, GarbagePlan, KillPlan, PausePlan, garbage, kill_leaders, load_rows, pause_leaders,
+    uncommitted_wal,
+};
 use sql_tests::{Failure, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str =
     "usage: must-show rows [ROWS] | kill [ROUNDS] | pause [ROUNDS] [SECONDS] | uncommitted | all
        must-show transfers [SECONDS] [ROUNDS] | cuts [SECONDS] [ROUNDS] | deadlocks [SECONDS]
+       must-show differential [STATEMENTS] [SEED] | drivers [record]
+       must-show idle [CLIENTS] [BUSY] | fuzz-protocol [MINUTES] [SEED]
   rows         ROWS rows (100000) by pipelined INSERTs through one node, read back through the others
   kill         kill -9 of the leader with its PostgreSQL, ROUNDS times (10), with writers
   pause        SIGSTOP of the leader for SECONDS (20), ROUNDS times (4), with writers and readers
@@ -27,13 +37,19 @@ const USAGE: &str =
                SECONDS (5) for each in each of ROUNDS (5)
   cuts         what a snapshot of all groups costs readers, and writers with 200 of them a second; SECONDS (5), ROUNDS (5)
   deadlocks    8 clients lock 6 rows on two groups in random order for SECONDS (120), and as long on a plain server
-Run as root, the last three switch the kernel's autogroups off meanwhile (ops/bench says why). pgbench is compared by ops/bench.";
+  differential STATEMENTS (2000) drawn from SEED (1) and the seeds after it, to a node of two groups and to one PostgreSQL;
+               answers compared message by message
+  drivers      psql and the drivers, each on a cluster of two groups and on one PostgreSQL; fails where something comes out otherwise than in
+               sql-tests/drivers/outcomes.tsv. With the word record it writes that file, and README's table, anew
+  idle         what CLIENTS (5000) that do nothing cost one node, and BUSY (200) ones beside them
+  fuzz-protocol  random and mutated bytes to a node for MINUTES (30), drawn from SEED (1), beside clients that must not notice
+Run as root, transfers, cuts and deadlocks switch the kernel's autogroups off meanwhile (ops/bench says why). pgbench is compared by ops/bench.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments
         .get(1)
-        .is_some_and(|first| ["node", "demo", "status"].contains(&first.as_str()))
+        .is_some_and(|first| ["node", "demo", "status", "init", "cert"].contains(&first.as_str()))
     {
         return ops::main_from(arguments);
     }
@@ -86,6 +102,14 @@ async fn tell(arguments: &[String]) -> Result<()> {
         Some("transfers") => compare_transfers(plan(number(1, 5)?, number(2, 5)?)?).await,
         Some("cuts") => compare_cuts(plan(number(1, 5)?, number(2, 5)?)?).await,
         Some("deadlocks") => fight(number(1, 120)?).await,
+        Some("drivers") => match arguments.get(1).map(String::as_str) {
+            None => all_drivers(Recorded::Compared).await,
+            Some("record") => all_drivers(Recorded::Anew).await,
+            Some(_) => Err(USAGE.into()),
+        },
+        Some("idle") => many_idle(number(1, 5000)?, number(2, 200)?).await,
+        Some("fuzz-protocol") => fuzz_protocol(number(1, 30)?, number(2, 1)?).await,
+        Some("differential") => same_answers(number(1, 2000)?, number(2, 1)?).await,
         _ => Err(USAGE.into()),
     }
 }
@@ -328,4 +352,132 @@ async fn fight(time: usize) -> Result<()> {
         told(&report.plain),
     ));
     cluster.shutdown(&[]).await
+}
+
+async fn same_answers(statements: usize, seed: usize) -> Result<()> {
+    let options = Options {
+        nodes: 1,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&program()?, &options).await?;
+    let plain = Plain::start(Guard::Alone).await?;
+    let servers = Servers {
+        howdah: cluster.sql_address(NodeId(1))?,
+        plain: plain.address(),
+    };
+    let plan = DifferentialPlan {
+        statements,
+        seed: u64::try_from(seed)?,
+    };
+    let report = differential(servers, plan).await?;
+    report.verdict()?;
+    say(&report.describe());
+    cluster.shutdown(&[]).await
+}
+
+/// What becomes of the outcomes that are recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    Compared,
+    Anew,
+}
+
+async fn all_drivers(recorded_are: Recorded) -> Result<()> {
+    let cluster = Cluster::start(&program()?, &Options::default()).await?;
+    let plain = Plain::start(Guard::Alone).await?;
+    let mut outcomes = drivers(cluster.sql_address(NodeId(1))?, plain.address()).await?;
+    let recorded = Outcomes::recorded()?;
+    outcomes.explain_as(&recorded);
+    let changes = outcomes.changes_since(&recorded);
+    if recorded_are == Recorded::Anew {
+        outcomes.record()?;
+    }
+    say(&outcomes.table());
+    for line in changes.iter().chain(&outcomes.complaints()) {
+        say(line);
+    }
+    cluster.shutdown(&[]).await?;
+    if outcomes.complaints().is_empty() && (recorded_are == Recorded::Anew || changes.is_empty()) {
+        return Ok(());
+    }
+    Err("not as it was recorded, or without a word on it: see above; `must-show drivers record` writes it down".into())
+}
+
+async fn many_idle(clients: usize, busy: usize) -> Result<()> {
+    let autogroup = Autogroup::off();
+    more_files()?;
+    let options = Options {
+        nodes: 1,
+        max_sessions: Some(clients + busy + 100),
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&program()?, &options).await?;
+    let plan = IdlePlan {
+        idle: clients,
+        busy,
+        time: Duration::from_secs(10),
+    };
+    let report = idle(&cluster, NodeId(1), plan).await?;
+    let [before, after] = report.resident;
+    say(&format!(
+        "idle: {clients} idle clients: {:.1} KiB of the node each ({} MiB resident before, {} with them); {}",
+        in_kib(report.for_each()),
+        before >> 20,
+        after >> 20,
+        autogroup.describe(),
+    ));
+    for (name, figures) in ["alone", "beside them"].into_iter().zip(report.busy) {
+        say(&format!(
+            "  {busy} busy clients {name}: p50 {}, p99 {} ({:.1} times p50), {:.0} a second",
+            milliseconds(figures.median),
+            milliseconds(figures.p99),
+            figures.p99.as_secs_f64() / figures.median.as_secs_f64(),
+            figures.per_second,
+        ));
+    }
+    cluster.shutdown(&[]).await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn in_kib(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
+}
+
+/// As many open files as the kernel allows: for each client one here and one in the node, which inherits the limit.
+fn more_files() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
+async fn fuzz_protocol(minutes: usize, seed: usize) -> Result<()> {
+    let options = Options {
+        nodes: 1,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&program()?, &options).await?;
+    let plan = GarbagePlan {
+        time: Duration::from_secs(u64::try_from(minutes)? * 60),
+        seed: u64::try_from(seed)?,
+    };
+    let report = garbage(&cluster, NodeId(1), plan).await?;
+    let resident: Vec<String> = report
+        .resident
+        .iter()
+        .map(|bytes| (bytes >> 20).to_string())
+        .collect();
+    say(&format!(
+        "fuzz-protocol: {} connections sent {} bytes of garbage and were answered {}; no panic; resident MiB: {}; the bystander wrote \
+         and read {} rows, waiting {} at most",
+        report.connections,
+        report.sent,
+        report.answered,
+        resident.join(", "),
+        report.asked,
+        seconds(Some(report.longest_wait)),
+    ));
+    cluster.shutdown(&GARBAGE).await
 }

@@ -6,14 +6,16 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use ops::config::{ClusterConfig, NodeAddresses};
 use shard::id::{GroupId, NodeId};
+use shard::tls::{Files, NodeTls};
 use tempfile::TempDir;
 
-use super::Options;
 use super::relay::Relays;
+use super::{Options, Traffic};
 use crate::Result;
 
 /// Not a secret.
@@ -67,11 +69,33 @@ pub(super) fn cluster_config(options: &Options, ports: &Ports) -> ClusterConfig 
     ClusterConfig {
         cluster: "test".to_owned(),
         secret: SECRET.to_owned(),
+        tls: None,
         nodes: ports.0.clone(),
         groups: (1..=options.groups)
             .map(|group| (GroupId(group), members.clone()))
             .collect(),
     }
+}
+
+/// Has `program` make an authority and the nodes' certificates, as an operator does, and takes the operator's own.
+pub(super) fn make_certificates(program: &Path, dir: &Path, config: &Path) -> Result<NodeTls> {
+    let folder = dir.join("certs");
+    let mut init = Command::new(program);
+    init.arg("init")
+        .arg("--config")
+        .arg(config)
+        .arg("--dir")
+        .arg(&folder);
+    let made = init.output()?;
+    if !made.status.success() {
+        return Err(format!("howdah init: {}", String::from_utf8_lossy(&made.stderr)).into());
+    }
+    let files = Files {
+        ca: folder.join("ca.crt"),
+        certificate: folder.join("operator.crt"),
+        key: folder.join("operator.key"),
+    };
+    Ok(NodeTls::load(&files, "test", Some(NodeId(0)))?)
 }
 
 /// Writes a node's configuration into a folder of its own. Where there are relays, the others'
@@ -80,6 +104,7 @@ pub(super) fn write_config(
     dir: &Path,
     node: NodeId,
     cluster: &ClusterConfig,
+    options: &Options,
     relays: Option<&Relays>,
 ) -> Result<PathBuf> {
     let folder = dir.join(format!("n{node}"));
@@ -105,6 +130,18 @@ pub(super) fn write_config(
             "[[groups]]\nid = {group}\nnodes = [{}]\n",
             members.join(", ")
         )?;
+    }
+    if options.traffic == Traffic::Encrypted {
+        let own = format!("../certs/node{node}");
+        write!(
+            text,
+            "[tls]\nca_file = \"../certs/ca.crt\"\ncert_file = \"{own}.crt\"\nkey_file = \"{own}.key\"\n"
+        )?;
+    }
+    text.push_str("[sql]\nhba_file = \"pg_hba.conf\"\n");
+    fs::write(folder.join("pg_hba.conf"), "host all all 127.0.0.0/8 trust\n")?;
+    if let Some(max_sessions) = options.max_sessions {
+        writeln!(text, "max_sessions = {max_sessions}")?;
     }
     let file = folder.join("howdah.toml");
     fs::write(&file, text)?;

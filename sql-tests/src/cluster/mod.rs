@@ -44,8 +44,21 @@ pub struct Options {
     pub groups: u32,
     /// What lies between the nodes.
     pub network: Network,
+    /// How the nodes talk to each other.
+    pub traffic: Traffic,
     /// Where the nodes keep their data.
     pub disks: Disks,
+    /// Clients that a node takes at a time; none: its default.
+    pub max_sessions: Option<usize>,
+}
+
+/// How the nodes talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// For all to read.
+    Clear,
+    /// With TLS, by certificates that `howdah init` makes.
+    Encrypted,
 }
 
 /// Where the nodes keep their data.
@@ -72,7 +85,9 @@ impl Default for Options {
             nodes: 3,
             groups: 2,
             network: Network::Direct,
+            traffic: Traffic::Clear,
             disks: Disks::Shared,
+            max_sessions: None,
         }
     }
 }
@@ -100,14 +115,21 @@ impl Cluster {
             Network::Direct => None,
             Network::Relayed => Some(Relays::start(&ports.peer_addresses()).await?),
         };
-        let config = layout::cluster_config(options, &ports);
-        let (mut nodes, mut disks) = (BTreeMap::new(), BTreeMap::new());
+        let mut config = layout::cluster_config(options, &ports);
+        let mut files = BTreeMap::new();
         for id in config.nodes.keys() {
-            let file = layout::write_config(dir.path(), *id, &config, relays.as_ref())?;
+            let file = layout::write_config(dir.path(), *id, &config, options, relays.as_ref())?;
+            files.insert(*id, file);
+        }
+        if let (Traffic::Encrypted, Some(file)) = (options.traffic, files.values().next()) {
+            config.tls = Some(layout::make_certificates(program, dir.path(), file)?);
+        }
+        let (mut nodes, mut disks) = (BTreeMap::new(), BTreeMap::new());
+        for (id, file) in &files {
             if options.disks == Disks::Small {
                 disks.insert(*id, SmallDisk::mount(&file.with_file_name("data"))?);
             }
-            nodes.insert(*id, NodeProcess::start(program, *id, &file)?);
+            nodes.insert(*id, NodeProcess::start(program, *id, file)?);
         }
         let cluster = Cluster {
             config,
@@ -237,6 +259,11 @@ impl Cluster {
     /// Takes note that a node has ended by itself, and lets its PostgreSQL servers go on.
     pub fn bury_node(&mut self, node: NodeId) -> Result<()> {
         self.process_mut(node)?.bury()
+    }
+
+    /// Bytes of a node's memory that are resident; its PostgreSQL servers' are not in it.
+    pub fn resident(&self, node: NodeId) -> Result<u64> {
+        self.process(node)?.resident()
     }
 
     /// Starts a killed node again.

@@ -215,6 +215,21 @@ impl NodeProcess {
         }
     }
 
+    /// Bytes of its memory that are resident (VmRSS, proc(5)).
+    pub(super) fn resident(&self) -> Result<u64> {
+        let (_, process) = self
+            .child
+            .as_ref()
+            .ok_or("a node that does not run has no memory")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes: u64 = line
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .ok_or("no VmRSS")?
+            .parse()?;
+        Ok(kibibytes << 10)
+    }
+
     pub(super) fn data_dir(&self) -> PathBuf {
         self.folder.join("data")
     }

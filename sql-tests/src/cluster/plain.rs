@@ -30,7 +30,8 @@ pub enum Guard {
     Standbys,
 }
 
-/// A primary and its standbys, with PostgreSQL's own settings but for prepared transactions, which are off there.
+/// A primary and its standbys, with PostgreSQL's own settings but for prepared transactions, which are off there, and with
+/// the locale and time zone of Howdah's.
 /// Dropping it stops the servers and deletes their data.
 #[derive(Debug)]
 pub struct Plain {
@@ -71,7 +72,19 @@ impl Plain {
         };
 
         let home = dir.path().join("primary");
-        run("initdb", &home, &["-U", SUPERUSER, "-A", "trust", "-k"])?;
+        run(
+            "initdb",
+            &home,
+            &[
+                "-U",
+                SUPERUSER,
+                "-A",
+                "trust",
+                "-k",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+            ],
+        )?;
         // Its own rules name 127.0.0.1 alone.
         let mut rules = OpenOptions::new()
             .append(true)
@@ -116,6 +129,12 @@ impl Plain {
         Ok(())
     }
 
+    /// Where clients reach the primary.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.primary
+    }
+
     /// A client of the primary.
     ///
     /// # Errors
@@ -142,7 +161,7 @@ impl Server {
         command.args(["-p", &address.port().to_string()]);
         command.arg("-k").arg(home);
         command.args(["-c", &format!("listen_addresses={}", address.ip())]);
-        command.args(["-c", "max_prepared_transactions=100"]);
+        command.args(["-c", "max_prepared_transactions=100", "-c", "timezone=UTC"]);
         command.stdout(log.try_clone()?).stderr(log).current_dir("/");
         let mut server = Server(command.spawn()?);
         let began = Instant::now();

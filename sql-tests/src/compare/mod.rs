@@ -8,6 +8,7 @@ mod accounts;
 mod autogroup;
 mod cuts;
 mod deadlocks;
+mod idle;
 mod measure;
 mod transfers;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use self::autogroup::Autogroup;
 pub use self::cuts::{CutsReport, ReadKind, Readers, cuts};
 pub use self::deadlocks::{Fight, FightPlan, Fights, deadlocks};
+pub use self::idle::{IdlePlan, IdleReport, idle};
 pub use self::measure::{Figures, Worker};
 pub use self::transfers::{Bank, Transfer, TransferReport, Way, transfers};
 

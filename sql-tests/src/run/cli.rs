@@ -71,7 +71,7 @@ struct Cli {
 #[must_use]
 pub fn program_is_node(arguments: &[OsString]) -> bool {
     let first = arguments.get(1).and_then(|first| first.to_str());
-    first.is_some_and(|first| ["node", "demo", "status", "switchover"].contains(&first))
+    first.is_some_and(|first| ["node", "demo", "status", "switchover", "init", "cert"].contains(&first))
 }
 
 /// Does what the arguments say, the first of which is the program's name.

@@ -61,6 +61,7 @@ impl Target {
                     } else {
                         Disks::Shared
                     },
+                    ..cluster::Options::default()
                 };
                 let cluster = Cluster::start(program, &shape).await?;
                 let mut all = Vec::new();

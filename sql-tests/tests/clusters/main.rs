@@ -5,12 +5,18 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
 
+mod certificates;
+mod clients;
 mod compare;
 mod consistency;
+mod console;
 #[cfg(feature = "failpoints")]
 mod coordinators;
 mod demo;
+mod differential;
+mod drivers;
 mod faults;
+mod reload;
 mod rows;
 mod ways_in;
 

@@ -171,6 +171,7 @@ impl Cluster {
             node,
             cluster: "test".into(),
             secret: "a secret of the test".into(),
+            tls: None,
             data_dir: self.folder(node),
             nodes: self.nodes.iter().map(|to| (*to, address(to))).collect(),
             groups: [(GROUP, self.nodes.clone())].into(),

@@ -1,0 +1,251 @@
+//! Bind: where a statement runs, once its parameters are known.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Session;
+use super::conn::{Audience, Columns, Kind, Stake};
+use super::enter::Style;
+use super::extended::relayed;
+use super::plans::Planned;
+use super::simple::Placed;
+use super::statements::{Check, Portal, Statement};
+use crate::analysis::{Access, Form, Format, Parameter, Plan, PreparedCommand, Query, Refusal};
+use crate::failure::{Failure, Halt};
+use crate::protocol::encode;
+use crate::protocol::frontend::Bind;
+
+impl Session {
+    pub(super) async fn bind(&mut self, message: &[u8]) -> Result<(), Halt> {
+        let bind = Bind::read(Self::body(message))?;
+        if !bind.portal.is_empty() && self.statements.portal(bind.portal).is_some() {
+            let name = String::from_utf8_lossy(bind.portal);
+            return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
+        }
+        let (statement, planned) = self.statement(bind.statement).await?;
+        if self
+            .statements
+            .held
+            .as_ref()
+            .is_some_and(|held| held.number != statement.number)
+        {
+            self.release_held().await?;
+        }
+        let plan = planned.only()?;
+        self.check_failed(plan)?;
+        let Some(query) = relayed(plan) else {
+            return self.bind_own(&bind, statement, planned).await;
+        };
+        let parameters: Vec<Parameter<'_>> = bind
+            .each()
+            .enumerate()
+            .map(|(index, (binary, value))| Parameter {
+                value,
+                format: if binary { Format::Binary } else { Format::Text },
+                type_oid: statement.types.get(index).copied().filter(|oid| *oid != 0),
+            })
+            .collect();
+        for (_, value) in bind.each() {
+            self.readable_value(value)?;
+        }
+        if let Ok(Plan::Prepared(PreparedCommand::Execute {
+            name,
+            parameters: values,
+        })) = plan
+        {
+            let (name, values) = (name.clone(), values.clone());
+            return self
+                .bind_execute(&bind, message, statement, planned, &name, &values)
+                .await;
+        }
+        let routed = match query {
+            Some(query) => match self.route(query, &parameters, None, &planned).await {
+                Ok(routed) => routed,
+                Err(Halt::Fail(failure)) => {
+                    // PostgreSQL's own objection to the Parse comes first.
+                    self.release_held().await?;
+                    let portal = match bind.portal {
+                        b"" => "unnamed portal".to_owned(),
+                        name => format!("portal \"{}\"", String::from_utf8_lossy(name)),
+                    };
+                    let failure = failure.with_context(|context| context.replace("unnamed portal", &portal));
+                    return Err(Halt::Fail(failure));
+                }
+                Err(halt) => return Err(halt),
+            },
+            None => Placed::One(self.any_place().await?),
+        };
+        self.bind_placed(message, statement, Arc::clone(&planned), query, routed)
+            .await
+    }
+
+    /// Bind of a statement that runs there; without a query, of one that any group answers.
+    async fn bind_placed(
+        &mut self,
+        message: &[u8],
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+        query: Option<&Query>,
+        routed: Placed,
+    ) -> Result<(), Halt> {
+        let bind = Bind::read(Self::body(message))?;
+        let access = query.map_or(Access::Read, |query| query.access);
+        match routed {
+            Placed::One(place) => {
+                if let Some(query) = query {
+                    self.note_cursor(&query.form, place)?;
+                }
+                self.enter(place, access, Style::Extended).await?;
+                if let Some(check) = self.supply(place, &statement, &planned) {
+                    self.check_columns(place, check).await?;
+                }
+                if let Some(conn) = &mut self.slots[place] {
+                    conn.output.extend_from_slice(message);
+                    conn.owes(Kind::Bind, Audience::Client, Stake::Nothing);
+                }
+                let portal = match query {
+                    Some(query) if self.sees_to_cursor(&query.form) => Portal::Cursor {
+                        place,
+                        bind: Bytes::copy_from_slice(message),
+                        planned,
+                    },
+                    _ => Portal::At { place, access },
+                };
+                self.put_portal(bind.portal, portal);
+            }
+            Placed::Many(places) if query.is_some_and(|query| matches!(query.form, Form::Declare { .. })) => {
+                self.release_held().await?;
+                self.settle().await?;
+                encode::empty(self.out(), b'2');
+                let portal = Portal::Declare {
+                    places,
+                    bind: Bytes::copy_from_slice(message),
+                    statement,
+                    planned,
+                };
+                self.put_portal(bind.portal, portal);
+            }
+            Placed::Many(places) => {
+                if access == Access::Read {
+                    // Before anything of it reaches a backend: a snapshot is imported into a fresh transaction only.
+                    self.begin_read_of_several().await?;
+                }
+                self.release_held().await?;
+                self.bind_many(places, message, statement, planned, None).await?;
+            }
+            Placed::Rows(rows) => {
+                self.release_held().await?;
+                self.bind_rows(rows, message, statement, planned).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bind of SQL's EXECUTE.
+    async fn bind_execute(
+        &mut self,
+        bind: &Bind<'_>,
+        message: &[u8],
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+        name: &str,
+        values: &[Option<String>],
+    ) -> Result<(), Halt> {
+        if !self.statements.sql.contains_key(name) {
+            // That there is none is said when it is executed.
+            self.release_held().await?;
+            return self.bind_own(bind, statement, planned).await;
+        }
+        let (placed, query) = match self.route_execute(name, values).await {
+            Err(Halt::Fail(failure)) => {
+                self.release_held().await?;
+                return Err(Halt::Fail(failure));
+            }
+            routed => routed?,
+        };
+        let places = match placed {
+            Placed::One(place) => {
+                self.enter(place, query.access, Style::Extended).await?;
+                self.prepare_on(place, name).await?;
+                let _an_execute_gives_what_it_executes = self.supply(place, &statement, &planned);
+                self.send_on(place, Kind::Bind, message);
+                let access = query.access;
+                self.put_portal(bind.portal, Portal::At { place, access });
+                return Ok(());
+            }
+            Placed::Many(places) => places,
+            Placed::Rows(_) => return Err(Refusal::unsupported("EXECUTE of such an INSERT").into()),
+        };
+        if query.access == Access::Read {
+            self.begin_read_of_several().await?;
+        }
+        self.release_held().await?;
+        self.prepare_on_all(&places, name).await?;
+        self.bind_many(places, message, statement, planned, None).await?;
+        if let Some(Portal::Many { cut, executes, .. }) = self.statements.portal_mut(bind.portal) {
+            // Its snapshot is taken when it is executed.
+            *cut = true;
+            *executes = Some(Arc::new(query));
+        }
+        Ok(())
+    }
+
+    /// Keeps a portal that was bound now.
+    pub(super) fn put_portal(&mut self, name: &[u8], portal: Portal) {
+        let since = self.position();
+        self.statements.put_portal(name, portal, since);
+    }
+
+    async fn bind_own(
+        &mut self,
+        bind: &Bind<'_>,
+        statement: Arc<Statement>,
+        planned: Arc<Planned>,
+    ) -> Result<(), Halt> {
+        self.settle().await?;
+        if bind.each().next().is_some() {
+            let words = "bind message supplies parameters, but the statement has none";
+            return Err(Refusal::new("08P01", words).into());
+        }
+        encode::empty(self.out(), b'2');
+        self.put_portal(bind.portal, Portal::Own { statement, planned });
+        Ok(())
+    }
+
+    /// A prepared statement with a plan that is still right.
+    async fn statement(&mut self, name: &[u8]) -> Result<(Arc<Statement>, Arc<Planned>), Halt> {
+        let Some((statement, planned)) = self.statements.get(name).cloned() else {
+            return Err(Failure::NoStatement(String::from_utf8_lossy(name).into_owned()).into());
+        };
+        if self.is_current(&planned).await? {
+            return Ok((statement, planned));
+        }
+        let planned = self.plan(&statement.text).await?;
+        self.statements.put(Arc::clone(&statement), Arc::clone(&planned));
+        Ok((statement, planned))
+    }
+
+    /// A statement that was supplied when tables had changed must still give what the client knows of it
+    /// (`RevalidateCachedQuery` in plancache.c).
+    pub(super) async fn check_columns(&mut self, place: usize, check: Check) -> Result<(), Halt> {
+        let Check { statement, late } = check;
+        let Some(known) = statement.columns.get() else {
+            return Ok(());
+        };
+        if late.fits.get().is_none() {
+            let columns = Columns::default();
+            if let Some(conn) = &mut self.slots[place] {
+                conn.describe_into(&statement.name, &columns);
+            }
+            self.settle().await?;
+            if let Some(now) = columns.get() {
+                let _ = late.fits.set(now == known);
+            }
+        }
+        if late.fits.get() == Some(&false) {
+            return Err(Refusal::new("0A000", "cached plan must not change result type").into());
+        }
+        Ok(())
+    }
+}

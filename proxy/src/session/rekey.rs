@@ -1,0 +1,169 @@
+//! A table gets a primary key after its rows, as dumps have it: the first column of the key becomes the shard key, and rows
+//! move to where it wants them.
+//!
+//! All of it is a part of the transaction that adds the primary key, on all groups or on none. The table is locked in every
+//! group first, in ascending order. Then each group in turn reads the rows that are not its own any more, each goes to its group
+//! by COPY, and the group deletes them; what has come to a group meanwhile is its own, and stays. PostgreSQL computes the slots.
+//! Memory stays bounded as in [`super::copy`].
+
+use coordinator::catalogue::bootstrap::Moving;
+use coordinator::hash::HashSlot;
+
+use super::Session;
+use super::captured::{Captured, Kept};
+use super::conn::{Audience, Stake};
+use super::copy::CopyState;
+use super::ddl::another_key;
+use super::enter::Style;
+use super::statements::Copying;
+use crate::analysis::{Access, CopyFormat, CopyIn, CopyLayout, RelationName};
+use crate::failure::{Failure, Halt};
+use crate::protocol::frame::HEADER;
+
+impl Session {
+    /// Makes this column the shard key of a table, and moves its rows; does nothing where the user has chosen another.
+    pub(super) async fn rekey(&mut self, table: &RelationName, key: &str) -> Result<(), Halt> {
+        let moving = Moving::new(&table.schema, &table.name, key);
+        let places = 0..self.slots.len();
+        let mut begun = 0;
+        for place in places.clone() {
+            self.enter(place, Access::Write, Style::Simple).await?;
+            self.settle().await?;
+            let begin = moving.begin(key);
+            let answer = self.exec(place, &begin, Audience::Quiet, Stake::Nothing).await?;
+            begun += usize::from(answer.value.as_deref() == Some(b"t"));
+        }
+        if begun == 0 {
+            return Ok(());
+        }
+        if begun < places.len() {
+            return Err(another_key(table).into());
+        }
+        let place = self.current.unwrap_or(0);
+        let columns = self
+            .exec(place, &moving.columns(), Audience::Quiet, Stake::Nothing)
+            .await?
+            .value;
+        let columns = String::from_utf8_lossy(&columns.unwrap_or_default()).into_owned();
+        let (_, catalogue) = self.catalogue().await?;
+        for source in places {
+            let copying = Copying {
+                text: moving.write(&columns),
+                plan: plain_copy(table),
+            };
+            let mut copy = CopyState::moving(copying, catalogue.slots());
+            let moved = self.move_rows(source, &moving.read(&columns), &mut copy).await;
+            if let Err(halt) = moved {
+                self.hush(source);
+                self.abandon_copy(&mut copy).await?;
+                self.current = Some(source).filter(|place| self.slots[*place].is_some());
+                self.drain(source).await?;
+                return Err(halt);
+            }
+            self.current = None;
+            self.enter(source, Access::Write, Style::Simple).await?;
+            self.settle().await?;
+            self.exec(source, &moving.delete(), Audience::Quiet, Stake::Nothing)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the rows that `read` gives at `source` to their groups.
+    async fn move_rows(&mut self, source: usize, read: &str, copy: &mut CopyState) -> Result<(), Halt> {
+        self.current = None;
+        self.enter(source, Access::Write, Style::Simple).await?;
+        self.settle().await?;
+        let group = self.group(source);
+        if let Some(conn) = &mut self.slots[source] {
+            conn.captured = Captured {
+                // They are taken out after each turn, which reads no more than a buffer, or one row.
+                kept: Some(Kept::new(usize::MAX)),
+                ..Captured::default()
+            };
+            conn.query(read, Audience::MergeNext, Stake::Nothing);
+        }
+        loop {
+            let (mut rows, mut over) = (Vec::new(), true);
+            if let Some(conn) = &mut self.slots[source] {
+                over = conn.expect.is_empty();
+                if let Some(kept) = &mut conn.captured.kept {
+                    rows = std::mem::take(&mut kept.rows);
+                    kept.room = usize::MAX;
+                }
+            }
+            for row in rows {
+                let row = row.get(HEADER..).unwrap_or_default();
+                let (slot, line) = split_slot(row)?;
+                let group = copy.group(slot);
+                let place = self
+                    .place(group)
+                    .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)))?;
+                self.send_row(copy, place, line).await?;
+            }
+            if over {
+                break;
+            }
+            self.answers(source).await?;
+        }
+        self.take_captured(source, group, Stake::Nothing)?;
+        if !copy.is_empty() {
+            self.finish_copy(copy).await?;
+        }
+        Ok(())
+    }
+
+    /// What a backend still has to say is for nobody.
+    fn hush(&mut self, place: usize) {
+        if let Some(conn) = &mut self.slots[place] {
+            conn.captured.kept = None;
+            for due in &mut conn.expect {
+                due.audience = Audience::Quiet;
+            }
+        }
+    }
+}
+
+/// The slot in front of a line of COPY, and the line.
+fn split_slot(row: &[u8]) -> Result<(HashSlot, &[u8]), Failure> {
+    let tab = row.iter().position(|byte| *byte == b'\t');
+    let parts = tab.map(|tab| (&row[..tab], &row[tab + 1..]));
+    parts
+        .and_then(|(slot, line)| {
+            let number = std::str::from_utf8(slot).ok()?.parse().ok()?;
+            Some((HashSlot::new(number)?, line))
+        })
+        .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a row's slot".to_owned()))
+}
+
+/// COPY's own text format.
+fn plain_copy(table: &RelationName) -> CopyIn {
+    CopyIn {
+        table: table.clone(),
+        key_field: 0,
+        // Nobody counts them.
+        columns: 0,
+        format: CopyFormat::Lines(CopyLayout {
+            csv: false,
+            delimiter: b'\t',
+            null: "\\N".to_owned(),
+            header: false,
+            quote: b'"',
+            escape: b'"',
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_follows_its_slot() {
+        let (slot, line) = split_slot(b"4095\ta\\tb\t\\N\n").expect("as PostgreSQL writes it");
+        assert_eq!((u16::from(slot), line), (4095, &b"a\\tb\t\\N\n"[..]));
+        for wrong in [&b"4096\ta\n"[..], b"a\n", b"\\N\ta\n"] {
+            assert!(split_slot(wrong).is_err());
+        }
+    }
+}

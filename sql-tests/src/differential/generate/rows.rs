@@ -1,0 +1,234 @@
+//! Statements on the rows of tables.
+
+use super::types::{INT4, INT8, TEXT, Type};
+use super::{Maker, Statement, Value};
+use crate::differential::exchange::Order;
+
+/// A table, the type of its key, and its other columns.
+struct Table {
+    name: &'static str,
+    key: &'static Type,
+    columns: Vec<(String, &'static Type)>,
+}
+
+impl Maker {
+    fn table(&mut self) -> Table {
+        let column = |name: &str, of| (name.to_owned(), of);
+        match self.below(10) {
+            0..4 => Table {
+                name: "kv",
+                key: INT8,
+                columns: vec![column("n", INT4), column("t", TEXT)],
+            },
+            4..8 => Table {
+                name: "keyed",
+                key: self.key,
+                columns: vec![column("n", INT4), column("t", TEXT)],
+            },
+            _ => {
+                let named = self.columns.iter().enumerate();
+                Table {
+                    name: "wide",
+                    key: INT8,
+                    columns: named.map(|(at, of)| (format!("c{at}"), *of)).collect(),
+                }
+            }
+        }
+    }
+
+    /// A statement that reads or writes rows.
+    pub(super) fn on_rows(&mut self) -> Statement {
+        match self.below(100) {
+            0..25 => self.insert(),
+            25..50 => self.select(),
+            50..62 => self.update(),
+            62..70 => self.delete(),
+            70..84 => self.on_pairs(),
+            84..97 => self.scatter(),
+            _ => self.beyond(),
+        }
+    }
+
+    fn insert(&mut self) -> Statement {
+        let table = self.table();
+        let kept = 1 + self.below(table.columns.len());
+        let columns: Vec<_> = table.columns.iter().take(kept).collect();
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let rows = if self.chance(75) { 1 } else { 2 + self.below(4) };
+        let (mut values, mut places) = (Vec::new(), Vec::new());
+        for _ in 0..rows {
+            values.push(self.value(table.key));
+            for (_, of) in &columns {
+                values.push(self.value(of));
+            }
+            places.push(format!("({{}}{})", ", {}".repeat(columns.len())));
+        }
+        let conflict = match self.below(6) {
+            0 => " ON CONFLICT DO NOTHING".to_owned(),
+            1 => " ON CONFLICT (k) DO NOTHING".to_owned(),
+            2 => {
+                let (name, _) = columns[0];
+                format!(" ON CONFLICT (k) DO UPDATE SET {name} = excluded.{name}")
+            }
+            _ => String::new(),
+        };
+        let returning = self.pick(&["", "", "", " RETURNING k", " RETURNING *"]);
+        let text = format!(
+            "INSERT INTO {} (k, {}) VALUES {}{conflict}{returning}",
+            table.name,
+            names.join(", "),
+            places.join(", ")
+        );
+        Statement::new(text, values, Order::Any)
+    }
+
+    /// Of rows by their key.
+    fn select(&mut self) -> Statement {
+        let table = self.table();
+        let what = self.pick(&["*", "k", "count(*)", "*, k IS NULL AS none", "k, 1 + 1"]);
+        let (key, values) = self.by_key(table.key);
+        let filter = self.pick(&["", "", " AND k IS NOT NULL"]);
+        Statement::new(
+            format!("SELECT {what} FROM {} WHERE {key}{filter}", table.name),
+            values,
+            Order::Any,
+        )
+    }
+
+    fn by_key(&mut self, key: &'static Type) -> (&'static str, Vec<Value>) {
+        let (text, count) = self.pick(&[
+            ("k = {}", 1),
+            ("k = {}", 1),
+            ("k = {}", 1),
+            ("k IN ({}, {})", 2),
+            ("{} = k", 1),
+        ]);
+        (text, (0..count).map(|_| self.value(key)).collect())
+    }
+
+    fn update(&mut self) -> Statement {
+        let table = self.table();
+        let place = self.below(table.columns.len());
+        let (name, of) = &table.columns[place];
+        let mut values = Vec::new();
+        let set = if name == "n" && self.chance(60) {
+            self.pick(&["n = n + 1", "n = -n", "n = coalesce(n, 0) * 2"])
+                .to_owned()
+        } else {
+            values.push(self.value(of));
+            format!("{name} = {{}}")
+        };
+        let filter = if self.chance(80) {
+            let (key, more) = self.by_key(table.key);
+            values.extend(more);
+            format!(" WHERE {key}")
+        } else {
+            self.pick(&["", " WHERE k IS NOT NULL"]).to_owned()
+        };
+        let returning = self.pick(&["", "", " RETURNING *", " RETURNING k AS was"]);
+        Statement::new(
+            format!("UPDATE {} SET {set}{filter}{returning}", table.name),
+            values,
+            Order::Any,
+        )
+    }
+
+    fn delete(&mut self) -> Statement {
+        let table = self.table();
+        let returning = self.pick(&["", "", " RETURNING *"]);
+        if self.chance(85) {
+            let (key, values) = self.by_key(table.key);
+            let text = format!("DELETE FROM {} WHERE {key}{returning}", table.name);
+            return Statement::new(text, values, Order::Any);
+        }
+        let (name, of) = &table.columns[0];
+        let text = format!("DELETE FROM {} WHERE {name} = {{}}{returning}", table.name);
+        let value = self.value(of);
+        Statement::new(text, vec![value], Order::Any)
+    }
+
+    /// Several rows with one shard key: what one group answers with everything that PostgreSQL can.
+    fn on_pairs(&mut self) -> Statement {
+        let key = self.value(INT8);
+        let other = self.value(INT4);
+        match self.below(9) {
+            0..3 => {
+                let text = "INSERT INTO pair VALUES ({}, {}, {}) ON CONFLICT (a, b) DO UPDATE SET t = excluded.t || pair.t";
+                let name = self.value(TEXT);
+                Statement::new(text, vec![key, other, name], Order::Given)
+            }
+            3 => Statement::new(
+                "SELECT b, t FROM pair WHERE a = {} ORDER BY b LIMIT 3",
+                vec![key],
+                Order::Given,
+            ),
+            4 => Statement::new(
+                "SELECT count(*), sum(b), max(t), array_agg(b ORDER BY b) FROM pair WHERE a = {}",
+                vec![key],
+                Order::Given,
+            ),
+            5 => Statement::new(
+                "SELECT x.b, y.t, row_number() OVER (ORDER BY x.b, y.b) FROM pair x JOIN pair y ON y.a = x.a WHERE x.a = {} \
+                 ORDER BY x.b, y.b",
+                vec![key],
+                Order::Given,
+            ),
+            6 => Statement::new(
+                "WITH gone AS (DELETE FROM pair WHERE a = {} AND b = {} RETURNING b) SELECT count(*) FROM gone",
+                vec![key, other],
+                Order::Given,
+            ),
+            7 => Statement::new(
+                "SELECT t, count(*) FROM pair WHERE a = {} GROUP BY t HAVING count(*) > 0 ORDER BY t",
+                vec![key],
+                Order::Given,
+            ),
+            _ => Statement::new(
+                "UPDATE pair SET t = t || '+' WHERE a = {} AND b < {} RETURNING b, t",
+                vec![key, other],
+                Order::Any,
+            ),
+        }
+    }
+
+    /// Rows of all groups.
+    fn scatter(&mut self) -> Statement {
+        let table = self.table();
+        let (name, of) = {
+            let place = self.below(table.columns.len());
+            table.columns[place].clone()
+        };
+        let text = match self.below(7) {
+            0 => format!("SELECT * FROM {}", table.name),
+            1 => format!("SELECT count(*) FROM {}", table.name),
+            2 => format!("SELECT k, {name} FROM {} WHERE {name} IS NOT NULL", table.name),
+            3 => format!("SELECT {name} IS NULL AS none, k FROM {}", table.name),
+            4 => format!(
+                "SELECT count(*) AS found FROM {} WHERE {name} IS NULL",
+                table.name
+            ),
+            5 => format!("COPY {} TO STDOUT", table.name),
+            _ => {
+                let value = self.value(of);
+                let text = format!("SELECT k FROM {} WHERE {name}::text = {{}}::text", table.name);
+                return Statement::new(text, vec![value], Order::Any);
+            }
+        };
+        Statement::new(text, Vec::new(), Order::Any)
+    }
+
+    /// What several groups cannot answer together yet, or not alone.
+    fn beyond(&mut self) -> Statement {
+        let text = self.pick(&[
+            "SELECT k FROM kv ORDER BY k",
+            "SELECT max(n), min(n) FROM kv",
+            "SELECT n, count(*) FROM kv GROUP BY n ORDER BY n",
+            "SELECT DISTINCT n FROM kv ORDER BY n",
+            "SELECT kv.k, pair.b FROM kv JOIN pair ON pair.a = kv.k ORDER BY 1, 2",
+            "SELECT k FROM kv WHERE k IN (SELECT a FROM pair) ORDER BY k",
+            "INSERT INTO kv (k, t) SELECT a, 'from pair' FROM pair WHERE a = 3 LIMIT 1 ON CONFLICT DO NOTHING",
+            "UPDATE kv SET k = k + 1 WHERE k = 3",
+        ]);
+        Statement::new(text, Vec::new(), Order::Given)
+    }
+}
