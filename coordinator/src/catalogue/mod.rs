@@ -91,17 +91,17 @@ impl Catalogue {
         self.version
     }
 
-    /// Whether both are of one group and say the same.
-    #[must_use]
-    pub fn is_same(self: &Arc<Self>, other: &Arc<Catalogue>) -> bool {
-        let committed = self.version != CatalogueVersion::UNCOMMITTED;
-        Arc::ptr_eq(self, other) || committed && self.version == other.version
-    }
-
     /// Where the rows of distributed tables are.
     #[must_use]
     pub fn slots(&self) -> &Arc<SlotMap> {
         &self.slots
+    }
+
+    /// Takes the slots of an older one, where they are the same: whoever keeps them for long keeps them once.
+    pub(crate) fn share_slots(&mut self, older: &Catalogue) {
+        if self.slots == older.slots {
+            self.slots = Arc::clone(&older.slots);
+        }
     }
 
     /// All users' relations.

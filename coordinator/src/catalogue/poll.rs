@@ -138,16 +138,20 @@ async fn ask(
         .as_ref()
         .map(|verified| Arc::clone(&verified.catalogue));
     let asked = Instant::now();
-    if let Some(catalogue) = known {
+    if let Some(catalogue) = &known {
         let version = tokio::time::timeout(LEASE, load::version(client)).await;
         if version.map_err(|_| PollError::Silent)?? == catalogue.version() {
-            publish.send_modify(|view| *view = View::answered(catalogue, asked));
+            publish.send_modify(|view| *view = View::answered(Arc::clone(catalogue), asked));
             return Ok(());
         }
     }
     let asked = Instant::now();
     let read = tokio::time::timeout(READING, Catalogue::load(client)).await;
-    let catalogue = Arc::new(read.map_err(|_| PollError::Silent)??);
+    let mut catalogue = read.map_err(|_| PollError::Silent)??;
+    if let Some(known) = known {
+        catalogue.share_slots(&known);
+    }
+    let catalogue = Arc::new(catalogue);
     publish.send_modify(|view| *view = View::answered(catalogue, asked));
     Ok(())
 }

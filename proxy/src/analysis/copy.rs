@@ -164,10 +164,10 @@ fn copy_in(
         }
         Named::Unknown => return Err(no_relation(table)),
     };
-    let key = relation
-        .key_column()
-        .map(|column| column.name.as_str())
-        .unwrap_or_default();
+    let Some((shard_key, key)) = relation.shard_key.as_ref().zip(relation.key_column()) else {
+        return Err(no_relation(table));
+    };
+    let key = key.name.as_str();
     let generated = |column: &&coordinator::catalogue::Column| {
         column.filled_by != coordinator::catalogue::FilledBy::Generated
     };
@@ -195,6 +195,8 @@ fn copy_in(
     Ok(Plan::CopyIn(CopyIn {
         table,
         key_field,
+        key: shard_key.column,
+        key_name: key.to_owned(),
         columns: columns.len(),
         format: options.format(),
     }))

@@ -123,7 +123,10 @@ fn refused(name: &str) -> Refusal {
             .hint("Store the data in a bytea column.");
     }
     if name == "set_config" {
-        return refusal.hint("Call it alone, as SELECT set_config('name', 'value', false), or use SET.");
+        return refusal.hint(
+            "Call it with constants or parameters and beside nothing but current_setting(), as SELECT set_config('name', 'value', \
+             false), or use SET.",
+        );
     }
     if matches!(name, "create_distributed_table" | "create_reference_table") {
         return refusal.hint(format!("Call it alone, as SELECT {name}('table', 'column')."));

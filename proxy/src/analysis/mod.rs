@@ -4,6 +4,7 @@
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
 mod check;
+mod configure;
 mod constants;
 mod copy;
 mod create_table;
@@ -37,6 +38,7 @@ mod values;
 pub(crate) mod words;
 mod writes;
 
+pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;

@@ -89,8 +89,7 @@ pub enum Isolation {
 /// A statement on the session's own state. All of them passed the checks on forbidden settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionCommand {
-    /// SET, also as SET LOCAL, SET TIME ZONE, SET NAMES, SET SESSION CHARACTERISTICS, SET ROLE, and
-    /// `SELECT set_config('name', 'value', local)` alone, which answers a row (`answers_row`).
+    /// SET, also as SET LOCAL, SET TIME ZONE, SET NAMES, SET SESSION CHARACTERISTICS, SET ROLE.
     Set {
         /// The setting's name in lower case (`timezone` for SET TIME ZONE, `client_encoding` for SET
         /// NAMES, `session characteristics` for SET SESSION CHARACTERISTICS).
@@ -99,9 +98,9 @@ pub enum SessionCommand {
         value: Vec<String>,
         /// SET LOCAL: until the end of the transaction only.
         local: bool,
-        /// It is a SELECT: any one backend's answer goes to the client.
-        answers_row: bool,
     },
+    /// SELECT of nothing but `set_config()` and `current_setting()`: a row of text.
+    Configure(Vec<SettingColumn>),
     /// RESET name, or RESET ALL as `None`.
     Reset {
         /// The setting in lower case; `None` for ALL.
@@ -114,10 +113,49 @@ pub enum SessionCommand {
     },
     /// SHOW of a setting that the session keeps itself: a row of one column.
     ShowTimeout(Timeout),
-    /// `SELECT current_setting('name')` alone, of such a setting.
-    CurrentSetting(Timeout),
     /// DISCARD ALL and its parts.
     Discard(Discard),
+}
+
+/// A column of [`SessionCommand::Configure`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingColumn {
+    /// The column's name in the result.
+    pub name: String,
+    /// What is called.
+    pub call: SettingCall,
+}
+
+/// One of the functions on settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingCall {
+    /// `current_setting(name [, missing_ok])`.
+    Current {
+        /// The setting, as it is written.
+        name: String,
+        /// NULL for one that there is not, rather than an error.
+        missing_ok: bool,
+    },
+    /// `set_config(name, value, local)`.
+    Set {
+        /// The setting, as it is written.
+        name: Given,
+        /// Its value; NULL for that of the start.
+        value: Given,
+        /// Until the end of the transaction only.
+        local: Given,
+        /// Called for a row of `pg_settings`: for none where there is no such setting.
+        if_there: bool,
+    },
+}
+
+/// An argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// A constant, or NULL.
+    Constant(Option<String>),
+    /// A parameter, by its number from 1.
+    Parameter(usize),
 }
 
 /// What DISCARD throws away.
@@ -462,6 +500,10 @@ pub struct CopyIn {
     pub table: RelationName,
     /// The shard key's place among the fields of each row, from 0.
     pub key_field: usize,
+    /// Its type.
+    pub key: KeyColumn,
+    /// Its name.
+    pub key_name: String,
     /// How many fields each has.
     pub columns: usize,
     /// How the fields are written.

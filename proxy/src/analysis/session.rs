@@ -1,9 +1,8 @@
-//! SET, RESET, SHOW, DISCARD, and set_config() where it stands alone.
+//! SET, RESET, SHOW, DISCARD.
 
 use super::Refusal;
 use super::lexer::{Kind, Token};
 use super::plan::{Discard, Plan, SessionCommand};
-use super::relations::{Named, Names};
 use super::settings;
 use super::statement::{any_group, syntax_for_postgres};
 use super::timeouts::Timeout;
@@ -81,7 +80,6 @@ fn command(name: &str, value: Vec<String>, local: bool) -> Plan {
         name: name.to_owned(),
         value,
         local,
-        answers_row: false,
     })
 }
 
@@ -174,96 +172,4 @@ pub(super) fn discard(tokens: &[Token]) -> Plan {
     } else {
         syntax_for_postgres()
     }
-}
-
-/// `SELECT [pg_catalog.]current_setting('name')` of a setting that the session keeps itself, and nothing else; none if it
-/// is not that.
-pub(super) fn current_setting(tokens: &[Token]) -> Option<Plan> {
-    let mut words = Words::new(tokens);
-    if !words.take(&["select"]) {
-        return None;
-    }
-    let called = words.dotted_name()?;
-    let called: Vec<&str> = called.iter().map(String::as_str).collect();
-    if !matches!(
-        called.as_slice(),
-        ["current_setting"] | ["pg_catalog", "current_setting"]
-    ) {
-        return None;
-    }
-    let arguments = words.parenthesised()?;
-    let [
-        Token {
-            kind: Kind::Text(name),
-            ..
-        },
-    ] = arguments
-    else {
-        return None;
-    };
-    let timeout = Timeout::named(name)?;
-    words
-        .is_empty()
-        .then_some(Plan::Session(SessionCommand::CurrentSetting(timeout)))
-}
-
-/// `FROM pg_settings WHERE name = 'name'`.
-fn setting_there<'a>(words: &mut Words<'a>, names: Names<'_>) -> Option<&'a String> {
-    if !words.take(&["from"]) {
-        return None;
-    }
-    let table = words.dotted_name()?;
-    let theirs = table.last().is_some_and(|name| name == "pg_settings");
-    if !theirs || !matches!(names.find(&table), Ok(Named::System)) {
-        return None;
-    }
-    if !words.take(&["where", "name"]) || !words.take_operator("=") {
-        return None;
-    }
-    match words.next() {
-        Some(Kind::Text(name)) => Some(name),
-        _ => None,
-    }
-}
-
-/// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else; none if it is not that. As pg_dump has it, too, which
-/// leaves alone what its server does not have: `set_config(name, ...) FROM pg_settings WHERE name = 'name'`.
-pub(super) fn set_config(tokens: &[Token], names: Names<'_>) -> Option<Result<Plan, Refusal>> {
-    let mut words = Words::new(tokens);
-    if !words.take(&["select"]) {
-        return None;
-    }
-    let called = words.dotted_name()?;
-    let called: Vec<&str> = called.iter().map(String::as_str).collect();
-    if !matches!(called.as_slice(), ["set_config"] | ["pg_catalog", "set_config"]) {
-        return None;
-    }
-    let arguments = words.parenthesised()?;
-    let [name, value, local] = super::words::split_commas(arguments)[..] else {
-        return None;
-    };
-    let ([name], [value], [local]) = (name, value, local) else {
-        return None;
-    };
-    let (Kind::Text(value), Kind::Word(local)) = (&value.kind, &local.kind) else {
-        return None;
-    };
-    let name = match &name.kind {
-        Kind::Text(name) => name,
-        Kind::Word(column) if column == "name" => setting_there(&mut words, names)?,
-        _ => return None,
-    };
-    if !words.is_empty() || !matches!(local.as_str(), "true" | "false") {
-        return None;
-    }
-    let name = name.to_ascii_lowercase();
-    let value = vec![value.clone()];
-    Some(settings::check(&name, &value).map(|()| {
-        Plan::Session(SessionCommand::Set {
-            name,
-            value,
-            local: local == "true",
-            answers_row: true,
-        })
-    }))
 }

@@ -8,7 +8,7 @@ use super::lexer::{self, Kind, Token};
 use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, Plan, Query, Tag, Target};
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
-use super::{Refusal, copy, ddl, prepared, query, session, transaction};
+use super::{Refusal, configure, copy, ddl, prepared, query, session, transaction};
 
 /// Cuts a query string at its semicolons, as PostgreSQL would: byte ranges of the statements, without the
 /// semicolons and without statements that are empty. An empty result asks for EmptyQueryResponse.
@@ -114,11 +114,8 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
 }
 
 fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
-    if let Some(set) = session::set_config(tokens, names) {
-        return set;
-    }
-    if let Some(setting) = session::current_setting(tokens) {
-        return Ok(setting);
+    if let Some(configure) = configure::plan(tokens, names) {
+        return configure;
     }
     if let Some(distribute) = distribute(tokens, names) {
         return distribute;

@@ -136,7 +136,7 @@ impl<S: Backend> Console<S> {
                 let Some(command) = self.statements.prepared.get(name) else {
                     return Err(Failure::NoStatement(named(name)).into());
                 };
-                encode::no_parameters(&mut self.output);
+                encode::parameters(&mut self.output, &[]);
                 (command, &text)
             }
             Named::Portal(name) => match self.statements.portals.get(name) {

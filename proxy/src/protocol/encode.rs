@@ -80,31 +80,55 @@ pub(crate) fn backend_key_data(out: &mut BytesMut, process_id: i32, secret_key: 
     });
 }
 
-/// ParameterDescription of a statement without parameters.
-pub(crate) fn no_parameters(out: &mut BytesMut) {
-    message(out, b't', |out| out.put_u16(0));
-}
-
-/// RowDescription of one column; `oid` is its type, `size` PostgreSQL's typlen.
-pub(crate) fn one_column(out: &mut BytesMut, name: &str, oid: u32, size: i16) {
-    message(out, b'T', |out| {
-        out.put_u16(1);
-        cstr(out, name.as_bytes());
-        out.put_u32(0);
-        out.put_i16(0);
-        out.put_u32(oid);
-        out.put_i16(size);
-        out.put_i32(-1);
-        out.put_i16(0);
+/// ParameterDescription: the parameters' types.
+pub(crate) fn parameters(out: &mut BytesMut, types: &[u32]) {
+    message(out, b't', |out| {
+        out.put_u16(u16::try_from(types.len()).unwrap_or(u16::MAX));
+        types.iter().for_each(|oid| out.put_u32(*oid));
     });
 }
 
-/// DataRow with one text value.
-pub(crate) fn one_value(out: &mut BytesMut, value: &[u8]) {
+/// A type as RowDescription names it (pg_type.dat).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Type {
+    oid: u32,
+    length: i16,
+}
+
+/// `text`.
+pub(crate) const TEXT: Type = Type { oid: 25, length: -1 };
+/// `void`, the result of functions that give none.
+pub(crate) const VOID: Type = Type { oid: 2278, length: 4 };
+
+/// RowDescription of columns of text; of each its name and its type.
+pub(crate) fn columns(out: &mut BytesMut, columns: &[(&str, Type)]) {
+    message(out, b'T', |out| {
+        out.put_u16(u16::try_from(columns.len()).unwrap_or(u16::MAX));
+        for (name, of) in columns {
+            cstr(out, name.as_bytes());
+            out.put_u32(0);
+            out.put_i16(0);
+            out.put_u32(of.oid);
+            out.put_i16(of.length);
+            out.put_i32(-1);
+            out.put_i16(0);
+        }
+    });
+}
+
+/// DataRow with values as text.
+pub(crate) fn row(out: &mut BytesMut, values: &[Option<&[u8]>]) {
     message(out, b'D', |out| {
-        out.put_u16(1);
-        out.put_u32(u32::try_from(value.len()).unwrap_or(0));
-        out.put_slice(value);
+        out.put_u16(u16::try_from(values.len()).unwrap_or(u16::MAX));
+        for value in values {
+            match value {
+                Some(value) => {
+                    out.put_u32(u32::try_from(value.len()).unwrap_or(0));
+                    out.put_slice(value);
+                }
+                None => out.put_i32(-1),
+            }
+        }
     });
 }
 
@@ -131,9 +155,9 @@ pub(crate) fn sum_of_counts(out: &mut BytesMut, rows: &[Bytes]) -> Result<(), Ma
         sum = count.and_then(|count| sum.checked_add(count)).ok_or(no_count)?;
     }
     if binary {
-        one_value(out, &sum.to_be_bytes());
+        row(out, &[Some(&sum.to_be_bytes())]);
     } else {
-        one_value(out, sum.to_string().as_bytes());
+        row(out, &[Some(sum.to_string().as_bytes())]);
     }
     Ok(())
 }

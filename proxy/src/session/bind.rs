@@ -197,22 +197,6 @@ impl Session {
         self.statements.put_portal(name, portal, since);
     }
 
-    async fn bind_own(
-        &mut self,
-        bind: &Bind<'_>,
-        statement: Arc<Statement>,
-        planned: Arc<Planned>,
-    ) -> Result<(), Halt> {
-        self.settle().await?;
-        if bind.each().next().is_some() {
-            let words = "bind message supplies parameters, but the statement has none";
-            return Err(Refusal::new("08P01", words).into());
-        }
-        encode::empty(self.out(), b'2');
-        self.put_portal(bind.portal, Portal::Own { statement, planned });
-        Ok(())
-    }
-
     /// A prepared statement with a plan that is still right.
     async fn statement(&mut self, name: &[u8]) -> Result<(Arc<Statement>, Arc<Planned>), Halt> {
         let Some((statement, planned)) = self.statements.get(name).cloned() else {

@@ -6,9 +6,9 @@ use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::settings::Undone;
 use super::transaction::{Step, Transaction, View, Why};
-use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout, shown_timeout};
+use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout};
 use crate::failure::{Failure, Halt};
-use crate::protocol::encode;
+use crate::protocol::encode::{self, TEXT};
 
 /// Whether the rows of an answer need their description in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,37 +48,18 @@ impl Session {
         rows: Rows,
     ) -> Result<(), Halt> {
         match command {
-            SessionCommand::Set {
-                name,
-                local,
-                answers_row,
-                value,
-            } => {
-                let value = match Timeout::named(name) {
+            SessionCommand::Set { name, local, value } => {
+                match Timeout::named(name) {
                     Some(timeout) => {
                         let value = timeout.read(value)?;
-                        // set_config() says nothing where it has no effect.
-                        if !*answers_row || !*local || self.transaction.is_some() {
-                            self.set_timeout(timeout, value, *local);
-                        }
-                        value.map(|value| shown_timeout(value).into())
+                        self.set_timeout(timeout, value, *local);
                     }
-                    None => self.set(Some(name), text, *local).await?,
-                };
-                if *answers_row {
-                    if rows == Rows::Described {
-                        encode::one_column(self.out(), "set_config", 25, -1);
-                    }
-                    // None where it is set if it is there, and is not.
-                    if let Some(value) = &value {
-                        encode::one_value(self.out(), value);
-                    }
-                    encode::command_complete(self.out(), &format!("SELECT {}", u8::from(value.is_some())));
-                } else {
-                    encode::command_complete(self.out(), "SET");
+                    None => drop(self.set(Some(name), text, *local).await?),
                 }
+                encode::command_complete(self.out(), "SET");
                 Ok(())
             }
+            SessionCommand::Configure(columns) => self.configure(columns, text, rows).await,
             SessionCommand::Reset { name } => {
                 match name.as_deref().and_then(Timeout::named) {
                     Some(timeout) => self.set_timeout(timeout, None, false),
@@ -88,25 +69,17 @@ impl Session {
                 Ok(())
             }
             SessionCommand::ShowTimeout(timeout) => {
-                self.answer_timeout(*timeout, timeout.name(), "SHOW", rows);
-                Ok(())
-            }
-            SessionCommand::CurrentSetting(timeout) => {
-                self.answer_timeout(*timeout, "current_setting", "SELECT 1", rows);
+                let value = self.shown_timeout(*timeout);
+                if rows == Rows::Described {
+                    encode::columns(self.out(), &[(timeout.name(), TEXT)]);
+                }
+                encode::row(self.out(), &[Some(value.as_bytes())]);
+                encode::command_complete(self.out(), "SHOW");
                 Ok(())
             }
             SessionCommand::Discard(discard) => self.discard(*discard, text, rows).await,
             SessionCommand::Show { .. } => Err(Refusal::unsupported("SHOW cannot be used here").into()),
         }
-    }
-
-    fn answer_timeout(&mut self, timeout: Timeout, column: &str, tag: &str, rows: Rows) {
-        let value = self.shown_timeout(timeout);
-        if rows == Rows::Described {
-            encode::one_column(self.out(), column, 25, -1);
-        }
-        encode::one_value(self.out(), value.as_bytes());
-        encode::command_complete(self.out(), tag);
     }
 
     /// Locks tables on every group, in ascending order: two that do so never wait for each other in a circle.
@@ -144,7 +117,7 @@ impl Session {
 
     /// Runs a SET or RESET on the backends of the transaction, else on one: the others follow when
     /// they are next used.
-    async fn set(
+    pub(super) async fn set(
         &mut self,
         name: Option<&str>,
         sql: &str,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyType, KeyUse};
+use coordinator::hash::{HashSlot, KeyColumn, KeyError, KeySource, KeyUse};
 use coordinator::slots::SlotMap;
 
 use super::Session;
@@ -29,9 +29,6 @@ use crate::protocol::{Body, encode};
 #[derive(Debug)]
 pub(super) struct CopyState {
     copying: Copying,
-    key: KeyColumn,
-    /// The shard key's name.
-    key_name: String,
     slots: Arc<SlotMap>,
     /// Came as a Query, so that the session says when it is ready.
     by_query: bool,
@@ -60,12 +57,6 @@ impl CopyState {
     pub(super) fn moving(copying: Copying, slots: &Arc<SlotMap>) -> CopyState {
         CopyState {
             copying,
-            // Nobody asks for it.
-            key: KeyColumn {
-                key_type: KeyType::Int8,
-                type_modifier: -1,
-            },
-            key_name: String::new(),
             slots: Arc::clone(slots),
             by_query: true,
             own: false,
@@ -113,16 +104,6 @@ impl Session {
         planned: &Planned,
         by_query: bool,
     ) -> Result<(), Halt> {
-        let table = &copying.plan.table;
-        let key = match planned.catalogue.resolve(&[], Some(&table.schema), &table.name) {
-            coordinator::catalogue::Resolved::Relation(relation) => {
-                relation.shard_key.as_ref().zip(relation.key_column())
-            }
-            _ => None,
-        };
-        let Some((key, key_name)) = key.map(|(key, column)| (key.column, column.name.clone())) else {
-            return Err(Failure::Catalogue(format!("table \"{}\" is not there", table.name)).into());
-        };
         let style = if by_query { Style::Simple } else { Style::Extended };
         let own = self.open_transaction(style).await?;
         let (header_due, header) = match &copying.plan.format {
@@ -134,9 +115,7 @@ impl Session {
         encode::copy_in_response(self.out(), format, columns);
         self.copy = Some(CopyState {
             copying,
-            key,
-            key_name,
-            slots: Arc::clone(planned.catalogue.slots()),
+            slots: Arc::clone(&planned.slots),
             by_query,
             own,
             waiting: BytesMut::new(),
@@ -345,7 +324,7 @@ impl Session {
                         text: &value,
                     }
                 };
-                match copy.key.slot(KeyUse::Assignment, source) {
+                match copy.copying.plan.key.slot(KeyUse::Assignment, source) {
                     Ok(slot) => slot,
                     Err(KeyError::AskPostgres | KeyError::Unroutable) => {
                         self.ask_copy_slot(copy, &value).await?
@@ -402,9 +381,13 @@ impl Session {
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
         let binary = copy.copying.plan.format == CopyFormat::Binary;
-        let type_oid = if binary { copy.key.key_type.oid() } else { 0 };
+        let type_oid = if binary {
+            copy.copying.plan.key.key_type.oid()
+        } else {
+            0
+        };
         let slot = self
-            .ask_aside(place, &copy.key, (type_oid, binary, Some(value)))
+            .ask_aside(place, &copy.copying.plan.key, (type_oid, binary, Some(value)))
             .await;
         copy.asked = std::mem::replace(&mut self.slots[place], busy);
         self.current = before;
@@ -412,7 +395,7 @@ impl Session {
         // As `CopyFromErrorCallback` in copyfrom.c has it.
         slot.map_err(|halt| {
             halt.with_context(|_| {
-                let (table, column) = (&copy.copying.plan.table.name, &copy.key_name);
+                let (table, column) = (&copy.copying.plan.table.name, &copy.copying.plan.key_name);
                 let place = format!("COPY {table}, line {}, column {column}", copy.line);
                 if binary {
                     place

@@ -19,7 +19,7 @@ use crate::analysis::{
     Access, AlteredTable, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
 };
 use crate::failure::{Again, Failure, Halt, Partly};
-use crate::protocol::encode;
+use crate::protocol::encode::{self, VOID};
 
 /// How a transaction begins that is opened for a definition. A snapshot older than the lock on a table would not show what it
 /// has.
@@ -75,9 +75,9 @@ impl Session {
         let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
         self.on_every_group(&sql, None, rows).await?;
         if rows == Rows::Described {
-            encode::one_column(self.out(), "create_distributed_table", 2278, 4);
+            encode::columns(self.out(), &[("create_distributed_table", VOID)]);
         }
-        encode::one_value(self.out(), b"");
+        encode::row(self.out(), &[Some(b"")]);
         encode::command_complete(self.out(), "SELECT 1");
         Ok(())
     }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::Session;
 use super::captured::Captured;
 use super::commands::Rows;
+use super::configure::{check_declared, own_parameters};
 use super::conn::{Audience, Columns, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
@@ -20,7 +21,7 @@ use super::statements::{Check, Late, Portal, Statement};
 use super::transaction::Step;
 use crate::analysis::{Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
 use crate::failure::{Ended, Failure, Halt};
-use crate::protocol::encode;
+use crate::protocol::encode::{self, TEXT, VOID};
 use crate::protocol::frontend::{Execute, Named, Parse};
 
 /// Longer Parse messages are each session's own.
@@ -69,6 +70,7 @@ impl Session {
         if let Err(refusal) = plan {
             return self.refuse(text, refusal).await;
         }
+        check_declared(plan, &parse.types)?;
         let message_bytes = Bytes::copy_from_slice(message);
         let statement = Arc::new(Statement {
             number: self.number_of(parse.name, &message_bytes, planned.tables()),
@@ -236,7 +238,7 @@ impl Session {
                 let plan = planned.only()?;
                 let Some(query) = relayed(plan) else {
                     self.settle().await?;
-                    encode::no_parameters(self.out());
+                    encode::parameters(self.out(), &own_parameters(plan));
                     describe_own(plan, self.out());
                     return Ok(());
                 };
@@ -363,10 +365,17 @@ impl Session {
                 self.execute_rows(execute.portal, execute.limit);
                 Ok(())
             }
-            Some(Portal::Own { statement, planned }) => {
+            Some(Portal::Own {
+                statement,
+                planned,
+                bound,
+            }) => {
                 self.settle().await?;
                 self.check_failed(planned.only()?)?;
-                let plan = planned.only()?.clone();
+                let plan = match bound {
+                    Some(bound) => Ok(Plan::Session(SessionCommand::Configure(bound))),
+                    None => planned.only()?.clone(),
+                };
                 self.statements.replace_portal(execute.portal, Portal::Done);
                 self.execute_own(&plan, &statement, &planned).await
             }
@@ -414,16 +423,10 @@ impl Session {
             return Ok(());
         }
         match command {
-            SessionCommand::Set {
-                local: true,
-                answers_row,
-                ..
-            } if !alone => {
+            SessionCommand::Set { local: true, .. } if !alone => {
                 self.open_transaction(Style::Extended).await?;
-                if !*answers_row {
-                    let words = "SET LOCAL can only be used in transaction blocks";
-                    encode::warning(self.out(), "25P01", words);
-                }
+                let words = "SET LOCAL can only be used in transaction blocks";
+                encode::warning(self.out(), "25P01", words);
             }
             SessionCommand::Set { local: false, .. } | SessionCommand::Reset { .. } => {
                 self.open_transaction(Style::Extended).await?;
@@ -657,18 +660,14 @@ pub(super) fn relayed(plan: &Result<Plan, Refusal>) -> Option<Option<&Query>> {
 /// NoData, or the row that a statement of our own answers.
 fn describe_own(plan: &Result<Plan, Refusal>, out: &mut bytes::BytesMut) {
     match plan {
-        Ok(Plan::Session(SessionCommand::Set {
-            answers_row: true, ..
-        })) => {
-            encode::one_column(out, "set_config", 25, -1);
+        Ok(Plan::Session(SessionCommand::Configure(columns))) => {
+            let columns: Vec<_> = columns.iter().map(|c| (c.name.as_str(), TEXT)).collect();
+            encode::columns(out, &columns);
         }
         Ok(Plan::Session(SessionCommand::ShowTimeout(timeout))) => {
-            encode::one_column(out, timeout.name(), 25, -1);
+            encode::columns(out, &[(timeout.name(), TEXT)]);
         }
-        Ok(Plan::Session(SessionCommand::CurrentSetting(_))) => {
-            encode::one_column(out, "current_setting", 25, -1);
-        }
-        Ok(Plan::Distribute(_)) => encode::one_column(out, "create_distributed_table", 2278, 4),
+        Ok(Plan::Distribute(_)) => encode::columns(out, &[("create_distributed_table", VOID)]),
         _ => encode::empty(out, b'n'),
     }
 }

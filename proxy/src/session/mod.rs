@@ -16,6 +16,7 @@ mod backends;
 mod bind;
 mod captured;
 mod commands;
+mod configure;
 mod conn;
 mod control;
 mod copy;

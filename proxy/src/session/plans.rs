@@ -2,10 +2,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use coordinator::catalogue::{Catalogue, CatalogueVersion};
+use coordinator::slots::SlotMap;
 use lru::LruCache;
 use parking_lot::Mutex;
 
@@ -26,7 +27,10 @@ pub(crate) struct Planned {
     search_path: Arc<[String]>,
     /// By which group's catalogue.
     place: usize,
-    pub(super) catalogue: Arc<Catalogue>,
+    version: CatalogueVersion,
+    /// That catalogue itself, which it does not keep: texts are remembered long after a large schema has changed.
+    catalogue: Weak<Catalogue>,
+    pub(super) slots: Arc<SlotMap>,
     pub(super) statements: Vec<PlannedStatement>,
     /// What stands for a text without a statement.
     empty: Result<Plan, Refusal>,
@@ -54,13 +58,15 @@ impl Planned {
 
     /// By which group's catalogue it was made, and that one's version; none where that is of a transaction only.
     pub(super) fn tables(&self) -> Option<(usize, CatalogueVersion)> {
-        let version = self.catalogue.version();
-        (version != CatalogueVersion::UNCOMMITTED).then_some((self.place, version))
+        (self.version != CatalogueVersion::UNCOMMITTED).then_some((self.place, self.version))
     }
 
     fn is_of(&self, place: usize, catalogue: &Arc<Catalogue>, search_path: &Arc<[String]>) -> bool {
+        let committed = self.version != CatalogueVersion::UNCOMMITTED;
+        let same = Weak::as_ptr(&self.catalogue) == Arc::as_ptr(catalogue)
+            || committed && self.version == catalogue.version();
         self.place == place
-            && self.catalogue.is_same(catalogue)
+            && same
             && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
     }
 
@@ -111,8 +117,7 @@ impl PlanCache {
     }
 
     fn put(&self, planned: &Arc<Planned>) {
-        let own = planned.catalogue.version() == CatalogueVersion::UNCOMMITTED;
-        if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() && !own {
+        if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() && planned.tables().is_some() {
             let hash = self
                 .hasher
                 .hash_one((planned.database.as_str(), planned.text.as_str()));
@@ -315,7 +320,9 @@ fn analyse(
         database: database.to_owned(),
         search_path: Arc::clone(search_path),
         place,
-        catalogue,
+        version: catalogue.version(),
+        catalogue: Arc::downgrade(&catalogue),
+        slots: Arc::clone(catalogue.slots()),
         statements,
         empty: Ok(Plan::Empty),
     }

@@ -7,7 +7,7 @@
 //! Memory stays bounded as in [`super::copy`].
 
 use coordinator::catalogue::bootstrap::Moving;
-use coordinator::hash::HashSlot;
+use coordinator::hash::{HashSlot, KeyColumn, KeyType};
 
 use super::Session;
 use super::captured::{Captured, Kept};
@@ -141,7 +141,12 @@ fn plain_copy(table: &RelationName) -> CopyIn {
     CopyIn {
         table: table.clone(),
         key_field: 0,
-        // Nobody counts them.
+        // Nobody asks for the key, whose slot comes with each row, and nobody counts the columns.
+        key: KeyColumn {
+            key_type: KeyType::Int8,
+            type_modifier: -1,
+        },
+        key_name: String::new(),
         columns: 0,
         format: CopyFormat::Lines(CopyLayout {
             csv: false,

@@ -284,7 +284,7 @@ impl Session {
             if query.access == Access::Write {
                 access = Access::Write;
             }
-            let route = query.route(&[], planned.catalogue.slots(), &std::collections::HashMap::new());
+            let route = query.route(&[], &planned.slots, &std::collections::HashMap::new());
             match route {
                 Ok(Route::Any) => {}
                 Ok(Route::One(group)) if *place.get_or_insert(group) == group => {}
@@ -324,7 +324,7 @@ impl Session {
         if let Some(place) = self.cursor_place(&query.form) {
             return Ok(Placed::One(place));
         }
-        let slots = planned.catalogue.slots();
+        let slots = &planned.slots;
         let mut answers = crate::analysis::Answers::new();
         loop {
             match query.route(parameters, slots, &answers)? {

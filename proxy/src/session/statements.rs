@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::conn::Columns;
 use super::plans::Planned;
 use super::split::Parts;
-use crate::analysis::{Access, CopyIn, Query};
+use crate::analysis::{Access, CopyIn, Query, SettingColumn};
 
 /// A prepared statement. It is sent to a backend when it is first needed there.
 #[derive(Debug)]
@@ -107,6 +107,8 @@ pub(super) enum Portal {
     Own {
         statement: Arc<Statement>,
         planned: Arc<Planned>,
+        /// Its columns with the values of its parameters, where it may have any.
+        bound: Option<Vec<SettingColumn>>,
     },
     /// An own one that has been executed.
     Done,

@@ -7,7 +7,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::error::ErrorPosition;
+use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::types::Type;
 
 use crate::harness::raw::Raw;
@@ -306,6 +306,78 @@ async fn the_client_hears_of_settings_that_change() {
         expected.sort_unstable();
         assert_eq!(found, expected, "{sql}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_set_and_read_by_functions() {
+    let cluster = Cluster::start().await;
+    let mut client = cluster.connect().await;
+    // asyncpg's question before it asks for types.
+    let asked = "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new";
+    let row = client.query_one(asked, &[]).await.unwrap();
+    assert_eq!(
+        (row.get::<_, &str>("cur"), row.get::<_, &str>("new")),
+        ("on", "off")
+    );
+    let back = "SELECT set_config('jit', $1, false)";
+    let row = client.query_one(back, &[&"on"]).await.unwrap();
+    assert_eq!(row.get::<_, &str>("set_config"), "on");
+    let current = |name: &'static str| {
+        let client = &client;
+        async move {
+            let sql = format!("SELECT current_setting('{name}', true)");
+            client
+                .query_one(&sql, &[])
+                .await
+                .unwrap()
+                .get::<_, Option<String>>(0)
+        }
+    };
+    assert_eq!(current("jit").await.as_deref(), Some("on"));
+    // All of its settings, or none.
+    let both = "SELECT set_config('app.one', 'x', false), set_config('jit', 'perhaps', false)";
+    let error = client.query(both, &[]).await.unwrap_err();
+    assert_eq!(error.code().map(SqlState::code), Some("22023"));
+    client.simple_query(both).await.unwrap_err();
+    // A name that was never set by anybody, but once was to be, is empty in PostgreSQL, too.
+    assert_eq!(current("app.one").await.unwrap_or_default(), "");
+    // Names, values and the rest may be parameters; what may not be set may not be set so.
+    let any = "SELECT set_config($1, $2, $3), set_config('statement_timeout', '7s', $3), current_setting('statement_timeout')";
+    let row = client
+        .query_one(any, &[&"app.tenant", &"O'Neil\\", &false])
+        .await
+        .unwrap();
+    let values: Vec<&str> = (0..3).map(|at| row.get(at)).collect();
+    assert_eq!(values, ["O'Neil\\", "7s", "7s"]);
+    assert_eq!(current("app.tenant").await.as_deref(), Some("O'Neil\\"));
+    let error = client
+        .query(any, &[&"Synchronous_Commit", &"off", &false])
+        .await
+        .unwrap_err();
+    assert_eq!(error.code().map(SqlState::code), Some("0A000"));
+    let error = client
+        .simple_query("SELECT set_config('app.tenant', $1, false)")
+        .await
+        .unwrap_err();
+    assert_eq!(error.code().map(SqlState::code), Some("42P02"));
+    // The end of the transaction undoes what was local.
+    let step = client.transaction().await.unwrap();
+    step.query_one(any, &[&"app.tenant", &"local", &true])
+        .await
+        .unwrap();
+    let row = step
+        .query_one("SELECT current_setting('app.tenant')", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, &str>(0), "local");
+    step.commit().await.unwrap();
+    let rows = client.simple_query("SHOW statement_timeout").await.unwrap();
+    assert!(format!("{rows:?}").contains("7s"), "{rows:?}");
+    let row = client
+        .query_one("SELECT current_setting('app.tenant')", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, &str>(0), "O'Neil\\");
 }
 
 #[tokio::test(flavor = "multi_thread")]
