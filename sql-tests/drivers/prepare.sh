@@ -30,6 +30,11 @@ fi
 if ! fresh pgjdbc/Scenario.class "$here/pgjdbc/Scenario.java"; then
     javac -Xlint:all -cp /usr/share/java/postgresql.jar -d "$there/pgjdbc" "$here/pgjdbc/Scenario.java"
 fi
+if ! fresh sqlx "$here/sqlx/Cargo.lock" "$here/sqlx/src/main.rs"; then
+    # It has a lock file and a target directory of its own.
+    CARGO_TARGET_DIR=$there/sqlx-target cargo build --quiet --locked --manifest-path "$here/sqlx/Cargo.toml"
+    cp "$there/sqlx-target/debug/scenario" "$there/sqlx"
+fi
 if ! fresh node-postgres/installed "$here/node-postgres/package-lock.json"; then
     mkdir -p "$there/node-postgres"
     cp "$here"/node-postgres/package*.json "$there/node-postgres"

@@ -27,7 +27,7 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(30);
 type Check<'a> = (&'static str, BoxFuture<'a, Result<()>>);
 
 /// How a scenario is run: `{drivers}` stands for the folder of the sources, `{installed}` for that of what was installed.
-const PROGRAMS: [(&str, &[&str]); 8] = [
+const PROGRAMS: [(&str, &[&str]); 9] = [
     ("psql", &["{drivers}/psql/scenario.sh"]),
     ("libpq (C)", &["{installed}/libpq"]),
     (
@@ -57,6 +57,7 @@ const PROGRAMS: [(&str, &[&str]); 8] = [
             "Scenario",
         ],
     ),
+    ("sqlx", &["{installed}/sqlx"]),
 ];
 
 /// Where the scenarios are.

@@ -1,0 +1,1 @@
+ALTER TABLE x_item ADD COLUMN tags text[], ADD COLUMN doc jsonb, ADD COLUMN data bytea;
