@@ -12,6 +12,7 @@ mod ddl;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
 mod fallback;
+mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
@@ -29,6 +30,7 @@ mod scope;
 mod session;
 mod settings;
 mod statement;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -42,5 +44,6 @@ pub use refusal::Refusal;
 pub use relations::Facts;
 pub use settings::check as check_setting;
 pub use statement::{analyse, split};
+pub use temporary::Temporaries;
 pub use timeouts::{Timeout, shown as shown_timeout};
 pub use values::ValuesRows;
