@@ -129,11 +129,15 @@ pub(super) fn insert(tokens: &[Token], sql: &str, names: Names<'_>) -> Option<Re
         Plan::Fill(Fill {
             create: format!("CREATE TEMPORARY TABLE {gathered} ON COMMIT DROP AS {text}"),
             table: GATHERED.to_owned(),
-            insert: Some(format!(
-                "{} SELECT * FROM {GATHERED} {}",
-                text_of(head, sql),
-                text_of(tail, sql)
-            )),
+            insert: Some(
+                format!(
+                    "{} SELECT * FROM {GATHERED} {}",
+                    text_of(head, sql),
+                    text_of(tail, sql)
+                )
+                .trim_end()
+                .to_owned(),
+            ),
             query: Box::new(planned),
             text,
         })

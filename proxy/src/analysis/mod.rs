@@ -30,6 +30,7 @@ mod scope;
 mod session;
 mod settings;
 mod statement;
+mod temporaries;
 mod temporary;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,6 @@ pub use refusal::Refusal;
 pub use relations::Facts;
 pub use settings::check as check_setting;
 pub use statement::{analyse, split};
-pub use temporary::Temporaries;
+pub use temporaries::Temporaries;
 pub use timeouts::{Timeout, shown as shown_timeout};
 pub use values::ValuesRows;
