@@ -28,6 +28,12 @@ pub(crate) enum Failure {
     /// As many sessions have backends as may.
     #[error("no backend is free")]
     NoBackend,
+    /// As many sessions keep backends as may.
+    #[error("too many sessions keep backends for temporary tables")]
+    TooManyStay,
+    /// The backend with the session's temporary tables is gone.
+    #[error("terminating connection because its temporary tables are lost")]
+    TemporaryLost { group: GroupId, why: String },
     /// The connection to a backend ended outside a commit.
     #[error("the connection to group {group} ended: {why}")]
     Broken { group: GroupId, why: String },
@@ -260,6 +266,12 @@ impl Failure {
             Failure::NoBackend => Refusal::new("53300", self.to_string())
                 .detail("All that this node may have are in use, by statements and transactions that take long.")
                 .hint("Nothing was done. Repeat the statement."),
+            Failure::TooManyStay => Refusal::new("53300", self.to_string())
+                .detail("Half of the sessions that this node lets work at a time have some.")
+                .hint("Nothing was done. Drop temporary tables that are no longer used, or end their sessions."),
+            Failure::TemporaryLost { group, why } => Refusal::new("57P01", self.to_string())
+                .detail(format!("The connection to group {group}, where they were, was lost: {why}"))
+                .hint("Connect again, and make them again."),
             Failure::Broken { .. }
             | Failure::CommitBroken { .. }
             | Failure::CommitUnconfirmed { .. }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    DataType, Expr, FunctionArguments, ObjectName, Query, TableFactor, Value, ValueWithSpan, Visit, Visitor,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query,
+    TableFactor, Value, ValueWithSpan, Visit, Visitor,
 };
 
 use super::Refusal;
@@ -12,7 +13,8 @@ use super::constants;
 use super::functions::{self, FunctionKind, Volatility};
 use super::plan::{Key, KeyValue};
 use super::proof::not_understood;
-use super::relations::{misread_column, parts};
+use super::relations::{Names, misread_column, parts};
+use super::temporary;
 
 /// What a look at a whole tree finds.
 #[derive(Debug, Default)]
@@ -28,6 +30,62 @@ pub(super) struct Findings {
     pub(super) aggregate: Option<String>,
     /// The first thing whose value differs from group to group.
     pub(super) local: Option<String>,
+    /// Calls of the functions of sequences.
+    pub(super) sequences: Vec<SequenceCall>,
+}
+
+/// A call of `nextval()` or the like.
+#[derive(Debug)]
+pub(super) struct SequenceCall {
+    /// The sequence; none where no constant says which. `lastval()` has that of the last call.
+    sequence: Option<Vec<String>>,
+    /// The words for all sequences but temporary ones.
+    pub(super) refusal: Refusal,
+}
+
+impl SequenceCall {
+    fn of(function: &Function) -> Option<SequenceCall> {
+        let parts = parts(&function.name)?;
+        let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let refusal = match temporary::is_of_sequences(&borrowed) {
+            true => functions::find(&borrowed).err()?,
+            false => return None,
+        };
+        let sequence = match &function.args {
+            FunctionArguments::List(list) => list
+                .args
+                .first()
+                .and_then(constant)
+                .and_then(temporary::sequence_name),
+            _ => None,
+        };
+        Some(SequenceCall { sequence, refusal })
+    }
+
+    /// Whether it is certain that the sequence is a temporary one of the session.
+    pub(super) fn is_temporary(&self, names: Names<'_>) -> bool {
+        let temporary = |parts: &Vec<String>| names.facts.temporaries.has(parts);
+        self.sequence.as_ref().is_some_and(temporary)
+    }
+}
+
+/// A constant in an argument, with a cast or without.
+fn constant(argument: &FunctionArg) -> Option<&str> {
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument else {
+        return None;
+    };
+    let value = match expr {
+        Expr::Cast { expr, .. } => match &**expr {
+            Expr::Value(value) => value,
+            _ => return None,
+        },
+        Expr::Value(value) => value,
+        _ => return None,
+    };
+    match &value.value {
+        Value::SingleQuotedString(text) => Some(text),
+        _ => None,
+    }
 }
 
 /// Looks at every node of a tree.
@@ -138,6 +196,10 @@ impl Visitor for Findings {
                 }
                 if function.over.is_some() {
                     self.aggregate.get_or_insert(function.name.to_string());
+                }
+                if let Some(call) = SequenceCall::of(function) {
+                    self.sequences.push(call);
+                    return ControlFlow::Continue(());
                 }
                 return self.function(&function.name);
             }

@@ -8,6 +8,7 @@ use super::plan::{
 use super::query;
 use super::relations::{Named, Names};
 use super::statement::syntax_for_postgres;
+use super::temporary;
 use super::words::{Words, split_commas};
 
 /// What the options of a COPY say.
@@ -129,6 +130,7 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
 fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
     let target = match names.find(table)? {
         Named::Table(_) => Target::All,
+        Named::Temporary => Target::Home,
         Named::System => Target::Any,
         Named::Unknown => return Err(no_relation(table)),
     };
@@ -156,6 +158,7 @@ fn copy_in(
 ) -> Result<Plan, Refusal> {
     let relation = match names.find(table)? {
         Named::Table(relation) => relation,
+        Named::Temporary => return Ok(temporary::at_home(Access::Write, Form::CopyIn)),
         Named::System => {
             return Err(Refusal::unsupported(format!(
                 "\"{}\" cannot be written to",

@@ -6,6 +6,7 @@ use super::lexer::{Kind, Token};
 use super::plan::{Ddl, DdlEffect, Plan, RelationName};
 use super::relations::Names;
 use super::statement::syntax_for_postgres;
+use super::temporary;
 use super::words::{Words, has_word, split_commas};
 
 /// Types that can be a shard key, as they are written.
@@ -42,11 +43,14 @@ struct Column<'a> {
 }
 
 /// Plans CREATE TABLE; the words after TABLE are given.
-pub(super) fn plan(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
+pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     let if_not_exists = words.take(&["if", "not", "exists"]);
     let Some(parts) = words.dotted_name() else {
         return Ok(syntax_for_postgres());
     };
+    if parts.len() == 2 && names.facts.temporaries.concerns(&parts) {
+        return temporary::create_table(words, &parts, sql, names);
+    }
     let Some(elements) = words.parenthesised() else {
         return Err(Refusal::unsupported("this form of CREATE TABLE is not supported")
             .detail("CREATE TABLE AS, OF and PARTITION OF take their columns from elsewhere.")

@@ -5,10 +5,11 @@ use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::databases;
 use super::functions;
 use super::lexer::{Kind, Token};
-use super::plan::{AlteredTable, Ddl, DdlEffect, Index, Plan, RelationName};
+use super::plan::{Access, AlteredTable, Ddl, DdlEffect, Form, Index, Plan, RelationName};
 use super::relations::{Named, Names};
 use super::settings;
 use super::statement::{distributed, syntax_for_postgres};
+use super::temporary;
 use super::words::{Words, has_word, split_commas};
 
 fn everywhere(effect: DdlEffect) -> Result<Plan, Refusal> {
@@ -24,7 +25,7 @@ fn unsupported(what: &str) -> Refusal {
 }
 
 /// Plans CREATE, ALTER, DROP, COMMENT, GRANT, REVOKE and REASSIGN.
-pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     let mut words = Words::new(tokens);
     if words.take(&["create", "database"]) && words.name().as_deref() == Some("howdah") {
         return Err(Refusal::new("42939", "database name \"howdah\" is reserved")
@@ -37,32 +38,36 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
     {
         return Err(unsupported("changing what belongs to Howdah").hint("The name \"howdah\" is taken."));
     }
-    let mut words = Words::new(tokens);
-    match words.take_any(&["create", "alter", "drop"]) {
-        Some("create") => create(words, names),
-        Some("alter") => alter(words, names),
-        Some(_) => drop(words),
-        None => everywhere(DdlEffect::None),
+    if let Some(plan) = temporary::definition(tokens, names)? {
+        return Ok(plan);
     }
+    let mut words = Words::new(tokens);
+    let plan = match words.take_any(&["create", "alter", "drop"]) {
+        Some("create") => create(words, sql, names)?,
+        Some("alter") => alter(words, names)?,
+        Some(_) => drop(words)?,
+        None => everywhere(DdlEffect::None)?,
+    };
+    if let Plan::Ddl(_) = plan {
+        temporary::refuse_schema(tokens)?;
+    }
+    Ok(plan)
 }
 
-fn create(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
+fn create(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     let replace = words.take(&["or", "replace"]);
-    for (keyword, what) in [
-        ("temp", "a temporary object"),
-        ("temporary", "a temporary object"),
-        ("global", "a temporary object"),
-        ("local", "a temporary object"),
-        ("unlogged", "an unlogged table"),
-    ] {
-        if words.take(&[keyword]) {
-            return Err(unsupported(what).detail("It would exist in one server only, and be lost with it."));
-        }
+    if temporary::take_keyword(&mut words) {
+        return temporary::create(words, sql, names);
+    }
+    if words.take(&["unlogged"]) {
+        return Err(unsupported("an unlogged table")
+            .detail("It is not replicated, and would be lost with its server."));
     }
     if words.take(&["table"]) {
-        return create_table::plan(words, names);
+        return create_table::plan(words, sql, names);
     }
     if words.take(&["view"]) || words.take(&["recursive", "view"]) {
+        temporary::refuse_in(words.rest(), "a view", names)?;
         return everywhere(DdlEffect::Reload);
     }
     if words.take(&["unique", "index"]) {
@@ -95,6 +100,7 @@ fn create(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
         return everywhere(DdlEffect::None);
     }
     if words.take(&["statistics"]) {
+        temporary::refuse_in(words.rest(), "CREATE STATISTICS", names)?;
         return everywhere(DdlEffect::None);
     }
     if words.take(&["database"]) {
@@ -144,6 +150,9 @@ fn create_index(mut words: Words<'_>, names: Names<'_>, unique: bool) -> Result<
     };
     check_functions(columns)?;
     check_functions(words.rest())?;
+    if names.facts.temporaries.concerns(&table) {
+        return Ok(temporary::at_home(Access::Write, Form::Defines));
+    }
     if unique {
         let Some(relation) = distributed(&table, names)? else {
             return Err(Refusal::new(

@@ -83,6 +83,9 @@ fn read_line(line: &'static str) -> Option<(&'static str, Function)> {
     Some((name, Function { kind, volatility }))
 }
 
+/// They count for their server alone.
+pub(super) const SEQUENCES: [&str; 4] = ["nextval", "currval", "lastval", "setval"];
+
 /// Finds a function by the parts of its name.
 ///
 /// # Errors
@@ -104,7 +107,7 @@ pub(super) fn find(parts: &[&str]) -> Result<Function, Refusal> {
 
 fn refused(name: &str) -> Refusal {
     let refusal = Refusal::unsupported(format!("function {name}() is not supported"));
-    if matches!(name, "nextval" | "currval" | "lastval" | "setval") {
+    if SEQUENCES.contains(&name) {
         return refusal
             .detail("Each group would count for itself, so that numbers would repeat.")
             .hint("Let the application choose keys, for example with gen_random_uuid().");

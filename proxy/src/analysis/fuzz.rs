@@ -1,7 +1,7 @@
 //! Query strings of any content.
 
 use super::example::catalogue;
-use super::{Answers, Facts, Plan, analyse, split};
+use super::{Answers, Facts, Plan, Temporaries, analyse, split};
 
 /// A query string: cut into statements, each analysed, and sent on its way where that needs no parameters.
 pub fn statement(bytes: &[u8]) {
@@ -31,8 +31,10 @@ pub fn statement(bytes: &[u8]) {
             "a part of it has other parts: {one:?}"
         );
         CATALOGUE.with(|catalogue| {
+            let temporaries = Temporaries::new("pg_temp_3", ["tmp".to_owned()]);
             let facts = Facts {
                 search_path: &["public"],
+                temporaries: &temporaries,
             };
             let plan = analyse(one, &facts, catalogue);
             if let Ok(Plan::Query(query)) = &plan {

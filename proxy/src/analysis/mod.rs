@@ -13,6 +13,7 @@ mod ddl;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
 mod fallback;
+mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
@@ -30,6 +31,8 @@ mod scope;
 mod session;
 mod settings;
 mod statement;
+mod temporaries;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -44,5 +47,6 @@ pub use refusal::Refusal;
 pub use relations::Facts;
 pub use settings::check as check_setting;
 pub use statement::{analyse, split};
+pub use temporaries::Temporaries;
 pub use timeouts::{Timeout, shown as shown_timeout};
 pub use values::ValuesRows;

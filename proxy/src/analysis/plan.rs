@@ -31,6 +31,8 @@ pub enum Plan {
     Distribute(Distribute),
     /// `COPY table FROM STDIN`: rows come from the client, and each goes to its group.
     CopyIn(CopyIn),
+    /// A temporary table gets what a query gives, from whatever groups.
+    Fill(Fill),
     /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
     Prepared(PreparedCommand),
     /// Could not be analysed, or names a relation that the catalogue does not know: send the text as
@@ -211,6 +213,10 @@ pub enum Form {
         /// Where its query begins in the statement's text, in bytes.
         query_at: usize,
     },
+    /// Defines temporary relations: the session may have others afterwards.
+    Defines,
+    /// COPY ... FROM STDIN into a temporary table: the group asks the client for the rows.
+    CopyIn,
     /// FETCH, MOVE or CLOSE of a cursor: runs where the cursor was declared, the target is `Any`.
     Cursor {
         /// The cursor's name; `None` for CLOSE ALL.
@@ -247,6 +253,8 @@ pub enum Motion {
 pub enum Target {
     /// No distributed row is touched: any group gives the right answer.
     Any,
+    /// No distributed row is touched, but what the session has on its home group alone.
+    Home,
     /// Every touched row has one of these keys.
     Keys(Vec<Key>, Spread),
     /// Rows of all groups: each can do with its own what the statement says, and the answers can be concatenated.
@@ -262,6 +270,8 @@ pub enum Spread {
     Rows(ValuesRows),
     /// Refuse with these words: concatenation would be wrong.
     Refuse(Refusal),
+    /// Run it on the session's home group, and refuse with these words where they are not on that one.
+    Home(Refusal),
 }
 
 impl Target {
@@ -352,10 +362,14 @@ pub enum Format {
 /// Where a statement runs, once its parameters are known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
-    /// Any group gives the right answer: the transaction's own, else the session's home.
+    /// Any group gives the right answer: the transaction's own, else the nearest.
     Any,
+    /// The session's home group.
+    Home,
     /// Exactly this group.
     One(GroupId),
+    /// This group; if it is not the session's home group, the statement is refused with these words.
+    AtHome(GroupId, Refusal),
     /// Each of these (two or more, ascending), rows concatenated.
     Several(Vec<GroupId>),
     /// Each of these (two or more, ascending) with these rows of VALUES, of a [`Spread::Rows`].
@@ -508,6 +522,21 @@ pub struct CopyIn {
     pub columns: usize,
     /// How the fields are written.
     pub format: CopyFormat,
+}
+
+/// A statement that fills a temporary table with rows of distributed ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fill {
+    /// Makes the table on the home group from the query there, which may name a table that it hides. `WITH NO DATA` may follow.
+    pub create: String,
+    /// The table, as statements name it.
+    pub table: String,
+    /// The plan of the query whose rows it gets.
+    pub query: Box<Query>,
+    /// The query's text.
+    pub text: String,
+    /// What then runs on the home group and is the statement's answer, where the table is only there to have the rows.
+    pub insert: Option<String>,
 }
 
 /// The formats of COPY's data.

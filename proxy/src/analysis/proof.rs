@@ -48,6 +48,8 @@ pub(super) struct Proof<'a> {
     pub(super) unknown: Option<String>,
     /// Whether it writes or locks.
     pub(super) writes: bool,
+    /// Whether it uses temporary relations.
+    pub(super) temporary: bool,
 }
 
 impl<'a> Proof<'a> {
@@ -62,6 +64,7 @@ impl<'a> Proof<'a> {
             queries: 0,
             unknown: None,
             writes: false,
+            temporary: false,
         }
     }
 
@@ -300,6 +303,10 @@ impl<'a> Proof<'a> {
         }
         let instance = match self.names.find(&parts)? {
             Named::Table(relation) => Some(self.instance(relation, alias)?),
+            Named::Temporary => {
+                self.temporary = true;
+                None
+            }
             Named::System => None,
             Named::Unknown => {
                 self.unknown.get_or_insert(parts.join("."));

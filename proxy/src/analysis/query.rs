@@ -12,7 +12,7 @@ use super::plan::{Access, Form, Plan, Query, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, fallback, writes};
+use super::{ValuesRows, fallback, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -26,7 +26,14 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         // PostgreSQL may not have the function either, and says so better.
         Err(refusal) => return Ok(Plan::Judge(refusal)),
     };
+    for call in &findings.sequences {
+        if !call.is_temporary(names) {
+            return Ok(Plan::Judge(call.refusal.clone()));
+        }
+    }
     let mut proof = Proof::new(names);
+    proof.temporary = !findings.sequences.is_empty();
+    proof.writes = proof.temporary;
     let walked = match &statement {
         Statement::Query(query) => proof.query(query, &[]),
         statement => writes::walk(&mut proof, statement),
@@ -90,6 +97,16 @@ fn target(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Result<Target, Refusal> {
+    if proof.temporary {
+        return match proof.keys() {
+            _ if proof.instances.is_empty() => Ok(Target::Home),
+            Some(mut keys) => {
+                check::mark_open_parameters(&mut keys, findings);
+                Ok(Target::Keys(keys, Spread::Home(temporary::together())))
+            }
+            None => Err(temporary::together()),
+        };
+    }
     if proof.instances.is_empty() {
         return Ok(Target::Any);
     }

@@ -3,13 +3,15 @@
 use coordinator::catalogue::{Catalogue, Relation, RelationKind, Resolved};
 use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 
-use super::Refusal;
+use super::{Refusal, Temporaries};
 
 /// What the analysis must know of the session that sends the statement.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The session's `search_path`, `"$user"` replaced, schemas that do not exist left out.
     pub search_path: &'a [&'a str],
+    /// The session's temporary relations.
+    pub temporaries: &'a Temporaries,
 }
 
 /// A relation that a statement names.
@@ -17,6 +19,8 @@ pub struct Facts<'a> {
 pub(super) enum Named<'a> {
     /// A distributed table.
     Table(&'a Relation),
+    /// A temporary relation of the session.
+    Temporary,
     /// PostgreSQL's or Howdah's own.
     System,
     /// Neither.
@@ -36,6 +40,9 @@ impl<'a> Names<'a> {
     /// # Errors
     /// When it is known and cannot be used in a statement.
     pub(super) fn find(&self, parts: &[String]) -> Result<Named<'a>, Refusal> {
+        if self.facts.temporaries.has(parts) {
+            return Ok(Named::Temporary);
+        }
         let found = match parts {
             [name] => self.catalogue.resolve(self.facts.search_path, None, name),
             [schema, name] => self.catalogue.resolve(self.facts.search_path, Some(schema), name),
@@ -165,6 +172,11 @@ const RESERVED_FOR_TABLES: &[&str] = &[
     "tablesample",
     "verbose",
 ];
+
+/// Whether this word without quotes is never a table's name.
+pub(super) fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word) || RESERVED_FOR_TABLES.contains(&word)
+}
 
 /// Whether the parser took a reserved keyword for a column.
 pub(super) fn misread_column(ident: &Ident) -> bool {

@@ -35,6 +35,7 @@ impl Query {
     ) -> Result<Route, Refusal> {
         let (keys, spread) = match &self.target {
             Target::Any => return Ok(Route::Any),
+            Target::Home => return Ok(Route::Home),
             Target::All => return Ok(Route::All),
             Target::Keys(keys, spread) => (keys, spread),
         };
@@ -50,7 +51,7 @@ impl Query {
                 Place::Anywhere => {
                     return match spread {
                         Spread::Concatenate => Ok(Route::All),
-                        Spread::Rows(_) | Spread::Refuse(_) => Err(unroutable(key)),
+                        Spread::Rows(_) | Spread::Refuse(_) | Spread::Home(_) => Err(unroutable(key)),
                     };
                 }
             }
@@ -61,12 +62,14 @@ impl Query {
         let rows: Vec<_> = groups.into_iter().collect();
         let groups: Vec<_> = rows.iter().map(|(group, _)| *group).collect();
         match (groups.as_slice(), spread) {
+            ([], Spread::Home(_)) => Ok(Route::Home),
+            ([group], Spread::Home(refusal)) => Ok(Route::AtHome(*group, refusal.clone())),
             // Every comparison is with NULL: no row anywhere, which any group can say.
             ([], _) => Ok(Route::Any),
             ([group], _) => Ok(Route::One(*group)),
             (_, Spread::Concatenate) => Ok(Route::Several(groups)),
             (_, Spread::Rows(_)) => Ok(Route::Rows(rows)),
-            (_, Spread::Refuse(refusal)) => Err(refusal.clone()),
+            (_, Spread::Refuse(refusal) | Spread::Home(refusal)) => Err(refusal.clone()),
         }
     }
 }

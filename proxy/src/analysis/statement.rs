@@ -8,7 +8,7 @@ use super::lexer::{self, Kind, Token};
 use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, Plan, Query, Tag, Target};
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
-use super::{Refusal, configure, copy, ddl, prepared, query, session, transaction};
+use super::{Refusal, configure, copy, ddl, fill, prepared, query, session, temporary, transaction};
 
 /// Cuts a query string at its semicolons, as PostgreSQL would: byte ranges of the statements, without the
 /// semicolons and without statements that are empty. An empty result asks for EmptyQueryResponse.
@@ -97,7 +97,7 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         "show" => Ok(session::show(tokens)),
         "discard" => Ok(session::discard(tokens)),
         "select" | "values" | "with" | "insert" | "update" | "delete" | "table" | "merge" => {
-            rows(tokens, names)
+            rows(tokens, sql, names)
         }
         "explain" => explain(tokens, sql, names),
         "copy" => copy::plan(tokens, sql, names),
@@ -105,15 +105,20 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         "lock" => lock(tokens, names),
         "prepare" | "execute" | "deallocate" => prepared::plan(tokens, names),
         "declare" | "fetch" | "move" | "close" => prepared::cursor(tokens, names),
-        "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "reassign" => ddl::plan(tokens, names),
+        "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "reassign" => {
+            ddl::plan(tokens, sql, names)
+        }
         "vacuum" | "analyze" | "analyse" | "reindex" | "cluster" | "checkpoint" => {
-            Ok(maintenance(first, tokens))
+            Ok(match temporary::maintenance(tokens, names)? {
+                Some(plan) => plan,
+                None => maintenance(first, tokens),
+            })
         }
         _ => unsupported(first),
     }
 }
 
-fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     if let Some(configure) = configure::plan(tokens, names) {
         return configure;
     }
@@ -123,6 +128,10 @@ fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
     if Words::new(tokens).sees(&["merge"]) {
         return Err(Refusal::unsupported("MERGE is not supported")
             .hint("Use INSERT ... ON CONFLICT, UPDATE and DELETE."));
+    }
+    let fills = temporary::select_into(tokens, sql, names);
+    if let Some(fills) = fills.or_else(|| fill::insert(tokens, sql, names)) {
+        return fills;
     }
     query::plan(tokens, names)
 }
@@ -161,13 +170,15 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
     let mut words = Words::new(tokens);
     words.take(&["truncate"]);
     words.take(&["table"]);
+    let mut tables = Vec::new();
     loop {
         words.take(&["only"]);
         let Some(table) = words.dotted_name() else {
             return Ok(syntax_for_postgres());
         };
+        tables.push(table.clone());
         match names.find(&table)? {
-            Named::Table(_) => {}
+            Named::Table(_) | Named::Temporary => {}
             Named::System => {
                 let table = table.join(".");
                 return Err(Refusal::unsupported(format!("\"{table}\" cannot be written to")));
@@ -191,9 +202,14 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
     if !words.is_empty() {
         return Ok(syntax_for_postgres());
     }
+    let target = if temporary::all_are(&tables, names)? {
+        Target::Home
+    } else {
+        Target::All
+    };
     Ok(Plan::Query(Query {
         access: Access::Write,
-        target: Target::All,
+        target,
         tag: Tag::AsIs,
         form: Form::Plain,
     }))
@@ -204,15 +220,17 @@ fn lock(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
     let mut words = Words::new(tokens);
     words.take(&["lock"]);
     words.take(&["table"]);
+    let mut tables = Vec::new();
     loop {
         words.take(&["only"]);
         let Some(table) = words.dotted_name() else {
             return Ok(syntax_for_postgres());
         };
         let shown = table.join(".");
+        tables.push(table.clone());
         match names.find(&table)? {
             // What is not there PostgreSQL says, in a transaction only.
-            Named::Table(_) | Named::Unknown => {}
+            Named::Table(_) | Named::Temporary | Named::Unknown => {}
             Named::System => {
                 return Err(Refusal::unsupported(format!("\"{shown}\" cannot be locked"))
                     .detail("It is not a table of users."));
@@ -222,6 +240,9 @@ fn lock(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         if !words.take_mark(',') {
             break;
         }
+    }
+    if temporary::all_are(&tables, names)? {
+        return Ok(temporary::at_home(Access::Read, Form::Plain));
     }
     if words.is_empty() || words.sees(&["in"]) || words.sees(&["nowait"]) {
         Ok(Plan::Lock)
@@ -334,6 +355,11 @@ fn distribute_arguments(arguments: &[Token], names: Names<'_>) -> Result<Plan, R
     };
     let name = lexer::tokens(&table)?;
     let parts = Words::new(&name).dotted_name().ok_or_else(usage)?;
+    if names.facts.temporaries.has(&parts) {
+        return Err(Refusal::unsupported(format!(
+            "\"{table}\" is a temporary table, which cannot be distributed"
+        )));
+    }
     // The relation may be known and not yet distributed: its own check would refuse it.
     let found = names.catalogue.resolve(
         names.facts.search_path,
@@ -381,6 +407,6 @@ pub(super) fn distributed<'a>(
 ) -> Result<Option<&'a coordinator::catalogue::Relation>, Refusal> {
     match names.find(parts)? {
         Named::Table(relation) => Ok(Some(relation)),
-        Named::System | Named::Unknown => Ok(None),
+        Named::Temporary | Named::System | Named::Unknown => Ok(None),
     }
 }

@@ -1,6 +1,6 @@
 //! The golden files: each claims something by its name, and holds statements with their plans.
 //!
-//! A statement stands as it is, then a line that starts with `=> `. `UPDATE_GOLDEN=1 cargo test -p proxy golden`
+//! A line `# temporary: a, b` names the session's temporary relations. A statement stands as it is, then a line that starts with `=> `. `UPDATE_GOLDEN=1 cargo test -p proxy golden`
 //! writes what comes out; read the difference before it is committed.
 
 use std::fmt::Write as _;
@@ -16,7 +16,15 @@ use super::*;
 const PATH: &[&str] = &["public"];
 
 fn analyse_here(sql: &str, catalogue: &Catalogue) -> Result<Plan, Refusal> {
-    analyse(sql, &Facts { search_path: PATH }, catalogue)
+    analyse_with(sql, &Temporaries::default(), catalogue)
+}
+
+fn analyse_with(sql: &str, temporaries: &Temporaries, catalogue: &Catalogue) -> Result<Plan, Refusal> {
+    let facts = Facts {
+        search_path: PATH,
+        temporaries,
+    };
+    analyse(sql, &facts, catalogue)
 }
 
 fn show_key(key: &Key) -> String {
@@ -59,6 +67,7 @@ fn show_query(query: &Query) -> String {
     .to_owned();
     match &query.target {
         Target::Any => text.push_str(" on any group"),
+        Target::Home => text.push_str(" on the home group"),
         Target::All => text.push_str(" on all groups"),
         Target::Keys(keys, spread) => {
             let keys: Vec<String> = keys.iter().map(show_key).collect();
@@ -66,6 +75,7 @@ fn show_query(query: &Query) -> String {
                 Spread::Concatenate => "several groups concatenated",
                 Spread::Rows(_) => "each row to its group",
                 Spread::Refuse(_) => "one group",
+                Spread::Home(_) => "the home group",
             };
             let _ = write!(text, " by key {}; {spread}", keys.join(", "));
         }
@@ -109,6 +119,11 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
         Ok(Plan::Prepared(PreparedCommand::Prepare { name, query, types })) => {
             format!("prepare {name} {types:?}: {}", show_query(query))
         }
+        Ok(Plan::Fill(fill)) => {
+            let insert = fill.insert.iter().map(|insert| format!("; {insert}"));
+            let insert = insert.collect::<String>();
+            format!("{} <- {}{insert}", fill.create, show_query(&fill.query))
+        }
         Ok(other) => format!("{other:?}"),
     }
 }
@@ -133,11 +148,15 @@ fn golden() {
         let text = std::fs::read_to_string(&path).unwrap();
         let mut written = String::new();
         let mut sql = String::new();
+        let mut temporaries = Temporaries::default();
         for line in text.lines() {
+            if let Some(names) = line.strip_prefix("# temporary: ") {
+                temporaries = Temporaries::new("pg_temp_3", names.split(", ").map(str::to_owned));
+            }
             if line.starts_with("# ") || (line.is_empty() && sql.is_empty()) {
                 let _ = writeln!(written, "{line}");
             } else if let Some(expected) = line.strip_prefix("=>") {
-                let found = show(&analyse_here(sql.trim_end(), &catalogue));
+                let found = show(&analyse_with(sql.trim_end(), &temporaries, &catalogue));
                 if found != expected.trim() {
                     let _ = writeln!(
                         differences,

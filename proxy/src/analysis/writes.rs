@@ -191,7 +191,13 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
         proof.expressions(on, &scope)?;
     }
     proof.expressions(&insert.returning, &scope)?;
-    let Some(at) = target else { return Ok(()) };
+    let Some(at) = target else {
+        // Into a temporary table, from anywhere.
+        return insert
+            .source
+            .as_deref()
+            .map_or(Ok(()), |source| proof.query(source, &[]));
+    };
     let Some(source) = insert.source.as_deref() else {
         return Err(keyless(&proof.instances[at]).detail("INSERT ... DEFAULT VALUES gives no key."));
     };

@@ -6,6 +6,7 @@ use shard::client::ConnectError;
 use shard::id::GroupId;
 
 use super::conn::{Audience, Conn, Stake};
+use super::home::HOME;
 use super::io;
 use super::pool::Given;
 use super::settings::{RESET, Undone};
@@ -20,6 +21,9 @@ const WITH_TICKET: Duration = Duration::from_millis(250);
 impl Session {
     /// Takes a backend for a place that has none, within `patience` for a new one.
     pub(super) async fn open(&mut self, place: usize, patience: Duration) -> Result<(), Halt> {
+        if place == HOME {
+            self.stop_if_bereft()?;
+        }
         let group = self.group(place);
         let waits = self.meter.client().waits();
         let opened = self.take_backend(place, group, patience).await;
@@ -121,6 +125,10 @@ impl Session {
             }
         }
         self.current = self.current.filter(|place| self.slots[*place].is_some());
+        if self.current.is_none() && self.temporary.any() && self.slots[HOME].is_some() {
+            // That its end is noticed when it comes.
+            self.current = Some(HOME);
+        }
         self.aim();
         if self.slots.iter().all(Option::is_none) {
             self.ticket = None;
@@ -151,6 +159,8 @@ impl Session {
             Some(Pin::Transaction)
         } else if self.cursors.values().any(holds) {
             Some(Pin::Cursor)
+        } else if place == HOME && self.temporary.any() {
+            Some(Pin::TemporaryTable)
         } else {
             None
         }

@@ -11,6 +11,7 @@ use super::extended::relayed;
 use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::{Check, Portal, Statement};
+use super::temporary::Does;
 use crate::analysis::{Access, Form, Format, Parameter, Plan, PreparedCommand, Query, Refusal};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
@@ -95,6 +96,7 @@ impl Session {
             Placed::One(place) => {
                 if let Some(query) = query {
                     self.note_cursor(&query.form, place)?;
+                    self.allow_definition(&query.form)?;
                 }
                 self.enter(place, access, Style::Extended).await?;
                 if let Some(check) = self.supply(place, &statement, &planned) {
@@ -110,7 +112,10 @@ impl Session {
                         bind: Bytes::copy_from_slice(message),
                         planned,
                     },
-                    _ => Portal::At { place, access },
+                    _ => {
+                        let does = query.map_or(Does::Nothing, |query| Does::by(&query.form));
+                        Portal::At { place, access, does }
+                    }
                 };
                 self.put_portal(bind.portal, portal);
             }
@@ -170,8 +175,8 @@ impl Session {
                 self.prepare_on(place, name).await?;
                 let _an_execute_gives_what_it_executes = self.supply(place, &statement, &planned);
                 self.send_on(place, Kind::Bind, message);
-                let access = query.access;
-                self.put_portal(bind.portal, Portal::At { place, access });
+                let (access, does) = (query.access, Does::Nothing);
+                self.put_portal(bind.portal, Portal::At { place, access, does });
                 return Ok(());
             }
             Placed::Many(places) => places,

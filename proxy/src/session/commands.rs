@@ -4,6 +4,7 @@ use super::Session;
 use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
+use super::home::HOME;
 use super::settings::Undone;
 use super::transaction::{Step, Transaction, View, Why};
 use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout};
@@ -29,13 +30,19 @@ impl Session {
             }
             Plan::Transaction(control) => self.control(control, text).await,
             Plan::Session(command) => self.session_command(command, text, rows).await,
-            Plan::Ddl(ddl) => self.ddl(ddl, text, rows).await,
+            Plan::Ddl(ddl) => {
+                if self.temporary.any() {
+                    // It may take along what depends on it, or on its owner.
+                    self.temporary.defined();
+                }
+                self.ddl(ddl, text, rows).await
+            }
             Plan::EachGroup(each) => self.each_group(*each, text, rows).await,
             Plan::Lock => self.lock_tables(text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
             Plan::Prepared(command) => self.prepared_command(command, text).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
-            Plan::Query(_) | Plan::CopyIn(_) => {
+            Plan::Query(_) | Plan::CopyIn(_) | Plan::Fill(_) => {
                 Err(Refusal::unsupported("this statement cannot be used here").into())
             }
         }
@@ -224,6 +231,9 @@ impl Session {
             self.enter_undoing(*place, undone).await?;
             self.exec(*place, text, Audience::Session, Stake::Nothing).await?;
         }
+        if self.temporary.any() {
+            self.temporary.defined();
+        }
         if discard == Discard::All {
             self.statements.clear();
             self.settings.clear();
@@ -262,7 +272,10 @@ impl Session {
 
     /// Whether PostgreSQL takes a statement: only parsed, it does nothing.
     pub(super) async fn parse_only(&mut self, text: &[u8]) -> Result<(), Halt> {
-        let place = self.any_place().await?;
+        let place = match self.temporary.any() {
+            true => HOME,
+            false => self.any_place().await?,
+        };
         self.enter_bare(place).await?;
         self.settle().await?;
         let group = self.group(place);

@@ -422,6 +422,14 @@ impl Conn {
         }
     }
 
+    /// None of the prepared statements that it holds is used again.
+    pub(crate) fn forget_prepared(&mut self) {
+        while let Some((name, _)) = self.prepared.pop_lru() {
+            self.stale.push(name);
+        }
+        self.unnamed = None;
+    }
+
     /// Sees to it that it holds no prepared statement of this name.
     pub(crate) fn make_way(&mut self, name: &[u8]) {
         if self.prepared.pop(name).is_some() {

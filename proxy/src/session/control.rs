@@ -303,6 +303,7 @@ impl Session {
         // A commit on several groups cannot be cancelled; what comes next can.
         self.aim();
         self.statements.clear_portals();
+        self.temporary.ended();
         self.cursors.retain(|_, cursor| cursor.outlives_transactions());
         self.search_path = None;
         self.timeouts.see(self.transaction.as_ref());
@@ -387,6 +388,7 @@ impl Session {
             transaction.let_go = false;
             transaction.tables = None;
         }
+        self.temporary.ended();
         // `AtSubAbort_Portals` in portalmem.c.
         self.statements.clear_portals_since(position);
         self.cursors

@@ -377,7 +377,9 @@ impl Session {
             .hint("Write the key in its plain ISO form.")
             .into());
         }
-        let place = self.home;
+        let place = self.nearest;
+        // It may stand in for the backend that has them.
+        let temporary = std::mem::take(&mut self.temporary);
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
         let binary = copy.copying.plan.format == CopyFormat::Binary;
@@ -391,6 +393,7 @@ impl Session {
             .await;
         copy.asked = std::mem::replace(&mut self.slots[place], busy);
         self.current = before;
+        self.temporary = temporary;
         self.aim();
         // As `CopyFromErrorCallback` in copyfrom.c has it.
         slot.map_err(|halt| {

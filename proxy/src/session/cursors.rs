@@ -85,7 +85,7 @@ impl Session {
             self.check_held(place, Access::Read, true)?;
             match &mut self.transaction {
                 Some(transaction) => {
-                    transaction.cursors_held.push(place);
+                    transaction.cannot_prepare(place);
                     transaction.script.push(Step::Hold(name.clone()));
                 }
                 None => self.declaring.push(name.clone()),

@@ -3,6 +3,7 @@
 
 use super::captured::Captured;
 use super::conn::{Audience, Conn, Kind, Stake};
+use super::home::HOME;
 use super::io::{self, Event, Wait};
 use super::settings::Undone;
 use super::transaction::{
@@ -67,31 +68,38 @@ impl Session {
     }
 
     /// The group for a statement that may run on any: one that works for the session already, else its
-    /// home; another one takes over as home when that one has no leader.
+    /// nearest; another one takes over as that when it has no leader.
     pub(super) async fn any_place(&mut self) -> Result<usize, Halt> {
+        if self.temporary.any() && self.engaged(HOME) {
+            return Ok(HOME);
+        }
         let working = self.transaction.as_ref().and_then(Transaction::preferred);
         if let Some(place) = working.or(self.pipeline.touched.first().copied()) {
             return Ok(place);
         }
-        if self.current == Some(self.home) && self.slots[self.home].is_some() {
-            return Ok(self.home);
+        if self.temporary.any() {
+            // It is there, and knows their names.
+            return Ok(HOME);
+        }
+        if self.current == Some(self.nearest) && self.slots[self.nearest].is_some() {
+            return Ok(self.nearest);
         }
         self.settle().await?;
-        self.look_after(self.home).await?;
-        if self.slots[self.home].is_some() {
-            return Ok(self.home);
+        self.look_after(self.nearest).await?;
+        if self.slots[self.nearest].is_some() {
+            return Ok(self.nearest);
         }
         let patience = self.shared.limits.leader_wait;
-        let home = self.home;
-        let Err(first) = self.open(home, patience).await else {
-            return Ok(home);
+        let nearest = self.nearest;
+        let Err(first) = self.open(nearest, patience).await else {
+            return Ok(nearest);
         };
         if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
             return Err(first);
         }
-        for place in (0..self.slots.len()).filter(|place| *place != home) {
+        for place in (0..self.slots.len()).filter(|place| *place != nearest) {
             if self.slots[place].is_some() || self.open(place, patience / 10).await.is_ok() {
-                self.home = place;
+                self.nearest = place;
                 return Ok(place);
             }
         }
@@ -126,7 +134,7 @@ impl Session {
                 self.open_pipeline_transaction().await?;
             }
         }
-        self.check_held(place, access, false)?;
+        self.check_held(place, access, place == HOME && self.temporary.any())?;
         self.see_other_groups(place)
     }
 
@@ -180,6 +188,9 @@ impl Session {
         }
         self.transaction = Some(transaction);
         self.note_members();
+        if self.pipeline.touched.contains(&HOME) {
+            self.note_unprepared(HOME);
+        }
         Ok(())
     }
 
@@ -285,6 +296,7 @@ impl Session {
         if let Some(transaction) = &mut self.transaction {
             transaction.use_at(place, access);
         }
+        self.note_unprepared(place);
         let Some(conn) = &mut self.slots[place] else {
             return Ok(());
         };

@@ -6,7 +6,6 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use coordinator::catalogue::CatalogueVersion;
 use parking_lot::Mutex;
 
 use super::Session;
@@ -16,7 +15,7 @@ use super::configure::{check_declared, own_parameters};
 use super::conn::{Audience, Columns, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
-use super::plans::Planned;
+use super::plans::{Planned, Tables};
 use super::statements::{Check, Late, Portal, Statement};
 use super::transaction::Step;
 use crate::analysis::{Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
@@ -100,14 +99,14 @@ impl Session {
     }
 
     /// The number of a statement. Sessions that have the same settings share those of the same Parse by name.
-    fn number_of(&self, name: &[u8], message: &Bytes, tables: Option<(usize, CatalogueVersion)>) -> u64 {
+    fn number_of(&self, name: &[u8], message: &Bytes, tables: Option<Tables>) -> u64 {
         let shared = !name.is_empty()
             && message.len() <= LONGEST_SHARED
             && self.transaction.is_none()
             && self.has_no_settings();
         match tables.filter(|_| shared) {
-            Some(tables) => self.guest.number_of(message, tables),
-            None => self.guest.number(),
+            Some((place, version, 0)) => self.guest.number_of(message, (place, version)),
+            Some(_) | None => self.guest.number(),
         }
     }
 
@@ -147,7 +146,14 @@ impl Session {
         let Some(statement) = self.statements.held.take() else {
             return Ok(());
         };
-        let place = self.any_place().await?;
+        let planned = self
+            .statements
+            .get(&statement.name)
+            .map(|(_, planned)| Arc::clone(planned));
+        let place = match &planned {
+            Some(planned) => self.place_to_parse(planned.only()?).await?,
+            None => self.any_place().await?,
+        };
         self.enter_bare(place).await?;
         self.join(place).await?;
         self.mark_pipeline(place);
@@ -258,7 +264,7 @@ impl Session {
                 }
                 let place = match cursor {
                     Some(place) => place,
-                    None => self.any_place().await?,
+                    None => self.place_to_parse(plan).await?,
                 };
                 self.enter_bare(place).await?;
                 self.join(place).await?;
@@ -325,10 +331,10 @@ impl Session {
         self.release_held().await?;
         let execute = Execute::read(Self::body(message))?;
         match self.statements.portal(execute.portal).cloned() {
-            Some(Portal::At { place, access }) => {
+            Some(Portal::At { place, access, does }) => {
                 self.enter(place, access, Style::Extended).await?;
                 self.send_on(place, Kind::Execute, message);
-                Ok(())
+                self.after_sending(does).await
             }
             Some(Portal::Many {
                 places,
@@ -409,6 +415,9 @@ impl Session {
                 plan: copy.clone(),
             };
             return self.begin_copy(copying, planned, false).await;
+        }
+        if let Plan::Fill(fill) = plan {
+            return Box::pin(self.fill(fill, planned, Style::Extended)).await;
         }
         if let Plan::Session(command) = plan {
             self.set_in_pipeline(command).await?;
@@ -535,7 +544,7 @@ impl Session {
                 }
             }
         }
-        if self.copy.is_some() {
+        if self.copy.is_some() || self.told.copy_in {
             // The copy ends by CopyDone or CopyFail, and this Sync is for nothing.
             return Ok(());
         }
@@ -553,6 +562,7 @@ impl Session {
             }
             self.pipeline.touched.clear();
             self.pipeline.writer = None;
+            self.temporary.ended();
             self.told.skip = false;
             if self.transaction.is_none() {
                 self.statements.clear_portals();
@@ -564,6 +574,7 @@ impl Session {
             Err(Halt::End(ended)) => return Err(ended),
             Err(Halt::Fail(failure)) => self.report(&failure),
         }
+        self.temporary.ended();
         self.told.skip = false;
         if self.transaction.is_none() {
             self.statements.clear_portals();

@@ -25,8 +25,10 @@ mod databases;
 mod ddl;
 mod enter;
 mod extended;
+mod fill;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod home;
 mod io;
 mod login;
 mod meter;
@@ -45,6 +47,7 @@ mod split;
 mod startup;
 mod statements;
 mod stranger;
+mod temporary;
 mod timeouts;
 mod together;
 mod transaction;
@@ -76,6 +79,7 @@ use pool::{Guest, Ticket};
 use relay::Told;
 use settings::Settings;
 use statements::Statements;
+use temporary::Temporary;
 use timeouts::Timeouts;
 use transaction::Transaction;
 
@@ -95,7 +99,7 @@ pub(crate) struct Session {
     /// The one that may owe answers.
     current: Option<usize>,
     /// Where statements run that may run anywhere.
-    home: usize,
+    nearest: usize,
     /// What its backends' start-up messages say.
     startup: conn::Parameters,
     told: Told,
@@ -106,6 +110,7 @@ pub(crate) struct Session {
     statements: Statements,
     /// Where its cursors are.
     cursors: HashMap<String, Cursor>,
+    temporary: Temporary,
     /// Cursors WITH HOLD that may have been declared outside of a transaction.
     declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.
@@ -142,6 +147,9 @@ impl Session {
                 return ended;
             }
             if let Err(Halt::End(ended)) = self.let_go().await {
+                return ended;
+            }
+            if let Err(ended) = self.settle_temporaries().await {
                 return ended;
             }
             self.time_the_client();
@@ -234,6 +242,7 @@ impl Session {
 
     async fn handle(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
         self.timeouts.wake();
+        self.stop_if_bereft()?;
         match tag {
             b'Q' | b'P' | b'B' | b'D' | b'E' => self.begin_timing().await,
             b'S' => self.stricken().await,

@@ -13,18 +13,25 @@ use parking_lot::Mutex;
 use super::Session;
 use super::databases::unreadable;
 use super::transaction::OwnTables;
-use crate::analysis::{self, Plan, Refusal};
+use crate::analysis::{self, Plan, Refusal, Temporaries};
 use crate::failure::{Failure, Halt};
 
 /// Longer texts are not remembered.
 const LONGEST_REMEMBERED: usize = 32 << 10;
 
-/// A text and what it means, as long as the catalogue and the search path stay as they are.
+/// By which tables a text was analysed: by which group's catalogue, that one's version, and [`Temporary::generation`].
+///
+/// [`Temporary::generation`]: super::temporary::Temporary::generation
+pub(super) type Tables = (usize, CatalogueVersion, u64);
+
+/// A text and what it means, as long as the catalogue, the search path and the session's temporary tables stay as they are.
 #[derive(Debug)]
 pub(crate) struct Planned {
     text: String,
     database: String,
     search_path: Arc<[String]>,
+    /// With which temporary tables: those with any are their session's own.
+    generation: u64,
     /// By which group's catalogue.
     place: usize,
     version: CatalogueVersion,
@@ -56,16 +63,23 @@ impl Planned {
         }
     }
 
-    /// By which group's catalogue it was made, and that one's version; none where that is of a transaction only.
-    pub(super) fn tables(&self) -> Option<(usize, CatalogueVersion)> {
-        (self.version != CatalogueVersion::UNCOMMITTED).then_some((self.place, self.version))
+    /// By which tables it was made; none where the catalogue is of a transaction only.
+    pub(super) fn tables(&self) -> Option<Tables> {
+        (self.version != CatalogueVersion::UNCOMMITTED).then_some((self.place, self.version, self.generation))
     }
 
-    fn is_of(&self, place: usize, catalogue: &Arc<Catalogue>, search_path: &Arc<[String]>) -> bool {
+    fn is_of(
+        &self,
+        place: usize,
+        catalogue: &Arc<Catalogue>,
+        search_path: &Arc<[String]>,
+        generation: u64,
+    ) -> bool {
         let committed = self.version != CatalogueVersion::UNCOMMITTED;
         let same = Weak::as_ptr(&self.catalogue) == Arc::as_ptr(catalogue)
             || committed && self.version == catalogue.version();
         self.place == place
+            && self.generation == generation
             && same
             && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
     }
@@ -117,7 +131,8 @@ impl PlanCache {
     }
 
     fn put(&self, planned: &Arc<Planned>) {
-        if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() && planned.tables().is_some() {
+        let own = planned.version == CatalogueVersion::UNCOMMITTED || planned.generation != 0;
+        if planned.text.len() <= LONGEST_REMEMBERED && !planned.has_unknown() && !own {
             let hash = self
                 .hasher
                 .hash_one((planned.database.as_str(), planned.text.as_str()));
@@ -134,13 +149,21 @@ impl Session {
         if let Some(planned) = known.as_ref().filter(|planned| planned.needs_no_tables()) {
             return Ok(Arc::clone(planned));
         }
+        self.see_temporaries().await?;
+        let (temporaries, generation) = (self.temporary.names(), self.temporary.generation());
         let searched = self.search_path().await;
         let (place, catalogue) = self.tables().await?;
         let search_path = match searched {
             Ok(path) => path,
             Err(Halt::Fail(failure)) => {
                 // A setting cannot be replayed, as that of a role that was dropped: RESET and DISCARD must not need it.
-                let planned = analyse(text, &database, place, catalogue, &Arc::from([]));
+                let planned = analyse(
+                    text,
+                    &database,
+                    (place, catalogue),
+                    &Arc::from([]),
+                    (&temporaries, generation),
+                );
                 return if planned.is_about_settings() {
                     Ok(Arc::new(planned))
                 } else {
@@ -149,18 +172,32 @@ impl Session {
             }
             Err(halt) => return Err(halt),
         };
-        if let Some(planned) = known.filter(|planned| planned.is_of(place, &catalogue, &search_path)) {
+        if let Some(planned) =
+            known.filter(|planned| generation == 0 && planned.is_of(place, &catalogue, &search_path, 0))
+        {
             return Ok(planned);
         }
-        let mut planned = analyse(text, &database, place, catalogue, &search_path);
+        let mut planned = analyse(
+            text,
+            &database,
+            (place, catalogue),
+            &search_path,
+            (&temporaries, generation),
+        );
         if planned.has_unknown() {
             // A relation may be newer than what is known.
             let deadline = Instant::now() + self.shared.limits.leader_wait;
             let refreshed = self.database.refresh(self.group(place), deadline).await;
             if refreshed.is_ok() {
                 let (place, newer) = self.tables().await?;
-                if !planned.is_of(place, &newer, &search_path) {
-                    planned = analyse(text, &database, place, newer, &search_path);
+                if !planned.is_of(place, &newer, &search_path, generation) {
+                    planned = analyse(
+                        text,
+                        &database,
+                        (place, newer),
+                        &search_path,
+                        (&temporaries, generation),
+                    );
                 }
             }
         }
@@ -179,9 +216,10 @@ impl Session {
         if planned.needs_no_tables() {
             return Ok(true);
         }
+        self.see_temporaries().await?;
         let search_path = self.search_path().await?;
         let (place, catalogue) = self.tables().await?;
-        Ok(planned.is_of(place, &catalogue, &search_path))
+        Ok(planned.is_of(place, &catalogue, &search_path, self.temporary.generation()))
     }
 
     /// The catalogue to plan by: the committed one, or as the transaction sees it that has changed it.
@@ -213,20 +251,20 @@ impl Session {
         Ok((place, catalogue))
     }
 
-    /// A committed catalogue: the home group's, another's if that has no leader.
+    /// A committed catalogue: the nearest group's, another's if that has no leader.
     pub(super) async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
-        if let Ok(catalogue) = self.database.current(self.group(self.home)) {
-            return Ok((self.home, catalogue));
+        if let Ok(catalogue) = self.database.current(self.group(self.nearest)) {
+            return Ok((self.nearest, catalogue));
         }
         let patience = self.shared.limits.leader_wait;
         let mut why = None;
         for step in 0..self.slots.len() {
-            let place = (self.home + step) % self.slots.len();
+            let place = (self.nearest + step) % self.slots.len();
             let deadline = Instant::now() + if step == 0 { patience / 2 } else { patience / 4 };
             match self.database.refresh(self.group(place), deadline).await {
                 Ok(catalogue) => {
-                    if self.slots[self.home].is_none() || self.transaction.is_none() {
-                        self.home = place;
+                    if self.slots[self.nearest].is_none() || self.transaction.is_none() {
+                        self.nearest = place;
                     }
                     return Ok((place, catalogue));
                 }
@@ -293,12 +331,15 @@ impl Session {
 fn analyse(
     text: &str,
     database: &str,
-    place: usize,
-    catalogue: Arc<Catalogue>,
+    (place, catalogue): (usize, Arc<Catalogue>),
     search_path: &Arc<[String]>,
+    (temporaries, generation): (&Temporaries, u64),
 ) -> Planned {
     let path: Vec<&str> = search_path.iter().map(String::as_str).collect();
-    let facts = analysis::Facts { search_path: &path };
+    let facts = analysis::Facts {
+        search_path: &path,
+        temporaries,
+    };
     let statements = match analysis::split(text) {
         Ok(ranges) => ranges
             .into_iter()
@@ -319,6 +360,7 @@ fn analyse(
         text: text.to_owned(),
         database: database.to_owned(),
         search_path: Arc::clone(search_path),
+        generation,
         place,
         version: catalogue.version(),
         catalogue: Arc::downgrade(&catalogue),

@@ -55,6 +55,8 @@ pub(crate) struct Pool {
     tickets: Arc<Semaphore>,
     /// Those for superusers only.
     reserved: Arc<Semaphore>,
+    /// For half of those that have tickets: the others are given back before long.
+    stays: Arc<Semaphore>,
     /// By place.
     groups: Vec<Mutex<Group>>,
     most: usize,
@@ -74,6 +76,9 @@ struct Group {
 
 /// The right to have backends, one of each group.
 pub(super) type Ticket = OwnedSemaphorePermit;
+
+/// The right to keep a backend beyond transactions, for as long as the client wants it.
+pub(super) type Stay = OwnedSemaphorePermit;
 
 /// What a session gets that wants a backend.
 #[derive(Debug)]
@@ -165,6 +170,7 @@ impl Pool {
         Arc::new(Pool {
             tickets: Arc::new(Semaphore::new(most - reserved)),
             reserved: Arc::new(Semaphore::new(reserved)),
+            stays: Arc::new(Semaphore::new((most / 2).max(1))),
             groups: (0..groups).map(|_| Mutex::default()).collect(),
             most,
             shelves: Mutex::default(),
@@ -317,6 +323,11 @@ impl Guest {
             }
         };
         tokio::time::timeout(patience, ticket).await.ok()?.ok()
+    }
+
+    /// The right to keep a backend; `None` when half of the sessions that may have any keep theirs.
+    pub(super) fn stay(&self) -> Option<Stay> {
+        Arc::clone(&self.pool.stays).try_acquire_owned().ok()
     }
 
     /// A backend of the group at `place`, or room for one. For a session with a ticket.

@@ -22,7 +22,7 @@ impl Session {
         text: &str,
     ) -> Result<(), Halt> {
         match command {
-            PreparedCommand::Prepare { name, .. } => {
+            PreparedCommand::Prepare { name, query, .. } => {
                 if self.statements.get(name.as_bytes()).is_some() || self.statements.sql.contains_key(name) {
                     return Err(Failure::StatementExists(name.clone()).into());
                 }
@@ -31,7 +31,7 @@ impl Session {
                     number: self.guest.number(),
                     text: text.to_owned(),
                 };
-                let place = self.any_place().await?;
+                let place = self.place_of(query).await?;
                 self.enter_bare(place).await?;
                 self.join(place).await?;
                 self.make_way(place, name);

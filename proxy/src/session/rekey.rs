@@ -6,8 +6,11 @@
 //! by COPY, and the group deletes them; what has come to a group meanwhile is its own, and stays. PostgreSQL computes the slots.
 //! Memory stays bounded as in [`super::copy`].
 
+use std::sync::Arc;
+
 use coordinator::catalogue::bootstrap::Moving;
 use coordinator::hash::{HashSlot, KeyColumn, KeyType};
+use coordinator::slots::SlotMap;
 
 use super::Session;
 use super::captured::{Captured, Kept};
@@ -19,6 +22,16 @@ use super::statements::Copying;
 use crate::analysis::{Access, CopyFormat, CopyIn, CopyLayout, RelationName};
 use crate::failure::{Failure, Halt};
 use crate::protocol::frame::HEADER;
+
+/// Rows on their way from one group to others.
+pub(super) struct Carry {
+    /// Gives them, as COPY does in its text format.
+    pub(super) read: String,
+    /// Takes them: COPY from the client.
+    pub(super) write: String,
+    /// Where they go; where none is named each has its slot in front.
+    pub(super) to: Option<usize>,
+}
 
 impl Session {
     /// Makes this column the shard key of a table, and moves its rows; does nothing where the user has chosen another.
@@ -46,20 +59,13 @@ impl Session {
             .value;
         let columns = String::from_utf8_lossy(&columns.unwrap_or_default()).into_owned();
         let (_, catalogue) = self.catalogue().await?;
+        let carry = Carry {
+            read: moving.read(&columns),
+            write: moving.write(&columns),
+            to: None,
+        };
         for source in places {
-            let copying = Copying {
-                text: moving.write(&columns),
-                plan: plain_copy(table),
-            };
-            let mut copy = CopyState::moving(copying, catalogue.slots());
-            let moved = self.move_rows(source, &moving.read(&columns), &mut copy).await;
-            if let Err(halt) = moved {
-                self.hush(source);
-                self.abandon_copy(&mut copy).await?;
-                self.current = Some(source).filter(|place| self.slots[*place].is_some());
-                self.drain(source).await?;
-                return Err(halt);
-            }
+            self.carry(source, &carry, catalogue.slots()).await?;
             self.current = None;
             self.enter(source, Access::Write, Style::Simple).await?;
             self.settle().await?;
@@ -69,10 +75,31 @@ impl Session {
         Ok(())
     }
 
-    /// Sends the rows that `read` gives at `source` to their groups.
-    async fn move_rows(&mut self, source: usize, read: &str, copy: &mut CopyState) -> Result<(), Halt> {
+    /// Takes rows from one group to others. Gives their number.
+    pub(super) async fn carry(
+        &mut self,
+        source: usize,
+        carry: &Carry,
+        slots: &Arc<SlotMap>,
+    ) -> Result<u64, Halt> {
+        let copying = Copying {
+            text: carry.write.clone(),
+            plan: plain_copy(),
+        };
+        let mut copy = CopyState::moving(copying, slots);
+        let moved = self.move_rows(source, carry, &mut copy).await;
+        if moved.is_err() {
+            self.hush(source);
+            self.abandon_copy(&mut copy).await?;
+            self.current = Some(source).filter(|place| self.slots[*place].is_some());
+            self.drain(source).await?;
+        }
+        moved
+    }
+
+    async fn move_rows(&mut self, source: usize, carry: &Carry, copy: &mut CopyState) -> Result<u64, Halt> {
         self.current = None;
-        self.enter(source, Access::Write, Style::Simple).await?;
+        self.enter(source, Access::Read, Style::Simple).await?;
         self.settle().await?;
         let group = self.group(source);
         if let Some(conn) = &mut self.slots[source] {
@@ -81,7 +108,7 @@ impl Session {
                 kept: Some(Kept::new(usize::MAX)),
                 ..Captured::default()
             };
-            conn.query(read, Audience::MergeNext, Stake::Nothing);
+            conn.query(&carry.read, Audience::MergeNext, Stake::Nothing);
         }
         loop {
             let (mut rows, mut over) = (Vec::new(), true);
@@ -94,11 +121,17 @@ impl Session {
             }
             for row in rows {
                 let row = row.get(HEADER..).unwrap_or_default();
-                let (slot, line) = split_slot(row)?;
-                let group = copy.group(slot);
-                let place = self
-                    .place(group)
-                    .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)))?;
+                let (place, line) = match carry.to {
+                    Some(place) => (place, row),
+                    None => {
+                        let (slot, line) = split_slot(row)?;
+                        let group = copy.group(slot);
+                        let place = self
+                            .place(group)
+                            .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)))?;
+                        (place, line)
+                    }
+                };
                 self.send_row(copy, place, line).await?;
             }
             if over {
@@ -107,10 +140,10 @@ impl Session {
             self.answers(source).await?;
         }
         self.take_captured(source, group, Stake::Nothing)?;
-        if !copy.is_empty() {
-            self.finish_copy(copy).await?;
+        if copy.is_empty() {
+            return Ok(0);
         }
-        Ok(())
+        self.finish_copy(copy).await
     }
 
     /// What a backend still has to say is for nobody.
@@ -136,10 +169,13 @@ fn split_slot(row: &[u8]) -> Result<(HashSlot, &[u8]), Failure> {
         .ok_or_else(|| Failure::Catalogue("PostgreSQL did not compute a row's slot".to_owned()))
 }
 
-/// COPY's own text format.
-fn plain_copy(table: &RelationName) -> CopyIn {
+/// COPY's own text format, of what [`Carry::write`] names.
+fn plain_copy() -> CopyIn {
     CopyIn {
-        table: table.clone(),
+        table: RelationName {
+            schema: String::new(),
+            name: String::new(),
+        },
         key_field: 0,
         // Nobody asks for the key, whose slot comes with each row, and nobody counts the columns.
         key: KeyColumn {

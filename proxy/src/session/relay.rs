@@ -331,6 +331,10 @@ impl Conn {
             return Err(Malformed("a backend reported an error about nothing"));
         };
         self.errored = true;
+        if is_clients(Some(head)) {
+            // Of the rows that the client still sends PostgreSQL takes none.
+            told.copy_in = false;
+        }
         let own = if fields.code == "57014" {
             self.cancels.take()
         } else {

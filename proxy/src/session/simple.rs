@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::commands::Rows;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
+use super::home::HOME;
 use super::plans::Planned;
+use super::temporary::Does;
 use super::together::Statement;
 use super::transaction::Transaction;
 use super::{Session, statements::Copying};
@@ -130,6 +132,11 @@ impl Session {
                 let place = self.any_place().await?;
                 self.send_query(place, Access::Read, text, message).await
             }
+            Plan::Fill(fill) => {
+                self.settle().await?;
+                Box::pin(self.fill(fill, planned, Style::Simple)).await?;
+                Ok(Ready::Now)
+            }
             Plan::CopyIn(copy) => {
                 self.settle().await?;
                 let copying = Copying {
@@ -175,7 +182,11 @@ impl Session {
         message: Option<&[u8]>,
     ) -> Result<Ready, Halt> {
         self.note_cursor(&query.form, place)?;
-        self.send_query(place, query.access, text, message).await
+        self.allow_definition(&query.form)?;
+        let ready = self.send_query(place, query.access, text, message).await;
+        let after = self.after_sending(Does::by(&query.form)).await;
+        let ready = ready?;
+        after.map(|()| ready)
     }
 
     async fn send_query(
@@ -259,7 +270,10 @@ impl Session {
                 break;
             };
             let (plan, text) = (statement.plan.clone(), statement.text.clone());
-            if matches!(plan, Ok(Plan::CopyIn(_))) {
+            let copies = |query: &Query| query.form == Form::CopyIn;
+            if matches!(&plan, Ok(Plan::CopyIn(_)))
+                || matches!(&plan, Ok(Plan::Query(query)) if copies(query))
+            {
                 return Err(Refusal::unsupported("COPY FROM STDIN must be alone in its Query").into());
             }
             self.run(&plan, &text, &planned, None).await?;
@@ -287,6 +301,7 @@ impl Session {
             let route = query.route(&[], &planned.slots, &std::collections::HashMap::new());
             match route {
                 Ok(Route::Any) => {}
+                Ok(Route::Home) if *place.get_or_insert(self.group(HOME)) == self.group(HOME) => {}
                 Ok(Route::One(group)) if *place.get_or_insert(group) == group => {}
                 _ => return Ok(None),
             }
@@ -329,7 +344,14 @@ impl Session {
         loop {
             match query.route(parameters, slots, &answers)? {
                 Route::Any => return self.any_place().await.map(Placed::One),
+                Route::Home => return Ok(Placed::One(HOME)),
                 Route::One(group) => return Ok(Placed::One(self.known_place(group)?)),
+                Route::AtHome(group, refusal) => {
+                    return match self.known_place(group)? {
+                        HOME => Ok(Placed::One(HOME)),
+                        _ => Err(refusal.into()),
+                    };
+                }
                 Route::Several(groups) => {
                     let places = groups.into_iter().map(|group| self.known_place(group));
                     return Ok(Placed::Many(places.collect::<Result<_, _>>()?));

@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use coordinator::catalogue::CatalogueVersion;
 use parking_lot::Mutex;
 
 use super::conn::Columns;
-use super::plans::Planned;
+use super::plans::{Planned, Tables};
 use super::split::Parts;
+use super::temporary::Does;
 use crate::analysis::{Access, CopyIn, Query, SettingColumn};
 
 /// A prepared statement. It is sent to a backend when it is first needed there.
@@ -26,7 +26,7 @@ pub(super) struct Statement {
     /// Declared parameter types; 0 for none.
     pub(super) types: Vec<u32>,
     /// By which tables it was first analysed.
-    pub(super) tables: Option<(usize, CatalogueVersion)>,
+    pub(super) tables: Option<Tables>,
     /// What the client may know of its result.
     pub(super) columns: Columns,
     /// How it was supplied last after tables had changed.
@@ -39,7 +39,7 @@ pub(super) struct Statement {
 #[derive(Debug)]
 pub(super) struct Late {
     /// By which tables it is analysed now.
-    pub(super) tables: Option<(usize, CatalogueVersion)>,
+    pub(super) tables: Option<Tables>,
     /// Whether under settings of the session.
     pub(super) own: bool,
     pub(super) number: u64,
@@ -65,7 +65,11 @@ pub(super) struct SqlPrepared {
 #[derive(Clone, Debug)]
 pub(super) enum Portal {
     /// On one group.
-    At { place: usize, access: Access },
+    At {
+        place: usize,
+        access: Access,
+        does: Does,
+    },
     /// On several, bound when it is executed.
     Many {
         places: Vec<usize>,

@@ -28,8 +28,8 @@ pub(crate) struct Transaction {
     /// What a group runs after `begin` when it joins.
     pub(crate) script: Vec<Step>,
     pub(crate) participants: Vec<Participant>,
-    /// Where it has declared cursors WITH HOLD.
-    pub(crate) cursors_held: Vec<usize>,
+    /// Where it has what cannot be prepared: cursors WITH HOLD that it has declared, temporary tables.
+    pub(crate) unprepared: Vec<usize>,
     /// Nothing but its end, or a rollback to a savepoint, is taken.
     pub(crate) failed: bool,
     /// It has failed, and holds no locks any more for which others wait.
@@ -142,7 +142,7 @@ impl Transaction {
             view: None,
             script: Vec::new(),
             participants: Vec::new(),
-            cursors_held: Vec::new(),
+            unprepared: Vec::new(),
             failed: false,
             let_go: false,
             lost: false,
@@ -194,6 +194,13 @@ impl Transaction {
         }
     }
 
+    /// What it does at `place` cannot be prepared.
+    pub(crate) fn cannot_prepare(&mut self, place: usize) {
+        if !self.unprepared.contains(&place) {
+            self.unprepared.push(place);
+        }
+    }
+
     /// The connection to a participant was lost.
     pub(crate) fn lose(&mut self, place: usize) {
         self.participants.retain(|p| p.place != place);
@@ -217,22 +224,23 @@ impl Transaction {
         });
     }
 
-    /// The group that already has a cursor WITH HOLD and writes, when `place` is about to be a second one. What has such
-    /// a cursor cannot be prepared (`PreCommit_Portals` in portalmem.c), so of the groups that write only the anchor may.
+    /// The group that already has a cursor WITH HOLD, or temporary tables, and writes, when `place` is about to be a second one.
+    /// What has such cannot be prepared (`PreCommit_Portals` in portalmem.c, `PrepareTransaction` in xact.c), so of the groups
+    /// that write only the anchor may.
     pub(crate) fn holds_elsewhere(&self, place: usize, access: Access, declares: bool) -> Option<usize> {
         let wrote = |at| self.participants.iter().any(|p| p.place == at && p.wrote);
-        let holds = declares || self.cursors_held.contains(&place);
+        let holds = declares || self.unprepared.contains(&place);
         if !holds || !(access == Access::Write || wrote(place)) {
             return None;
         }
-        let mut others = self.cursors_held.iter().copied();
+        let mut others = self.unprepared.iter().copied();
         others.find(|other| *other != place && wrote(*other))
     }
 
     /// The participants in the order in which they commit: those that only read first, and last the one that is not prepared.
     pub(crate) fn in_commit_order(&self) -> Vec<Participant> {
         let mut all = self.participants.clone();
-        all.sort_by_key(|p| (p.wrote, self.cursors_held.contains(&p.place), p.touched));
+        all.sort_by_key(|p| (p.wrote, self.unprepared.contains(&p.place), p.touched));
         all
     }
 }
@@ -243,13 +251,13 @@ pub(crate) fn no_cut(error: &CutError) -> Refusal {
         .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader.")
 }
 
-/// A second group that writes and has cursors WITH HOLD.
+/// A second group that writes and has cursors WITH HOLD, or temporary tables.
 pub(crate) fn held_elsewhere(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     Refusal::unsupported(
-        "a transaction that writes on several groups can have cursors WITH HOLD on one of them only",
+        "a transaction that writes on several groups can have cursors WITH HOLD, or temporary tables, on one of them only",
     )
     .detail(format!(
-        "It has one on group {first}, and this statement would make group {second} another."
+        "It has such on group {first}, and this statement would make group {second} another."
     ))
     .hint("Declare the cursor outside of the transaction, or without WITH HOLD.")
 }
@@ -322,7 +330,7 @@ mod tests {
     #[test]
     fn of_the_writers_the_one_with_a_cursor_with_hold_commits_last() {
         let mut t = with(&[true, true, false]);
-        t.cursors_held = vec![0, 2];
+        t.unprepared = vec![0, 2];
         assert_eq!(order(&t), [2, 1, 0]);
         assert_eq!(t.holds_elsewhere(0, Access::Write, true), None, "it is the one");
         assert_eq!(t.holds_elsewhere(1, Access::Write, false), None, "it has none");

@@ -262,7 +262,7 @@ async fn what_cannot_be_in_a_block_says_so() {
         .await
         .unwrap();
     for (begin, sql, expected) in [
-        ("BEGIN", "CREATE TEMP TABLE x (id int)", "0A000"),
+        ("BEGIN", "CREATE UNLOGGED TABLE x (id int)", "0A000"),
         ("BEGIN", "CREATE INDEX CONCURRENTLY x ON t (v)", "25001"),
         ("BEGIN", "VACUUM t", "25001"),
         ("BEGIN", "REINDEX TABLE CONCURRENTLY t", "25001"),

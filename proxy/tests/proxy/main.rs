@@ -20,6 +20,7 @@ mod protocol;
 mod scatter;
 mod snapshots;
 mod split;
+mod temporary;
 mod timeouts;
 mod tls;
 mod transactions;
