@@ -4,7 +4,8 @@ use super::Session;
 use super::conn::{Audience, Stake};
 use super::cursors::Cursor;
 use super::transaction::{Participant, Step, Transaction, View, Why, quoted};
-use crate::analysis::{Refusal, TransactionControl, TransactionModes};
+use super::two_phase::ReadOnly;
+use crate::analysis::{Isolation, Refusal, TransactionControl, TransactionModes};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
@@ -78,22 +79,13 @@ impl Session {
             encode::command_complete(self.out(), if commit { "COMMIT" } else { "ROLLBACK" });
             return Ok(());
         };
-        let next = (chain == Chain::Yes).then(|| {
-            (
-                transaction.begin.clone(),
-                transaction.isolation,
-                transaction.read_only,
-            )
-        });
         let failed = transaction.failed;
-        // `AtEOXact_GUC` has set them back when it failed.
-        let next = next.map(|next| {
-            if failed {
-                ("BEGIN".to_owned(), None, None)
-            } else {
-                next
-            }
-        });
+        let next = match chain {
+            Chain::No => None,
+            // `AtEOXact_GUC` has set back what it was.
+            Chain::Yes if failed => Some(Transaction::new("BEGIN", TransactionModes::default())),
+            Chain::Yes => Some(self.like_this().await?),
+        };
         let untold = self.transaction.as_mut().and_then(|t| t.untold.take());
         if commit && !failed {
             self.commit(Audience::Session).await?;
@@ -107,15 +99,44 @@ impl Session {
             }
             encode::command_complete(self.out(), "ROLLBACK");
         }
-        if let Some((begin, isolation, read_only)) = next {
-            let modes = TransactionModes {
-                isolation,
-                read_only,
-                ..TransactionModes::default()
-            };
-            self.transaction = Some(Transaction::new(&begin, modes));
+        if next.is_some() {
+            self.transaction = next;
         }
         Ok(())
+    }
+
+    /// A new transaction of the same level that is READ ONLY and DEFERRABLE as this one is now, whatever has made it so
+    /// (`SaveTransactionCharacteristics` in xact.c).
+    async fn like_this(&mut self) -> Result<Transaction, Halt> {
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(Transaction::new("BEGIN", TransactionModes::default()));
+        };
+        let Some(place) = transaction.preferred() else {
+            let mut next = Transaction::new(&transaction.begin, TransactionModes::default());
+            (next.isolation, next.read_only) = (transaction.isolation, transaction.read_only);
+            next.script = transaction.take_modes();
+            return Ok(next);
+        };
+        self.enter_bare(place).await?;
+        let sql = "SELECT pg_catalog.concat_ws(',', pg_catalog.current_setting('transaction_isolation'), \
+                   pg_catalog.current_setting('transaction_read_only'), \
+                   pg_catalog.current_setting('transaction_deferrable'))";
+        let said = self.ask(place, sql, None).await?.unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let mut said = said.split(',');
+        let isolation = said.next().unwrap_or_default();
+        let read_only = said.next() == Some("on");
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL {isolation} READ {} {}DEFERRABLE",
+            if read_only { "ONLY" } else { "WRITE" },
+            if said.next() == Some("on") { "" } else { "NOT " },
+        );
+        let modes = TransactionModes {
+            isolation: Some(Isolation::shown(isolation)),
+            read_only: Some(read_only),
+            ..TransactionModes::default()
+        };
+        Ok(Transaction::new(&begin, modes))
     }
 
     /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
@@ -137,7 +158,14 @@ impl Session {
         let order = transaction.in_commit_order();
         let committed = match order.iter().filter(|p| p.wrote).count() {
             0 | 1 => self.commit_on_one(&order, audience).await,
-            _ => self.commit_on_several(&order).await,
+            _ => {
+                let read_only = if transaction.may_be_read_only() || self.begins_read_only() {
+                    ReadOnly::Perhaps
+                } else {
+                    ReadOnly::No
+                };
+                self.commit_on_several(&order, read_only).await
+            }
         };
         let places: Vec<usize> = order.iter().map(|p| p.place).collect();
         let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));

@@ -409,21 +409,26 @@ impl Session {
 
     /// What a pipeline sets is part of its transaction: it goes when the pipeline fails, and does not end what came before.
     async fn set_in_pipeline(&mut self, command: &SessionCommand) -> Result<(), Halt> {
-        let alone = self.pipeline.touched.is_empty();
+        if self.in_block() {
+            return Ok(());
+        }
+        let alone = self.pipeline.touched.is_empty() && self.transaction.is_none();
+        if let SessionCommand::Set {
+            local: true,
+            answers_row: false,
+            ..
+        } = command
+            && !alone
+        {
+            let words = "SET LOCAL can only be used in transaction blocks";
+            encode::warning(self.out(), "25P01", words);
+        }
         if self.transaction.is_some() {
             return Ok(());
         }
         match command {
-            SessionCommand::Set {
-                local: true,
-                answers_row,
-                ..
-            } if !alone => {
+            SessionCommand::Set { local: true, .. } if !alone => {
                 self.open_transaction(Style::Extended).await?;
-                if !*answers_row {
-                    let words = "SET LOCAL can only be used in transaction blocks";
-                    encode::warning(self.out(), "25P01", words);
-                }
             }
             SessionCommand::Set { local: false, .. } | SessionCommand::Reset { .. } => {
                 self.open_transaction(Style::Extended).await?;
@@ -539,8 +544,8 @@ impl Session {
         let implicit = self.transaction.as_ref().is_some_and(|t| t.implicit);
         if let [place] = self.pipeline.touched[..]
             && !implicit
+            && !self.has_set_on_several()
             && self.current == Some(place)
-            && !self.transaction.as_ref().is_some_and(|t| t.implicit)
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {
             let writes = self.pipeline.writer == Some(place) && !self.told.skip;

@@ -37,6 +37,8 @@ pub(crate) struct Planned {
 pub(super) struct PlannedStatement {
     pub(super) plan: Result<Plan, Refusal>,
     pub(super) text: String,
+    /// How many characters of the whole text come before it.
+    pub(super) offset: usize,
 }
 
 impl Planned {
@@ -294,20 +296,25 @@ fn analyse(
 ) -> Planned {
     let path: Vec<&str> = search_path.iter().map(String::as_str).collect();
     let facts = analysis::Facts { search_path: &path };
+    let (mut counted, mut offset) = (0, 0);
     let statements = match analysis::split(text) {
         Ok(ranges) => ranges
             .into_iter()
             .map(|range| {
+                offset += text[counted..range.start].chars().count();
+                counted = range.start;
                 let text = &text[range];
                 PlannedStatement {
                     plan: analysis::analyse(text, &facts, &catalogue),
                     text: text.to_owned(),
+                    offset,
                 }
             })
             .collect(),
         Err(refusal) => vec![PlannedStatement {
             plan: Err(refusal),
             text: text.to_owned(),
+            offset: 0,
         }],
     };
     Planned {

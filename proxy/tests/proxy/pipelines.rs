@@ -138,3 +138,85 @@ async fn what_cannot_be_read_fails_where_postgresql_fails() {
         ("CEZ".to_owned(), vec!["22007".to_owned()])
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_of_several_groups_is_answered_as_one_of_one() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let [one, two] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE p (id bigint PRIMARY KEY); INSERT INTO p VALUES ({one}); INSERT INTO p VALUES ({two})"
+        ))
+        .await
+        .unwrap();
+    let (insert_one, insert_two) = (
+        format!("INSERT INTO p VALUES ({one})"),
+        format!("INSERT INTO p VALUES ({two})"),
+    );
+    let (delete_one, delete_two) = (
+        format!("DELETE FROM p WHERE id = {one}"),
+        format!("DELETE FROM p WHERE id = {two}"),
+    );
+    let local = "SET LOCAL DateStyle = 'SQL'";
+    let select = format!("SELECT FROM p WHERE id = {one}");
+    let cases: [(&str, &[&str], &str); 5] = [
+        // It has no block, whoever has opened its transaction.
+        ("SELECT 1", &[&delete_one, &delete_two, local], "12C12C12NCZ"),
+        ("SELECT 1", &["SET DateStyle = 'ISO'", local], "12C12NCZ"),
+        ("BEGIN", &[&insert_one, &insert_two, local], "12C12C12CSZ"),
+        ("COMMIT", &[], "Z"),
+        // What the others have set is undone before the client hears how it stands.
+        (
+            &format!("BEGIN; {select}"),
+            &["SET DateStyle = 'SQL'", &insert_two],
+            "12C12EZ",
+        ),
+    ];
+    let mut raw = Raw::start(&cluster).await;
+    for (before, statements, expected) in cases {
+        raw.query(before);
+        raw.until_ready().await;
+        for sql in statements {
+            raw.parse("", sql);
+            raw.bind("", "");
+            raw.execute("", 0);
+        }
+        raw.sync();
+        let tags = raw.until_ready().await.0;
+        assert_eq!(tags, expected, "{statements:?} {:?}", raw.told);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_against_a_bind_comes_after_the_answer_to_its_parse() {
+    let cluster = Cluster::start().await;
+    let mut raw = Raw::start(&cluster).await;
+    for begin in [
+        "BEGIN; DECLARE p CURSOR FOR SELECT 1",
+        "BEGIN; DECLARE other CURSOR FOR SELECT 1",
+    ] {
+        raw.query(begin);
+        raw.until_ready().await;
+        if begin.contains("other") {
+            raw.parse("", "SELECT 1");
+            raw.bind("p", "");
+            raw.sync();
+            assert_eq!(raw.until_ready().await.0, "12Z");
+        }
+        raw.parse("", "SELECT 2");
+        raw.bind("p", "");
+        raw.sync();
+        let answered = raw.until_ready().await;
+        assert_eq!(answered, ("1EZ".to_owned(), vec!["42P03".to_owned()]), "{begin}");
+        raw.query("ROLLBACK");
+        raw.until_ready().await;
+    }
+    // A DECLARE that failed has left nothing.
+    raw.query("DECLARE p CURSOR FOR SELECT 1");
+    assert_eq!(raw.until_ready().await.1, ["25P01"]);
+    raw.parse("", "SELECT 1");
+    raw.bind("p", "");
+    raw.sync();
+    assert_eq!(raw.until_ready().await.0, "12Z");
+}
