@@ -256,6 +256,27 @@ impl Failure {
         });
     }
 
+    /// Whether it is of PostgreSQL's scanner or grammar (`scanner_yyerror` in scan.l, `base_yyparse` in gram.y).
+    pub(crate) fn is_of_syntax(&self) -> bool {
+        let Failure::Postgres(message) = self else {
+            return false;
+        };
+        let fields = Fields::read(message.get(HEADER..).unwrap_or_default());
+        fields.code == "42601"
+            && ["scanner_", "base_yy"]
+                .iter()
+                .any(|of| fields.routine.starts_with(of))
+    }
+
+    /// Whether it is what PostgreSQL says to CopyFail (`CopyGetData` in copyfromparse.c).
+    pub(crate) fn is_copy_fail(&self) -> bool {
+        let Failure::Postgres(message) = self else {
+            return false;
+        };
+        let fields = Fields::read(message.get(HEADER..).unwrap_or_default());
+        fields.code == "57014" && fields.routine == "CopyGetData"
+    }
+
     /// Whether DROP DATABASE ... WITH (FORCE) met a backend that the user may not end (`procarray.c`).
     pub(crate) fn may_not_force(&self) -> bool {
         let Failure::Postgres(message) = self else {

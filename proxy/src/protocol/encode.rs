@@ -86,7 +86,7 @@ pub(crate) fn no_parameters(out: &mut BytesMut) {
 }
 
 /// RowDescription of one column; `oid` is its type, `size` PostgreSQL's typlen.
-pub(crate) fn one_column(out: &mut BytesMut, name: &str, oid: u32, size: i16) {
+pub(crate) fn one_column(out: &mut BytesMut, name: &str, oid: u32, size: i16, format: i16) {
     message(out, b'T', |out| {
         out.put_u16(1);
         cstr(out, name.as_bytes());
@@ -95,7 +95,7 @@ pub(crate) fn one_column(out: &mut BytesMut, name: &str, oid: u32, size: i16) {
         out.put_u32(oid);
         out.put_i16(size);
         out.put_i32(-1);
-        out.put_i16(0);
+        out.put_i16(format);
     });
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Session;
 use super::conn::{Audience, Columns, Kind, Stake};
 use super::enter::Style;
-use super::extended::relayed;
+use super::extended::{copies_out, relayed};
 use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::{Check, Portal, Statement};
@@ -39,6 +39,7 @@ impl Session {
             self.release_held().await?;
         }
         let plan = planned.only()?;
+        check_count(&bind, &statement, &planned)?;
         self.check_failed(plan)?;
         if self.is_portal(bind.portal) {
             let name = String::from_utf8_lossy(bind.portal);
@@ -218,7 +219,12 @@ impl Session {
             return Err(Refusal::new("08P01", words).into());
         }
         encode::empty(self.out(), b'2');
-        self.put_portal(bind.portal, Portal::Own { statement, planned });
+        let portal = Portal::Own {
+            statement,
+            planned,
+            format: bind.result_format,
+        };
+        self.put_portal(bind.portal, portal);
         Ok(())
     }
 
@@ -257,4 +263,24 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether a Bind has as many values as a query has parameters (`exec_bind_message` in postgres.c). What is in other
+/// statements PostgreSQL counts in its own ways.
+fn check_count(bind: &Bind<'_>, statement: &Statement, planned: &Planned) -> Result<(), Refusal> {
+    let [one] = planned.statements.as_slice() else {
+        return Ok(());
+    };
+    if !matches!(&one.plan, Ok(Plan::Query(query)) if !copies_out(&query.form)) {
+        return Ok(());
+    }
+    let (given, needed) = (bind.each().count(), one.parameters.max(statement.types.len()));
+    if given == needed {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(bind.statement);
+    let words = format!(
+        "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {needed}"
+    );
+    Err(Refusal::new("08P01", words))
 }

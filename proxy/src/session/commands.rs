@@ -67,7 +67,7 @@ impl Session {
                 };
                 if *answers_row {
                     if rows == Rows::Described {
-                        encode::one_column(self.out(), "set_config", 25, -1);
+                        encode::one_column(self.out(), "set_config", 25, -1, 0);
                     }
                     // None where it is set if it is there, and is not.
                     if let Some(value) = &value {
@@ -103,7 +103,7 @@ impl Session {
     fn answer_timeout(&mut self, timeout: Timeout, column: &str, tag: &str, rows: Rows) {
         let value = self.shown_timeout(timeout);
         if rows == Rows::Described {
-            encode::one_column(self.out(), column, 25, -1);
+            encode::one_column(self.out(), column, 25, -1, 0);
         }
         encode::one_value(self.out(), value.as_bytes());
         encode::command_complete(self.out(), tag);

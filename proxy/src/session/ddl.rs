@@ -75,7 +75,7 @@ impl Session {
         let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
         self.on_every_group(&sql, None, rows).await?;
         if rows == Rows::Described {
-            encode::one_column(self.out(), "create_distributed_table", 2278, 4);
+            encode::one_column(self.out(), "create_distributed_table", 2278, 4, 0);
         }
         encode::one_value(self.out(), b"");
         encode::command_complete(self.out(), "SELECT 1");

@@ -18,7 +18,9 @@ use super::enter::Style;
 use super::plans::Planned;
 use super::statements::{Check, Late, Portal, Statement};
 use super::transaction::Step;
-use crate::analysis::{Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
+use crate::analysis::{
+    Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand, TransactionControl,
+};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::encode;
 use crate::protocol::frontend::{Execute, Named, Parse};
@@ -65,6 +67,7 @@ impl Session {
         let text = self.readable(parse.query)?;
         let planned = self.plan(text).await?;
         let plan = planned.only()?;
+        self.check_syntax(text, &planned).await?;
         self.check_failed(plan)?;
         if let Err(refusal) = plan {
             return self.refuse(text, refusal).await;
@@ -237,7 +240,7 @@ impl Session {
                 let Some(query) = relayed(plan) else {
                     self.settle().await?;
                     encode::no_parameters(self.out());
-                    describe_own(plan, self.out());
+                    describe_own(plan, 0, self.out());
                     return Ok(());
                 };
                 // Only there it is known which columns FETCH gives.
@@ -284,10 +287,10 @@ impl Session {
                         }
                         self.send_on(first, Kind::Describe, message);
                     }
-                    Some(Portal::Own { planned, .. }) => {
+                    Some(Portal::Own { planned, format, .. }) => {
                         self.settle().await?;
                         let plan = planned.only()?;
-                        describe_own(plan, self.out());
+                        describe_own(plan, format, self.out());
                     }
                     Some(Portal::Done | Portal::Declare { .. }) => {
                         self.settle().await?;
@@ -363,7 +366,9 @@ impl Session {
                 self.execute_rows(execute.portal, execute.limit);
                 Ok(())
             }
-            Some(Portal::Own { statement, planned }) => {
+            Some(Portal::Own {
+                statement, planned, ..
+            }) => {
                 self.settle().await?;
                 self.check_failed(planned.only()?)?;
                 let plan = planned.only()?.clone();
@@ -401,8 +406,14 @@ impl Session {
             };
             return self.begin_copy(copying, planned, false).await;
         }
-        if let Plan::Session(command) = plan {
-            self.set_in_pipeline(command).await?;
+        match plan {
+            Plan::Session(command) => self.set_in_pipeline(command).await?,
+            Plan::Transaction(TransactionControl::Set(_)) if !self.in_block() => {
+                let words = "SET TRANSACTION can only be used in transaction blocks";
+                encode::warning(self.out(), "25P01", words);
+                self.open_transaction(Style::Extended).await?;
+            }
+            _ => {}
         }
         self.command(plan, &statement.text, Rows::Alone).await
     }
@@ -659,21 +670,21 @@ pub(super) fn relayed(plan: &Result<Plan, Refusal>) -> Option<Option<&Query>> {
     }
 }
 
-/// NoData, or the row that a statement of our own answers.
-fn describe_own(plan: &Result<Plan, Refusal>, out: &mut bytes::BytesMut) {
+/// NoData, or the row that a statement of our own answers. Its text is the same in both formats.
+fn describe_own(plan: &Result<Plan, Refusal>, format: i16, out: &mut bytes::BytesMut) {
     match plan {
         Ok(Plan::Session(SessionCommand::Set {
             answers_row: true, ..
         })) => {
-            encode::one_column(out, "set_config", 25, -1);
+            encode::one_column(out, "set_config", 25, -1, format);
         }
         Ok(Plan::Session(SessionCommand::ShowTimeout(timeout))) => {
-            encode::one_column(out, timeout.name(), 25, -1);
+            encode::one_column(out, timeout.name(), 25, -1, format);
         }
         Ok(Plan::Session(SessionCommand::CurrentSetting(_))) => {
-            encode::one_column(out, "current_setting", 25, -1);
+            encode::one_column(out, "current_setting", 25, -1, format);
         }
-        Ok(Plan::Distribute(_)) => encode::one_column(out, "create_distributed_table", 2278, 4),
+        Ok(Plan::Distribute(_)) => encode::one_column(out, "create_distributed_table", 2278, 4, format),
         _ => encode::empty(out, b'n'),
     }
 }

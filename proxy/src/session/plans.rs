@@ -39,6 +39,8 @@ pub(super) struct PlannedStatement {
     pub(super) text: String,
     /// How many characters of the whole text come before it.
     pub(super) offset: usize,
+    /// The highest number of its parameters.
+    pub(super) parameters: usize,
 }
 
 impl Planned {
@@ -68,7 +70,7 @@ impl Planned {
 
     /// Whether it is the same whatever tables there are. A transaction ends also while the catalogue
     /// cannot be read.
-    fn needs_no_tables(&self) -> bool {
+    pub(super) fn needs_no_tables(&self) -> bool {
         self.statements
             .iter()
             .all(|s| matches!(s.plan, Ok(Plan::Transaction(_))))
@@ -308,6 +310,7 @@ fn analyse(
                     plan: analysis::analyse(text, &facts, &catalogue),
                     text: text.to_owned(),
                     offset,
+                    parameters: analysis::parameters(text),
                 }
             })
             .collect(),
@@ -315,6 +318,7 @@ fn analyse(
             plan: Err(refusal),
             text: text.to_owned(),
             offset: 0,
+            parameters: 0,
         }],
     };
     Planned {

@@ -179,6 +179,11 @@ impl Conn {
                 self.captured.types = parameter_types(message)?;
                 Ok(Verdict::Drop)
             }
+            b'T' if head.is_some_and(|e| e.audience == Audience::MergeFirst)
+                && self.captured.keep_description(message) =>
+            {
+                Ok(Verdict::Drop)
+            }
             b'T' | b'n' | b't' | b'H' => Ok(described(head)),
             b'c' => Ok(pass_to(head, &[Audience::Client, Audience::Statement])),
             b'C' | b'I' | b's' => {

@@ -63,7 +63,7 @@ impl Session {
     }
 
     /// Sends the session's own ReadyForQuery, when all groups have let go of what has failed.
-    async fn ready_at_last(&mut self) -> Result<(), Ended> {
+    pub(super) async fn ready_at_last(&mut self) -> Result<(), Ended> {
         if let Err(Halt::End(ended)) = self.let_go().await {
             return Err(ended);
         }
@@ -88,6 +88,7 @@ impl Session {
             }
         }
         let planned = self.plan(text).await?;
+        self.check_syntax(text, &planned).await?;
         match planned.statements.as_slice() {
             [] => {
                 self.settle().await?;
@@ -157,6 +158,18 @@ impl Session {
                 self.command(other, text, Rows::Described).await?;
                 Ok(Ready::Now)
             }
+        }
+    }
+
+    /// PostgreSQL reads a text before it finds that its transaction has failed (`exec_simple_query` in postgres.c).
+    pub(super) async fn check_syntax(&mut self, text: &str, planned: &Planned) -> Result<(), Halt> {
+        // A transaction ends also while no group can be asked.
+        if planned.needs_no_tables() || !self.transaction.as_ref().is_some_and(|t| t.failed) {
+            return Ok(());
+        }
+        match self.parse_only(text.as_bytes()).await {
+            Err(Halt::Fail(failure)) if !failure.is_of_syntax() => Ok(()),
+            parsed => parsed,
         }
     }
 

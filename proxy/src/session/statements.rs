@@ -107,6 +107,8 @@ pub(super) enum Portal {
     Own {
         statement: Arc<Statement>,
         planned: Arc<Planned>,
+        /// Of its one column, if it has one.
+        format: i16,
     },
     /// An own one that has been executed.
     Done,

@@ -154,3 +154,65 @@ async fn errors_say_where_in_the_query_they_are() {
         client.batch_execute("ROLLBACK").await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modes_count_wherever_a_transaction_is_told_of_them() {
+    let cluster = Cluster::start().await;
+    let client = table(&cluster).await;
+    let [one, two] = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
+    let insert = |key: i64| format!("INSERT INTO t VALUES ({key}, 1)");
+    for (sql, expected) in [
+        ("SET TRANSACTION READ ONLY; {two}".to_owned(), "25006"),
+        (format!("{}; BEGIN READ ONLY; {{two}}", insert(one)), "25006"),
+        ("BEGIN; BEGIN READ ONLY; {two}".to_owned(), "25006"),
+        (
+            "BEGIN; SELECT 1; START TRANSACTION READ ONLY; {two}".to_owned(),
+            "25006",
+        ),
+        (
+            format!(
+                "BEGIN; {}; BEGIN ISOLATION LEVEL SERIALIZABLE; {{two}}",
+                insert(one)
+            ),
+            "25001",
+        ),
+        (
+            format!("{}; BEGIN ISOLATION LEVEL REPEATABLE READ; {{two}}", insert(one)),
+            "25001",
+        ),
+    ] {
+        let sql = sql.replace("{two}", &insert(two));
+        let error = client.batch_execute(&sql).await.expect_err(&sql);
+        assert_eq!(code(&error), expected, "{sql}: {error:?}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    assert!(client.query("SELECT id FROM t", &[]).await.unwrap().is_empty());
+    // The level that it has anyway may be said again.
+    let sql = format!(
+        "BEGIN; {}; BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; {}; COMMIT",
+        insert(one),
+        insert(two)
+    );
+    client.batch_execute(&sql).await.unwrap();
+    assert_eq!(client.query("SELECT id FROM t", &[]).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_sql_is_said_before_that_the_transaction_has_failed() {
+    let cluster = Cluster::start().await;
+    let client = table(&cluster).await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("SELECT 1 / 0").await.unwrap_err();
+    for (sql, expected) in [
+        ("SELEC 1", "42601"),
+        ("SELECT 1; SELECT 1 WHERE", "42601"),
+        ("SELECT nosuch FROM nosuch", "25P02"),
+        ("SELECT 1; SELECT 2", "25P02"),
+    ] {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), expected, "{sql}");
+    }
+    assert_eq!(code(&client.prepare("SELEC 1").await.unwrap_err()), "42601");
+    assert_eq!(code(&client.prepare("SELECT 1").await.unwrap_err()), "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+}
