@@ -197,6 +197,23 @@ impl Failure {
     /// The same with another context (field W), where PostgreSQL's error has one: of a statement of our own, it would say
     /// nothing to the client.
     pub(crate) fn with_context(self, context: impl Fn(&str) -> String) -> Failure {
+        self.with_field(b'W', context)
+    }
+
+    /// The same where the statement, as PostgreSQL was given it, begins after so many characters of the client's text: its
+    /// position (field P) is counted from there.
+    pub(crate) fn moved_by(self, characters: usize) -> Failure {
+        if characters == 0 {
+            return self;
+        }
+        self.with_field(b'P', |position| match position.parse::<usize>() {
+            Ok(position) => (position + characters).to_string(),
+            Err(_) => position.to_owned(),
+        })
+    }
+
+    /// The same with another value of one field, where PostgreSQL's error has it.
+    fn with_field(self, changes: u8, change: impl Fn(&str) -> String) -> Failure {
         let Failure::Postgres(message) = self else {
             return self;
         };
@@ -205,8 +222,8 @@ impl Failure {
         encode::message(&mut changed, b'E', |out| {
             while let Ok(kind @ 1..) = body.u8() {
                 let Ok(value) = body.cstr() else { break };
-                if kind == b'W' {
-                    field(out, kind, &context(&String::from_utf8_lossy(value)));
+                if kind == changes {
+                    field(out, kind, &change(&String::from_utf8_lossy(value)));
                 } else {
                     out.put_u8(kind);
                     encode::cstr(out, value);
@@ -243,6 +260,27 @@ impl Failure {
             }
             out.put_u8(0);
         });
+    }
+
+    /// Whether it is of PostgreSQL's scanner or grammar (`scanner_yyerror` in scan.l, `base_yyparse` in gram.y).
+    pub(crate) fn is_of_syntax(&self) -> bool {
+        let Failure::Postgres(message) = self else {
+            return false;
+        };
+        let fields = Fields::read(message.get(HEADER..).unwrap_or_default());
+        fields.code == "42601"
+            && ["scanner_", "base_yy"]
+                .iter()
+                .any(|of| fields.routine.starts_with(of))
+    }
+
+    /// Whether it is what PostgreSQL says to CopyFail (`CopyGetData` in copyfromparse.c).
+    pub(crate) fn is_copy_fail(&self) -> bool {
+        let Failure::Postgres(message) = self else {
+            return false;
+        };
+        let fields = Fields::read(message.get(HEADER..).unwrap_or_default());
+        fields.code == "57014" && fields.routine == "CopyGetData"
     }
 
     /// Whether DROP DATABASE ... WITH (FORCE) met a backend that the user may not end (`procarray.c`).

@@ -373,7 +373,7 @@ END $$;
 CREATE TABLE howdah.decisions (
     gid text PRIMARY KEY,
     committed bool NOT NULL,
-    -- The anchor's own part, and the parts that were prepared elsewhere.
+    -- What wrote this, as a rule the anchor's own part; and the parts that were prepared.
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     group_ids int4[] NOT NULL,
     xids xid8[] NOT NULL,

@@ -53,7 +53,7 @@ impl FromStr for Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decided {
     pub(super) gid: String,
-    /// Its part on the anchor, and those that were prepared.
+    /// What wrote its decision on the anchor, as a rule its part there; and its parts that were prepared.
     pub(super) anchor: (GroupId, Xid),
     pub(super) parts: Vec<(GroupId, Xid)>,
 }

@@ -163,7 +163,7 @@ impl Taker {
         for torn in torn {
             let Ok(gid) = torn.gid.parse() else { continue };
             for group in &torn.lacking {
-                // Its decision was read: it is committed. On the anchor there is nothing prepared, and nothing to do.
+                // Its decision was read: it is committed. On the anchor there is nothing prepared as a rule, and nothing to do.
                 let outcome = Outcome::Committed;
                 let ended = self
                     .transactions

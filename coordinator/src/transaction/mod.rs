@@ -8,6 +8,9 @@
 //! 3. COMMIT PREPARED on the others, which need not be replicated before the client is answered: a prepared part and the
 //!    decision are.
 //!
+//! A transaction that has become READ ONLY after it wrote takes no row any more. Then the anchor's part is prepared in step 1
+//! as the others are, and the decision is a transaction of its own, which lists that part, too.
+//!
 //! Whoever finds a prepared part can end it (`settle.rs`): where there is a decision it counts; where there is none, "rolled
 //! back" is put in its place, under the same key, and the row that got in first wins. So the coordinator is needed by nobody:
 //! the outcome is a register that is written once, in a group that has a majority (Gray and Lamport, *Consensus on
@@ -108,6 +111,14 @@ pub fn decide_and_commit(gid: Gid, parts: &[(GroupId, Xid)]) -> String {
     let groups = list(&mut parts.iter().map(|(group, _)| group.to_string()));
     let xids = list(&mut parts.iter().map(|(_, xid)| xid.0.to_string()));
     format!("SELECT howdah.decide('{gid}', '{{{groups}}}', '{{{xids}}}'); COMMIT")
+}
+
+/// The decision in a transaction of its own on the anchor, as one Query, where the anchor's part is prepared as the others are
+/// and is one of `parts`: a transaction that has become READ ONLY after it wrote takes no row.
+#[must_use]
+pub fn decide_apart(gid: Gid, parts: &[(GroupId, Xid)]) -> String {
+    let decide = decide_and_commit(gid, parts);
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {decide}")
 }
 
 /// The last words of every other group that was written on; the first value of its rows is the part's [`Xid`].

@@ -46,7 +46,7 @@ pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;
 pub use settings::check as check_setting;
-pub use statement::{analyse, split};
+pub use statement::{analyse, parameters, split};
 pub use temporaries::Temporaries;
 pub use timeouts::{Timeout, shown as shown_timeout};
 pub use values::ValuesRows;

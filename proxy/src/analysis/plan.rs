@@ -88,6 +88,18 @@ pub enum Isolation {
     Serializable,
 }
 
+impl Isolation {
+    /// The level that `SHOW transaction_isolation` answers with.
+    #[must_use]
+    pub fn shown(value: &str) -> Isolation {
+        match value {
+            "read committed" | "read uncommitted" => Isolation::ReadCommitted,
+            "repeatable read" => Isolation::RepeatableRead,
+            _ => Isolation::Serializable,
+        }
+    }
+}
+
 /// A statement on the session's own state. All of them passed the checks on forbidden settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionCommand {

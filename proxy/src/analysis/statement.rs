@@ -31,6 +31,19 @@ pub fn split(sql: &str) -> Result<Vec<Range<usize>>, Refusal> {
         .collect())
 }
 
+/// The highest number of a statement's parameters, 0 where it has none, or is no SQL.
+#[must_use]
+pub fn parameters(sql: &str) -> usize {
+    let numbers = lexer::tokens(sql)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|token| match token.kind {
+            Kind::Parameter(number) => number,
+            _ => 0,
+        });
+    numbers.max().unwrap_or(0)
+}
+
 /// Plans one statement: the text of one of [`split`]'s ranges, or of a Parse message.
 ///
 /// # Errors

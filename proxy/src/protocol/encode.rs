@@ -100,8 +100,8 @@ pub(crate) const TEXT: Type = Type { oid: 25, length: -1 };
 /// `void`, the result of functions that give none.
 pub(crate) const VOID: Type = Type { oid: 2278, length: 4 };
 
-/// RowDescription of columns of text; of each its name and its type.
-pub(crate) fn columns(out: &mut BytesMut, columns: &[(&str, Type)]) {
+/// RowDescription of columns, of each its name and its type; all of them in one format: 0 for text, 1 for binary.
+pub(crate) fn columns(out: &mut BytesMut, columns: &[(&str, Type)], format: i16) {
     message(out, b'T', |out| {
         out.put_u16(u16::try_from(columns.len()).unwrap_or(u16::MAX));
         for (name, of) in columns {
@@ -111,7 +111,7 @@ pub(crate) fn columns(out: &mut BytesMut, columns: &[(&str, Type)]) {
             out.put_u32(of.oid);
             out.put_i16(of.length);
             out.put_i32(-1);
-            out.put_i16(0);
+            out.put_i16(format);
         }
     });
 }

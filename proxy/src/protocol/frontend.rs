@@ -37,6 +37,8 @@ pub(crate) struct Bind<'a> {
     pub(crate) statement: &'a [u8],
     /// What follows the names: formats, values, and the formats of the result.
     pub(crate) rest: &'a [u8],
+    /// The format of the result's first column: 0 for text, 1 for binary.
+    pub(crate) result_format: i16,
     formats: Body<'a>,
     format_count: usize,
     values: Body<'a>,
@@ -62,10 +64,15 @@ impl<'a> Bind<'a> {
         for _ in 0..value_count {
             value(&mut body)?;
         }
+        let result_format = match count(body.i16()?) {
+            0 => 0,
+            _ => body.i16()?,
+        };
         Ok(Bind {
             portal,
             statement,
             rest,
+            result_format,
             formats,
             format_count,
             values,

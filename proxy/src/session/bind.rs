@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Session;
 use super::conn::{Audience, Columns, Kind, Stake};
 use super::enter::Style;
-use super::extended::relayed;
+use super::extended::{copies_out, relayed};
 use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::{Check, Portal, Statement};
@@ -19,11 +19,17 @@ use crate::protocol::frontend::Bind;
 
 impl Session {
     pub(super) async fn bind(&mut self, message: &[u8]) -> Result<(), Halt> {
-        let bind = Bind::read(Self::body(message))?;
-        if !bind.portal.is_empty() && self.statements.portal(bind.portal).is_some() {
-            let name = String::from_utf8_lossy(bind.portal);
-            return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
+        let bound = self.bind_here(message).await;
+        if let Err(Halt::Fail(_)) = &bound {
+            // The Parse before it is answered all the same, and PostgreSQL's own objection to that comes first.
+            self.release_held().await?;
         }
+        bound
+    }
+
+    /// Where a Bind fails here, a Parse may still be held back.
+    async fn bind_here(&mut self, message: &[u8]) -> Result<(), Halt> {
+        let bind = Bind::read(Self::body(message))?;
         let (statement, planned) = self.statement(bind.statement).await?;
         if self
             .statements
@@ -34,7 +40,12 @@ impl Session {
             self.release_held().await?;
         }
         let plan = planned.only()?;
+        check_count(&bind, &statement, &planned)?;
         self.check_failed(plan)?;
+        if self.is_portal(bind.portal) {
+            let name = String::from_utf8_lossy(bind.portal);
+            return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
+        }
         let Some(query) = relayed(plan) else {
             return self.bind_own(&bind, statement, planned).await;
         };
@@ -64,8 +75,6 @@ impl Session {
             Some(query) => match self.route(query, &parameters, None, &planned).await {
                 Ok(routed) => routed,
                 Err(Halt::Fail(failure)) => {
-                    // PostgreSQL's own objection to the Parse comes first.
-                    self.release_held().await?;
                     let portal = match bind.portal {
                         b"" => "unnamed portal".to_owned(),
                         name => format!("portal \"{}\"", String::from_utf8_lossy(name)),
@@ -162,13 +171,7 @@ impl Session {
             self.release_held().await?;
             return self.bind_own(bind, statement, planned).await;
         }
-        let (placed, query) = match self.route_execute(name, values).await {
-            Err(Halt::Fail(failure)) => {
-                self.release_held().await?;
-                return Err(Halt::Fail(failure));
-            }
-            routed => routed?,
-        };
+        let (placed, query) = self.route_execute(name, values).await?;
         let places = match placed {
             Placed::One(place) => {
                 self.enter(place, query.access, Style::Extended).await?;
@@ -194,6 +197,13 @@ impl Session {
             *executes = Some(Arc::new(query));
         }
         Ok(())
+    }
+
+    /// Whether there is a portal, or a cursor of SQL, of this name, which is another word for it (`CreatePortal` in
+    /// portalmem.c). The one without a name gives way.
+    fn is_portal(&self, name: &[u8]) -> bool {
+        let is_cursor = || std::str::from_utf8(name).is_ok_and(|name| self.cursors.contains_key(name));
+        !name.is_empty() && (self.statements.portal(name).is_some() || is_cursor())
     }
 
     /// Keeps a portal that was bound now.
@@ -237,4 +247,24 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether a Bind has as many values as a query has parameters (`exec_bind_message` in postgres.c). What is in other
+/// statements PostgreSQL counts in its own ways.
+fn check_count(bind: &Bind<'_>, statement: &Statement, planned: &Planned) -> Result<(), Refusal> {
+    let [one] = planned.statements.as_slice() else {
+        return Ok(());
+    };
+    if !matches!(&one.plan, Ok(Plan::Query(query)) if !copies_out(&query.form)) {
+        return Ok(());
+    }
+    let (given, needed) = (bind.each().count(), one.parameters.max(statement.types.len()));
+    if given == needed {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(bind.statement);
+    let words = format!(
+        "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {needed}"
+    );
+    Err(Refusal::new("08P01", words))
 }

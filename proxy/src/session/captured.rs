@@ -35,6 +35,8 @@ pub(crate) struct Kept {
     pub(crate) rows: Vec<Bytes>,
     /// How many more bytes may be kept.
     pub(crate) room: usize,
+    /// The RowDescription, where that is kept, too; empty until it has come.
+    pub(crate) description: Option<Bytes>,
 }
 
 impl Kept {
@@ -42,6 +44,15 @@ impl Kept {
         Kept {
             rows: Vec::new(),
             room,
+            description: None,
+        }
+    }
+
+    /// With their description, which the client gets when nothing can fail any more (`PORTAL_ONE_RETURNING` in pquery.c).
+    pub(crate) fn with_description(room: usize) -> Self {
+        Kept {
+            description: Some(Bytes::new()),
+            ..Kept::new(room)
         }
     }
 
@@ -133,6 +144,16 @@ impl Captured {
             copy,
             ..Captured::default()
         }
+    }
+
+    /// Keeps the description of the rows, if it is kept.
+    pub(crate) fn keep_description(&mut self, message: &[u8]) -> bool {
+        let description = self.kept.as_mut().and_then(|kept| kept.description.as_mut());
+        if let Some(description) = description {
+            *description = Bytes::copy_from_slice(message);
+            return true;
+        }
+        false
     }
 
     /// Keeps a row, if rows are kept.

@@ -78,7 +78,7 @@ impl Session {
             SessionCommand::ShowTimeout(timeout) => {
                 let value = self.shown_timeout(*timeout);
                 if rows == Rows::Described {
-                    encode::columns(self.out(), &[(timeout.name(), TEXT)]);
+                    encode::columns(self.out(), &[(timeout.name(), TEXT)], 0);
                 }
                 encode::row(self.out(), &[Some(value.as_bytes())]);
                 encode::command_complete(self.out(), "SHOW");

@@ -92,6 +92,7 @@ impl Session {
             statement,
             planned,
             bound,
+            format: bind.result_format,
         };
         self.put_portal(bind.portal, portal);
         Ok(())
@@ -143,7 +144,7 @@ impl Session {
                 .iter()
                 .map(|column| (column.name.as_str(), TEXT))
                 .collect();
-            encode::columns(self.out(), &columns);
+            encode::columns(self.out(), &columns, 0);
         }
         if let Some(values) = &values {
             let values: Vec<_> = values

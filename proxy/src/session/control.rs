@@ -4,7 +4,8 @@ use super::Session;
 use super::conn::{Audience, Stake};
 use super::cursors::Cursor;
 use super::transaction::{Participant, Step, Transaction, View, Why, quoted};
-use crate::analysis::{Refusal, TransactionControl, TransactionModes};
+use super::two_phase::ReadOnly;
+use crate::analysis::{Isolation, Refusal, TransactionControl, TransactionModes};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
@@ -19,7 +20,7 @@ impl Session {
     /// Runs a transaction control statement and answers its tag. Nothing is owed when this is called.
     pub(super) async fn control(&mut self, control: &TransactionControl, text: &str) -> Result<(), Halt> {
         match control {
-            TransactionControl::Begin(modes) => self.begin_transaction(*modes, text),
+            TransactionControl::Begin(modes) => self.begin_transaction(*modes, text).await,
             TransactionControl::Commit { chain } => self.end(true, chain_of(*chain)).await,
             TransactionControl::Rollback { chain } => self.end(false, chain_of(*chain)).await,
             TransactionControl::Savepoint(name) => self.savepoint(name).await,
@@ -29,25 +30,25 @@ impl Session {
         }
     }
 
-    fn begin_transaction(&mut self, modes: TransactionModes, text: &str) -> Result<(), Halt> {
+    async fn begin_transaction(&mut self, modes: TransactionModes, text: &str) -> Result<(), Halt> {
         match &mut self.transaction {
-            Some(t) if t.implicit => {
+            None => self.transaction = Some(Transaction::new(text, modes)),
+            Some(t) if t.implicit && t.participants.is_empty() && t.script.is_empty() => {
+                t.implicit = false;
+                (t.isolation, t.read_only) = (modes.isolation, modes.read_only);
+                t.begin = text.to_owned();
+            }
+            Some(t) => {
                 // As PostgreSQL does: what the Query did before BEGIN becomes a part of the block. The
                 // groups are in one already.
-                t.implicit = false;
-                if modes.isolation.is_some() {
-                    t.isolation = modes.isolation;
-                    if !t.participants.is_empty() {
-                        t.view = Some(View::OneGroup(Why::Late));
-                    }
+                if !std::mem::replace(&mut t.implicit, false) {
+                    encode::warning(self.out(), "25001", "there is already a transaction in progress");
                 }
-                t.read_only = modes.read_only.or(t.read_only);
-                if t.participants.is_empty() {
-                    t.begin = text.to_owned();
+                // `standard_ProcessUtility` in utility.c sets the modes of the one that is in progress.
+                if let Some(sql) = set_transaction(modes) {
+                    self.change_modes(modes, &sql).await?;
                 }
             }
-            Some(_) => encode::warning(self.out(), "25001", "there is already a transaction in progress"),
-            None => self.transaction = Some(Transaction::new(text, modes)),
         }
         encode::command_complete(
             self.out(),
@@ -78,22 +79,13 @@ impl Session {
             encode::command_complete(self.out(), if commit { "COMMIT" } else { "ROLLBACK" });
             return Ok(());
         };
-        let next = (chain == Chain::Yes).then(|| {
-            (
-                transaction.begin.clone(),
-                transaction.isolation,
-                transaction.read_only,
-            )
-        });
         let failed = transaction.failed;
-        // `AtEOXact_GUC` has set them back when it failed.
-        let next = next.map(|next| {
-            if failed {
-                ("BEGIN".to_owned(), None, None)
-            } else {
-                next
-            }
-        });
+        let next = match chain {
+            Chain::No => None,
+            // `AtEOXact_GUC` has set back what it was.
+            Chain::Yes if failed => Some(Transaction::new("BEGIN", TransactionModes::default())),
+            Chain::Yes => Some(self.like_this().await?),
+        };
         let untold = self.transaction.as_mut().and_then(|t| t.untold.take());
         if commit && !failed {
             self.commit(Audience::Session).await?;
@@ -107,15 +99,44 @@ impl Session {
             }
             encode::command_complete(self.out(), "ROLLBACK");
         }
-        if let Some((begin, isolation, read_only)) = next {
-            let modes = TransactionModes {
-                isolation,
-                read_only,
-                ..TransactionModes::default()
-            };
-            self.transaction = Some(Transaction::new(&begin, modes));
+        if next.is_some() {
+            self.transaction = next;
         }
         Ok(())
+    }
+
+    /// A new transaction of the same level that is READ ONLY and DEFERRABLE as this one is now, whatever has made it so
+    /// (`SaveTransactionCharacteristics` in xact.c).
+    async fn like_this(&mut self) -> Result<Transaction, Halt> {
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(Transaction::new("BEGIN", TransactionModes::default()));
+        };
+        let Some(place) = transaction.preferred() else {
+            let mut next = Transaction::new(&transaction.begin, TransactionModes::default());
+            (next.isolation, next.read_only) = (transaction.isolation, transaction.read_only);
+            next.script = transaction.take_modes();
+            return Ok(next);
+        };
+        self.enter_bare(place).await?;
+        let sql = "SELECT pg_catalog.concat_ws(',', pg_catalog.current_setting('transaction_isolation'), \
+                   pg_catalog.current_setting('transaction_read_only'), \
+                   pg_catalog.current_setting('transaction_deferrable'))";
+        let said = self.ask(place, sql, None).await?.unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let mut said = said.split(',');
+        let isolation = said.next().unwrap_or_default();
+        let read_only = said.next() == Some("on");
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL {isolation} READ {} {}DEFERRABLE",
+            if read_only { "ONLY" } else { "WRITE" },
+            if said.next() == Some("on") { "" } else { "NOT " },
+        );
+        let modes = TransactionModes {
+            isolation: Some(Isolation::shown(isolation)),
+            read_only: Some(read_only),
+            ..TransactionModes::default()
+        };
+        Ok(Transaction::new(&begin, modes))
     }
 
     /// Commits on every participant. One that wrote commits last, and its answer is the transaction's; several are
@@ -137,7 +158,14 @@ impl Session {
         let order = transaction.in_commit_order();
         let committed = match order.iter().filter(|p| p.wrote).count() {
             0 | 1 => self.commit_on_one(&order, audience).await,
-            _ => self.commit_on_several(&order).await,
+            _ => {
+                let read_only = if transaction.may_be_read_only() || self.begins_read_only() {
+                    ReadOnly::Perhaps
+                } else {
+                    ReadOnly::No
+                };
+                self.commit_on_several(&order, read_only).await
+            }
         };
         let places: Vec<usize> = order.iter().map(|p| p.place).collect();
         let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));
@@ -404,17 +432,10 @@ impl Session {
         found.ok_or_else(|| Refusal::new("3B001", format!("savepoint \"{name}\" does not exist")).into())
     }
 
+    /// A Query of several statements is a block in this; a pipeline is not, and has opened a transaction before.
     async fn set_modes(&mut self, modes: TransactionModes, text: &str) -> Result<(), Halt> {
-        if self.in_block() {
-            self.on_participants(text).await?;
-            if let Some(transaction) = &mut self.transaction {
-                transaction.script.push(Step::Modes(text.to_owned()));
-                transaction.isolation = modes.isolation.or(transaction.isolation);
-                transaction.read_only = modes.read_only.or(transaction.read_only);
-                if modes.isolation.is_some() && !transaction.participants.is_empty() {
-                    transaction.view = Some(View::OneGroup(Why::Late));
-                }
-            }
+        if self.transaction.is_some() {
+            self.change_modes(modes, text).await?;
         } else {
             let words = "SET TRANSACTION can only be used in transaction blocks";
             encode::warning(self.out(), "25P01", words);
@@ -423,9 +444,46 @@ impl Session {
         Ok(())
     }
 
+    /// Runs a SET TRANSACTION.
+    async fn change_modes(&mut self, modes: TransactionModes, sql: &str) -> Result<(), Halt> {
+        self.on_participants(sql).await?;
+        if let Some(transaction) = &mut self.transaction {
+            transaction.script.push(Step::Modes(sql.to_owned()));
+            transaction.isolation = modes.isolation.or(transaction.isolation);
+            transaction.read_only = modes.read_only.or(transaction.read_only);
+            let same = matches!(transaction.view, Some(View::Statements))
+                && modes.isolation == Some(Isolation::ReadCommitted);
+            if modes.isolation.is_some() && !same && !transaction.participants.is_empty() {
+                transaction.view = Some(View::OneGroup(Why::Late));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn in_block(&self) -> bool {
         self.transaction.as_ref().is_some_and(|t| !t.implicit)
     }
+}
+
+/// The SET TRANSACTION with the modes that a BEGIN names; none where it names none.
+fn set_transaction(modes: TransactionModes) -> Option<String> {
+    let isolation = modes.isolation.map(|isolation| match isolation {
+        Isolation::ReadCommitted => "ISOLATION LEVEL READ COMMITTED",
+        Isolation::RepeatableRead => "ISOLATION LEVEL REPEATABLE READ",
+        Isolation::Serializable => "ISOLATION LEVEL SERIALIZABLE",
+    });
+    let read_only = modes
+        .read_only
+        .map(|read_only| if read_only { "READ ONLY" } else { "READ WRITE" });
+    let deferrable = modes.deferrable.map(|deferrable| {
+        if deferrable {
+            "DEFERRABLE"
+        } else {
+            "NOT DEFERRABLE"
+        }
+    });
+    let named: Vec<&str> = [isolation, read_only, deferrable].into_iter().flatten().collect();
+    (!named.is_empty()).then(|| format!("SET TRANSACTION {}", named.join(", ")))
 }
 
 fn chain_of(chain: bool) -> Chain {

@@ -19,7 +19,7 @@ use super::plans::Planned;
 use super::rows::{self, End, Ending, Key};
 use super::settings::Undone;
 use super::statements::Copying;
-use super::transaction::Step;
+use super::transaction::{Step, Transaction};
 use super::tuples;
 use crate::analysis::{Access, CopyFormat, CopyLayout, Refusal};
 use crate::failure::{Ended, Failure, Halt};
@@ -106,6 +106,9 @@ impl Session {
     ) -> Result<(), Halt> {
         let style = if by_query { Style::Simple } else { Style::Extended };
         let own = self.open_transaction(style).await?;
+        if let Err(halt) = self.refuse_copy_where_read_only().await {
+            return self.close_transaction(own, Err(halt)).await;
+        }
         let (header_due, header) = match &copying.plan.format {
             CopyFormat::Lines(layout) => (layout.header, Bytes::new()),
             CopyFormat::Binary => (true, Bytes::from_static(tuples::HEADER)),
@@ -127,6 +130,25 @@ impl Session {
             ended: false,
             asked: None,
         });
+        Ok(())
+    }
+
+    /// What `DoCopy` in copy.c finds before it asks for rows.
+    async fn refuse_copy_where_read_only(&mut self) -> Result<(), Halt> {
+        let says = self
+            .transaction
+            .as_ref()
+            .is_some_and(Transaction::may_be_read_only);
+        if !says && !self.begins_read_only() {
+            return Ok(());
+        }
+        let place = self.any_place().await?;
+        self.enter(place, Access::Read, Style::Simple).await?;
+        self.settle().await?;
+        if self.is_read_only(place).await? {
+            let words = "cannot execute COPY FROM in a read-only transaction";
+            return Err(Refusal::new("25006", words).into());
+        }
         Ok(())
     }
 
@@ -159,7 +181,10 @@ impl Session {
                     .cstr()
                     .map(String::from_utf8_lossy)
                     .unwrap_or_default();
-                Err(Refusal::new("57014", format!("COPY from stdin failed: {why}")).into())
+                match self.fail_copy(&mut copy).await {
+                    Ok(()) => Err(Refusal::new("57014", format!("COPY from stdin failed: {why}")).into()),
+                    Err(halt) => Err(halt),
+                }
             }
         };
         self.end_copy(copy, result).await
@@ -200,7 +225,7 @@ impl Session {
         }
         if copy.by_query {
             self.told.skip = false;
-            self.ready();
+            self.ready_at_last().await?;
         } else {
             self.told.skip = true;
         }
@@ -509,6 +534,32 @@ impl Session {
             counted += self.take_captured(place, group, Stake::Nothing)?.counted;
         }
         Ok(counted)
+    }
+
+    /// Ends the COPY everywhere, as the client wants nothing of it.
+    ///
+    /// # Errors
+    /// What stands against the rows that came before: that is found first.
+    async fn fail_copy(&mut self, copy: &mut CopyState) -> Result<(), Halt> {
+        let places: Vec<usize> = copy.parts.keys().copied().collect();
+        for place in &places {
+            self.send_rows(copy, *place).await?;
+            if let Some(conn) = &mut self.slots[*place] {
+                encode::copy_fail(&mut conn.output, "the client has ended it");
+            }
+        }
+        for place in places {
+            let group = self.group(place);
+            self.current = Some(place);
+            self.aim();
+            self.drain(place).await?;
+            match self.take_captured(place, group, Stake::Nothing) {
+                Err(Halt::Fail(failure)) if failure.is_copy_fail() => {}
+                Err(halt) => return Err(halt),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The copy has failed: nothing of it is kept.

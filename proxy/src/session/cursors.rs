@@ -77,6 +77,10 @@ impl Session {
         let Form::Declare { name, hold, .. } = form else {
             return Ok(());
         };
+        if !hold && self.transaction.is_none() {
+            // PostgreSQL refuses it.
+            return Ok(());
+        }
         if self.cursors.get(name).is_some_and(|cursor| !cursor.is_at(place)) {
             return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
         }

@@ -54,6 +54,15 @@ impl Session {
     /// Runs CREATE DATABASE or DROP DATABASE. One at a time in the whole cluster.
     pub(super) async fn change_database(&mut self, change: &DatabaseChange, text: &str) -> Result<(), Halt> {
         self.outside_transaction()?;
+        if self.begins_read_only() {
+            // Also where only Howdah's own part of it is left to be done.
+            let verb = match &change.action {
+                DatabaseAction::Create { .. } => "CREATE",
+                DatabaseAction::Drop => "DROP",
+            };
+            let words = format!("cannot execute {verb} DATABASE in a read-only transaction");
+            return Err(Refusal::new("25006", words).into());
+        }
         self.all_prepared().await?;
         let groups = Arc::clone(&self.shared.groups);
         let turn = Turn::take(&*groups, self.shared.limits.leader_wait).await;

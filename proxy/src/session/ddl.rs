@@ -23,7 +23,7 @@ use crate::protocol::encode::{self, VOID};
 
 /// How a transaction begins that is opened for a definition. A snapshot older than the lock on a table would not show what it
 /// has.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// Some groups have rows of the table and keep its shard key, others have none and choose it anew.
 pub(super) fn another_key(table: &RelationName) -> Refusal {
@@ -75,7 +75,7 @@ impl Session {
         let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
         self.on_every_group(&sql, None, rows).await?;
         if rows == Rows::Described {
-            encode::columns(self.out(), &[("create_distributed_table", VOID)]);
+            encode::columns(self.out(), &[("create_distributed_table", VOID)], 0);
         }
         encode::row(self.out(), &[Some(b"")]);
         encode::command_complete(self.out(), "SELECT 1");
@@ -112,7 +112,6 @@ impl Session {
         {
             transaction.begin = BEGIN.to_owned();
             transaction.isolation = Some(Isolation::ReadCommitted);
-            transaction.read_only = Some(false);
         }
         let defined = self.define(sql, altered).await;
         self.close_transaction(own, defined).await

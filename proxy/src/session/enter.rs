@@ -203,11 +203,8 @@ impl Session {
         let value = self
             .ask(place, "SHOW default_transaction_isolation", None)
             .await?;
-        let isolation = match value.as_deref() {
-            Some(b"read committed" | b"read uncommitted") => Isolation::ReadCommitted,
-            Some(b"repeatable read") => Isolation::RepeatableRead,
-            _ => Isolation::Serializable,
-        };
+        let value = value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let isolation = Isolation::shown(&value);
         self.default_isolation = Some((latest, isolation));
         Ok(isolation)
     }

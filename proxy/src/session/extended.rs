@@ -18,7 +18,9 @@ use super::enter::Style;
 use super::plans::{Planned, Tables};
 use super::statements::{Check, Late, Portal, Statement};
 use super::transaction::Step;
-use crate::analysis::{Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand};
+use crate::analysis::{
+    Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand, TransactionControl,
+};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::encode::{self, TEXT, VOID};
 use crate::protocol::frontend::{Execute, Named, Parse};
@@ -65,6 +67,7 @@ impl Session {
         let text = self.readable(parse.query)?;
         let planned = self.plan(text).await?;
         let plan = planned.only()?;
+        self.check_syntax(text, &planned).await?;
         self.check_failed(plan)?;
         if let Err(refusal) = plan {
             return self.refuse(text, refusal).await;
@@ -245,7 +248,7 @@ impl Session {
                 let Some(query) = relayed(plan) else {
                     self.settle().await?;
                     encode::parameters(self.out(), &own_parameters(plan));
-                    describe_own(plan, self.out());
+                    describe_own(plan, 0, self.out());
                     return Ok(());
                 };
                 // Only there it is known which columns FETCH gives.
@@ -292,10 +295,10 @@ impl Session {
                         }
                         self.send_on(first, Kind::Describe, message);
                     }
-                    Some(Portal::Own { planned, .. }) => {
+                    Some(Portal::Own { planned, format, .. }) => {
                         self.settle().await?;
                         let plan = planned.only()?;
-                        describe_own(plan, self.out());
+                        describe_own(plan, format, self.out());
                     }
                     Some(Portal::Done | Portal::Declare { .. }) => {
                         self.settle().await?;
@@ -375,6 +378,7 @@ impl Session {
                 statement,
                 planned,
                 bound,
+                ..
             }) => {
                 self.settle().await?;
                 self.check_failed(planned.only()?)?;
@@ -416,26 +420,37 @@ impl Session {
             };
             return self.begin_copy(copying, planned, false).await;
         }
-        if let Plan::Fill(fill) = plan {
-            return Box::pin(self.fill(fill, planned, Style::Extended)).await;
-        }
-        if let Plan::Session(command) = plan {
-            self.set_in_pipeline(command).await?;
+        match plan {
+            Plan::Fill(fill) => return Box::pin(self.fill(fill, planned, Style::Extended)).await,
+            Plan::Session(command) => self.set_in_pipeline(command).await?,
+            Plan::Transaction(TransactionControl::Set(_)) if !self.in_block() => {
+                let words = "SET TRANSACTION can only be used in transaction blocks";
+                encode::warning(self.out(), "25P01", words);
+                self.open_transaction(Style::Extended).await?;
+            }
+            _ => {}
         }
         self.command(plan, &statement.text, Rows::Alone).await
     }
 
     /// What a pipeline sets is part of its transaction: it goes when the pipeline fails, and does not end what came before.
     async fn set_in_pipeline(&mut self, command: &SessionCommand) -> Result<(), Halt> {
-        let alone = self.pipeline.touched.is_empty();
+        if self.in_block() {
+            return Ok(());
+        }
+        let alone = self.pipeline.touched.is_empty() && self.transaction.is_none();
+        if let SessionCommand::Set { local: true, .. } = command
+            && !alone
+        {
+            let words = "SET LOCAL can only be used in transaction blocks";
+            encode::warning(self.out(), "25P01", words);
+        }
         if self.transaction.is_some() {
             return Ok(());
         }
         match command {
             SessionCommand::Set { local: true, .. } if !alone => {
                 self.open_transaction(Style::Extended).await?;
-                let words = "SET LOCAL can only be used in transaction blocks";
-                encode::warning(self.out(), "25P01", words);
             }
             SessionCommand::Set { local: false, .. } | SessionCommand::Reset { .. } => {
                 self.open_transaction(Style::Extended).await?;
@@ -551,8 +566,8 @@ impl Session {
         let implicit = self.transaction.as_ref().is_some_and(|t| t.implicit);
         if let [place] = self.pipeline.touched[..]
             && !implicit
+            && !self.has_set_on_several()
             && self.current == Some(place)
-            && !self.transaction.as_ref().is_some_and(|t| t.implicit)
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {
             let writes = self.pipeline.writer == Some(place) && !self.told.skip;
@@ -668,17 +683,17 @@ pub(super) fn relayed(plan: &Result<Plan, Refusal>) -> Option<Option<&Query>> {
     }
 }
 
-/// NoData, or the row that a statement of our own answers.
-fn describe_own(plan: &Result<Plan, Refusal>, out: &mut bytes::BytesMut) {
+/// NoData, or the row that a statement of our own answers. Its text is the same in both formats.
+fn describe_own(plan: &Result<Plan, Refusal>, format: i16, out: &mut bytes::BytesMut) {
     match plan {
         Ok(Plan::Session(SessionCommand::Configure(columns))) => {
             let columns: Vec<_> = columns.iter().map(|c| (c.name.as_str(), TEXT)).collect();
-            encode::columns(out, &columns);
+            encode::columns(out, &columns, format);
         }
         Ok(Plan::Session(SessionCommand::ShowTimeout(timeout))) => {
-            encode::columns(out, &[(timeout.name(), TEXT)]);
+            encode::columns(out, &[(timeout.name(), TEXT)], format);
         }
-        Ok(Plan::Distribute(_)) => encode::columns(out, &[("create_distributed_table", VOID)]),
+        Ok(Plan::Distribute(_)) => encode::columns(out, &[("create_distributed_table", VOID)], format),
         _ => encode::empty(out, b'n'),
     }
 }

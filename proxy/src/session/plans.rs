@@ -48,6 +48,10 @@ pub(crate) struct Planned {
 pub(super) struct PlannedStatement {
     pub(super) plan: Result<Plan, Refusal>,
     pub(super) text: String,
+    /// How many characters of the whole text come before it.
+    pub(super) offset: usize,
+    /// The highest number of its parameters.
+    pub(super) parameters: usize,
 }
 
 impl Planned {
@@ -86,7 +90,7 @@ impl Planned {
 
     /// Whether it is the same whatever tables there are. A transaction ends also while the catalogue
     /// cannot be read.
-    fn needs_no_tables(&self) -> bool {
+    pub(super) fn needs_no_tables(&self) -> bool {
         self.statements
             .iter()
             .all(|s| matches!(s.plan, Ok(Plan::Transaction(_))))
@@ -340,20 +344,27 @@ fn analyse(
         search_path: &path,
         temporaries,
     };
+    let (mut counted, mut offset) = (0, 0);
     let statements = match analysis::split(text) {
         Ok(ranges) => ranges
             .into_iter()
             .map(|range| {
+                offset += text[counted..range.start].chars().count();
+                counted = range.start;
                 let text = &text[range];
                 PlannedStatement {
                     plan: analysis::analyse(text, &facts, &catalogue),
                     text: text.to_owned(),
+                    offset,
+                    parameters: analysis::parameters(text),
                 }
             })
             .collect(),
         Err(refusal) => vec![PlannedStatement {
             plan: Err(refusal),
             text: text.to_owned(),
+            offset: 0,
+            parameters: 0,
         }],
     };
     Planned {

@@ -19,7 +19,7 @@ use super::copy::CopyState;
 use super::ddl::another_key;
 use super::enter::Style;
 use super::statements::Copying;
-use crate::analysis::{Access, CopyFormat, CopyIn, CopyLayout, RelationName};
+use crate::analysis::{Access, CopyFormat, CopyIn, CopyLayout, Refusal, RelationName};
 use crate::failure::{Failure, Halt};
 use crate::protocol::frame::HEADER;
 
@@ -42,6 +42,10 @@ impl Session {
         for place in places.clone() {
             self.enter(place, Access::Write, Style::Simple).await?;
             self.settle().await?;
+            if self.is_read_only(place).await? {
+                let words = "cannot execute ALTER TABLE in a read-only transaction";
+                return Err(Refusal::new("25006", words).into());
+            }
             let begin = moving.begin(key);
             let answer = self.exec(place, &begin, Audience::Quiet, Stake::Nothing).await?;
             begun += usize::from(answer.value.as_deref() == Some(b"t"));

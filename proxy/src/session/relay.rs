@@ -33,12 +33,17 @@ pub(crate) struct Told {
     pub(crate) idle: u64,
     /// The application's name may be another.
     pub(crate) renamed: bool,
+    /// How many characters of the client's Query come before the statement that backends are given: they count from there
+    /// where an error is, and the client from the Query's beginning.
+    pub(crate) offset: usize,
 }
 
 impl Told {
-    /// Tells the client which parameters have changed.
+    /// Tells the client which parameters have changed, in the order of `guc_name_compare` in guc.c: without regard to case.
     pub(crate) fn report(&mut self, out: &mut BytesMut) {
-        for (name, told) in std::mem::take(&mut self.changed) {
+        let mut changed: Vec<_> = std::mem::take(&mut self.changed).into_iter().collect();
+        changed.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+        for (name, told) in changed {
             if let Some(value) = self
                 .parameters
                 .get(&name)
@@ -172,6 +177,11 @@ impl Conn {
             b'T' | b'n' if head.is_some_and(|e| e.kind == Kind::Describe) => self.pop(Kind::Describe),
             b't' if head.is_some_and(|e| e.audience == Audience::Quiet) => {
                 self.captured.types = parameter_types(message)?;
+                Ok(Verdict::Drop)
+            }
+            b'T' if head.is_some_and(|e| e.audience == Audience::MergeFirst)
+                && self.captured.keep_description(message) =>
+            {
                 Ok(Verdict::Drop)
             }
             b'T' | b'n' | b't' | b'H' => Ok(described(head)),
@@ -351,6 +361,10 @@ impl Conn {
             _ if lost => Ok(Verdict::Instead(Failure::SnapshotLost { group: self.group })),
             Audience::Client | Audience::Statement | Audience::Silent => match own {
                 Some(reason) => Ok(Verdict::Instead(reason.into())),
+                None if told.offset > 0 => {
+                    let failure = Failure::Postgres(Bytes::copy_from_slice(message));
+                    Ok(Verdict::Instead(failure.moved_by(told.offset)))
+                }
                 None => {
                     told.error = true;
                     Ok(Verdict::Pass)
@@ -359,7 +373,7 @@ impl Conn {
             _ => {
                 self.captured.error.get_or_insert_with(|| match own {
                     Some(reason) => reason.into(),
-                    None => Failure::Postgres(Bytes::copy_from_slice(message)),
+                    None => Failure::Postgres(Bytes::copy_from_slice(message)).moved_by(told.offset),
                 });
                 Ok(Verdict::Drop)
             }

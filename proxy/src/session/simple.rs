@@ -43,30 +43,40 @@ impl Session {
         if self.told.skip {
             return Ok(());
         }
-        match self.simple_query(message).await {
+        let done = self.simple_query(message).await;
+        self.told.offset = 0;
+        match done {
             Ok(Ready::Backend | Ready::AfterCopy) => Ok(()),
             // The client has been told of an error, and no Sync comes after a Query.
             Err(Halt::Skip) => {
                 self.told.skip = false;
-                self.ready();
-                Ok(())
+                self.ready_at_last().await
             }
-            Ok(Ready::Now) => {
-                self.ready();
-                Ok(())
-            }
+            Ok(Ready::Now) => self.ready_at_last().await,
             Err(Halt::End(ended)) => Err(ended),
             Err(Halt::Fail(failure)) => {
                 self.fail(failure).await?;
-                if !self.told.skip {
-                    if let Err(Halt::End(ended)) = self.let_go().await {
-                        return Err(ended);
-                    }
-                    self.ready();
+                if self.told.skip {
+                    return Ok(());
                 }
-                Ok(())
+                self.ready_at_last().await
             }
         }
+    }
+
+    /// Sends the session's own ReadyForQuery, when all groups have let go of what has failed.
+    pub(super) async fn ready_at_last(&mut self) -> Result<(), Ended> {
+        if let Err(Halt::End(ended)) = self.let_go().await {
+            return Err(ended);
+        }
+        self.ready();
+        Ok(())
+    }
+
+    pub(super) fn has_set_on_several(&self) -> bool {
+        self.transaction
+            .as_ref()
+            .is_some_and(Transaction::has_set_on_several)
     }
 
     async fn simple_query(&mut self, message: &[u8]) -> Result<Ready, Halt> {
@@ -80,13 +90,17 @@ impl Session {
             }
         }
         let planned = self.plan(text).await?;
+        self.check_syntax(text, &planned).await?;
         match planned.statements.as_slice() {
             [] => {
                 self.settle().await?;
                 encode::empty(self.out(), b'I');
                 Ok(Ready::Now)
             }
-            [one] => self.run(&one.plan, &one.text, &planned, Some(message)).await,
+            [one] => {
+                self.told.offset = one.offset;
+                self.run(&one.plan, &one.text, &planned, Some(message)).await
+            }
             _ => self.several(&planned, message).await,
         }
     }
@@ -154,6 +168,18 @@ impl Session {
         }
     }
 
+    /// PostgreSQL reads a text before it finds that its transaction has failed (`exec_simple_query` in postgres.c).
+    pub(super) async fn check_syntax(&mut self, text: &str, planned: &Planned) -> Result<(), Halt> {
+        // A transaction ends also while no group can be asked.
+        if planned.needs_no_tables() || !self.transaction.as_ref().is_some_and(|t| t.failed) {
+            return Ok(());
+        }
+        match self.parse_only(text.as_bytes()).await {
+            Err(Halt::Fail(failure)) if !failure.is_of_syntax() => Ok(()),
+            parsed => parsed,
+        }
+    }
+
     /// A failed transaction takes nothing but its end.
     pub(super) fn check_failed(&mut self, plan: &Result<Plan, Refusal>) -> Result<(), Failure> {
         let Some(transaction) = self.transaction.as_mut().filter(|t| t.failed) else {
@@ -197,15 +223,25 @@ impl Session {
         message: Option<&[u8]>,
     ) -> Result<Ready, Halt> {
         self.enter(place, access, Style::Simple).await?;
-        let stake = self.stake(access);
+        let (stake, waits) = (self.stake(access), self.has_set_on_several());
         if let Some(conn) = &mut self.slots[place] {
             conn.unnamed = None;
-            if let Some(message) = message {
-                conn.output.extend_from_slice(message);
-                conn.owes(Kind::Query, Audience::Client, stake);
-                return Ok(Ready::Backend);
+            match message {
+                Some(message) => {
+                    self.told.offset = 0;
+                    conn.output.extend_from_slice(message);
+                    let audience = if waits {
+                        Audience::Statement
+                    } else {
+                        Audience::Client
+                    };
+                    conn.owes(Kind::Query, audience, stake);
+                    if !waits {
+                        return Ok(Ready::Backend);
+                    }
+                }
+                None => conn.query(text, Audience::Statement, stake),
             }
-            conn.query(text, Audience::Statement, stake);
         }
         self.settle().await?;
         Ok(Ready::Now)
@@ -270,6 +306,7 @@ impl Session {
                 break;
             };
             let (plan, text) = (statement.plan.clone(), statement.text.clone());
+            self.told.offset = statement.offset;
             let copies = |query: &Query| query.form == Form::CopyIn;
             if matches!(&plan, Ok(Plan::CopyIn(_)))
                 || matches!(&plan, Ok(Plan::Query(query)) if copies(query))

@@ -28,11 +28,18 @@ struct Tally {
     counted: u64,
     /// The rows that each returned, if they were kept.
     kept: Vec<Vec<Bytes>>,
+    /// What the first said of them, if that was kept.
+    description: Bytes,
 }
 
 impl Tally {
     fn add(&mut self, captured: Captured) -> Result<(), Failure> {
-        self.kept.extend(captured.kept.map(|kept| kept.rows));
+        if let Some(kept) = captured.kept {
+            self.kept.push(kept.rows);
+            if self.description.is_empty() {
+                self.description = kept.description.unwrap_or_default();
+            }
+        }
         // Without a tag it was skipped: its transaction could not begin, and the client has been told why.
         self.tag = captured.tag.ok_or(Failure::TransactionAborted)?;
         self.counted += captured.counted;
@@ -225,7 +232,7 @@ impl Session {
     }
 
     fn room_for_rows(&self) -> Kept {
-        Kept::new(self.shared.limits.max_message)
+        Kept::with_description(self.shared.limits.max_message)
     }
 
     /// Has one group, which was entered, do its part; rows that it returns go to the client, or are kept.
@@ -250,6 +257,7 @@ impl Session {
     }
 
     fn answer(&mut self, query: &Query, parts: Option<&Parts>, mut tally: Tally) {
+        self.client.output.extend_from_slice(&tally.description);
         for row in tally.rows(parts) {
             self.out().extend_from_slice(&row);
         }

@@ -113,6 +113,8 @@ pub(super) enum Portal {
         planned: Arc<Planned>,
         /// Its columns with the values of its parameters, where it may have any.
         bound: Option<Vec<SettingColumn>>,
+        /// Of its columns, if it has any.
+        format: i16,
     },
     /// An own one that has been executed.
     Done,

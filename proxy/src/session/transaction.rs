@@ -208,6 +208,33 @@ impl Transaction {
         self.lost = true;
     }
 
+    /// Takes out the steps that say what kind of transaction it is.
+    pub(crate) fn take_modes(&mut self) -> Vec<Step> {
+        let script = std::mem::take(&mut self.script);
+        let (modes, others) = script
+            .into_iter()
+            .partition(|step| matches!(step, Step::Modes(_)));
+        self.script = others;
+        modes
+    }
+
+    /// Whether several groups have a setting of it. When it fails all of them let go of that before the client hears how it stands.
+    pub(crate) fn has_set_on_several(&self) -> bool {
+        self.participants.len() > 1 && self.script.iter().any(|step| matches!(step, Step::Set { .. }))
+    }
+
+    /// Whether a statement of it may have made it READ ONLY.
+    pub(crate) fn may_be_read_only(&self) -> bool {
+        let says = |step: &Step| match step {
+            Step::Modes(_) => true,
+            Step::Set { name, .. } => name
+                .as_deref()
+                .is_none_or(|name| name.ends_with("transaction_read_only")),
+            _ => false,
+        };
+        self.read_only == Some(true) || self.script.iter().any(says)
+    }
+
     /// Where the latest live savepoint of that name stands in the script.
     pub(crate) fn savepoint(&self, name: &str) -> Option<usize> {
         self.script

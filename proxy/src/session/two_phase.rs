@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use coordinator::failpoint::{Step, pass};
-use coordinator::transaction::{Gid, Outcome, Xid, decide_and_commit, prepare};
+use coordinator::transaction::{Gid, Outcome, Xid, decide_and_commit, decide_apart, prepare};
 use shard::id::GroupId;
 
 use super::Session;
@@ -23,24 +23,62 @@ const FINISH_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether a cancel is over.
 const HUNTED: Duration = Duration::from_millis(1);
 
+/// Whether a transaction that has written is READ ONLY by now. Then it takes no row, and no decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadOnly {
+    No,
+    /// A statement may have said so.
+    Perhaps,
+}
+
 impl Session {
+    /// Whether transactions begin as READ ONLY, as the client was told last.
+    pub(super) fn begins_read_only(&self) -> bool {
+        let told = self.told.parameters.get(&b"default_transaction_read_only"[..]);
+        told.is_some_and(|value| value == b"on")
+    }
+
+    /// Whether the transaction at `place` is READ ONLY.
+    pub(super) async fn is_read_only(&mut self, place: usize) -> Result<bool, Halt> {
+        let sql = "SHOW transaction_read_only";
+        self.send(place, sql, Audience::Quiet, Stake::Nothing);
+        let said = self.hear(place, Stake::Nothing).await?;
+        Ok(said.value.as_deref() == Some(b"on"))
+    }
+
     /// Commits on all these groups or on none; `order` is [`Transaction::in_commit_order`]: those that only read first,
     /// the anchor last.
     ///
     /// Nothing that the client does meanwhile stops it half way: it cannot cancel, and when it goes away the commit goes on.
     ///
     /// [`Transaction::in_commit_order`]: super::transaction::Transaction::in_commit_order
-    pub(super) async fn commit_on_several(&mut self, order: &[Participant]) -> Result<(), Halt> {
-        let Some((anchor, rest)) = order.split_last() else {
+    pub(super) async fn commit_on_several(
+        &mut self,
+        order: &[Participant],
+        read_only: ReadOnly,
+    ) -> Result<(), Halt> {
+        let Some((anchor, others)) = order.split_last() else {
             return Ok(());
         };
         let gid = self.shared.transactions.name(self.group(anchor.place));
         self.entered.session.aim(None);
         self.undisturbed().await;
+        let asked = match read_only {
+            ReadOnly::No => Ok(false),
+            ReadOnly::Perhaps => self.is_read_only(anchor.place).await,
+        };
+        let apart = match asked {
+            Ok(apart) => apart,
+            Err(halt) => {
+                self.roll_back_all(gid, order).await;
+                return Err(halt);
+            }
+        };
         pass(Step::BeforePrepare);
 
         // A crash here leaves parts prepared and nothing decided: recovery finds them and rolls all of it back.
-        // No part is visible, and the anchor's own part goes with this session.
+        // No part is visible, and the anchor's own part goes with this session, or is prepared as the others are.
+        let rest = if apart { order } else { others };
         let parts = match self.prepare_all(gid, rest).await {
             Ok(parts) => parts,
             Err(halt) => {
@@ -52,16 +90,21 @@ impl Session {
 
         // A crash before the anchor's commit record is replicated is as one before; after it all is committed, and whoever
         // finds a prepared part finds the decision: the other groups' next leaders and recovery end it.
-        self.send(
-            anchor.place,
-            &decide_and_commit(gid, &parts),
-            Audience::Quiet,
-            Stake::Commit,
-        );
+        let decide = if apart {
+            decide_apart(gid, &parts)
+        } else {
+            decide_and_commit(gid, &parts)
+        };
+        self.send(anchor.place, &decide, Audience::Quiet, Stake::Commit);
         self.pass_sent(Step::DecisionSent, anchor.place).await;
         match self.decision(gid, anchor.place).await {
             Ok(()) => {}
             Err((Some(Outcome::RolledBack), halt)) => {
+                if apart {
+                    // The part that is prepared there is ended outside of what has failed.
+                    self.send(anchor.place, "ROLLBACK", Audience::Quiet, Stake::Nothing);
+                    let _ = self.hear(anchor.place, Stake::Nothing).await;
+                }
                 self.roll_back_all(gid, order).await;
                 return Err(halt);
             }

@@ -461,3 +461,44 @@ async fn groups_with_and_without_rows_agree_on_the_shard_key_of_an_altered_table
         client.batch_execute("DROP TABLE t").await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_read_only_defines_nothing() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client
+        .batch_execute("CREATE TABLE t (v bigint, id bigint NOT NULL)")
+        .await
+        .unwrap();
+    client
+        .batch_execute("SET default_transaction_read_only = on")
+        .await
+        .unwrap();
+    for (sql, what) in [
+        ("CREATE TABLE x (id int)", "CREATE TABLE"),
+        ("ALTER TABLE t ADD w int", "ALTER TABLE"),
+        ("ALTER TABLE t ADD PRIMARY KEY (id)", "ALTER TABLE"),
+        ("TRUNCATE t", "TRUNCATE TABLE"),
+        ("CREATE INDEX CONCURRENTLY ON t (v)", "CREATE INDEX"),
+        ("CREATE DATABASE d", "CREATE DATABASE"),
+        ("DROP DATABASE d", "DROP DATABASE"),
+        ("SELECT create_distributed_table('t', 'id')", ""),
+    ] {
+        for error in [
+            client.batch_execute(sql).await,
+            client.execute(sql, &[]).await.map(drop),
+        ] {
+            let error = error.expect_err(sql);
+            assert_eq!(code(&error), "25006", "{sql}: {error:?}");
+            let said = error.as_db_error().expect("PostgreSQL's form").message();
+            let expected = format!("cannot execute {what}");
+            assert!(said.starts_with(&expected), "{sql}: {said}");
+        }
+    }
+    // What only maintains may be done, and so may all else in a transaction that says so.
+    client.batch_execute("REINDEX TABLE t").await.unwrap();
+    client
+        .batch_execute("BEGIN READ WRITE; CREATE TABLE x (id int); COMMIT")
+        .await
+        .unwrap();
+}

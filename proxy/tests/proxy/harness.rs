@@ -693,6 +693,8 @@ pub(crate) mod raw {
         input: Vec<u8>,
         /// What the CommandCompletes have said.
         pub(crate) completed: Vec<String>,
+        /// Names and values of parameters.
+        pub(crate) told: Vec<String>,
     }
 
     impl Raw {
@@ -706,6 +708,7 @@ pub(crate) mod raw {
                 out: Vec::new(),
                 input: Vec::new(),
                 completed: Vec::new(),
+                told: Vec::new(),
             };
             let mut body = b"\0\x03\0\0user\0postgres\0database\0".to_vec();
             body.extend(database.as_bytes());
@@ -798,6 +801,10 @@ pub(crate) mod raw {
                         if message[0] == b'C' {
                             let text = String::from_utf8_lossy(&message[5..len - 1]);
                             self.completed.push(text.into_owned());
+                        }
+                        if message[0] == b'S' {
+                            let text = String::from_utf8_lossy(&message[5..len - 1]);
+                            self.told.push(text.replace('\0', "="));
                         }
                         if message[0] == b'E' {
                             let text = String::from_utf8_lossy(&message[5..]).into_owned();

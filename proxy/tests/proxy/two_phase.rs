@@ -373,3 +373,67 @@ async fn a_backend_that_is_cancelled_at_the_end_of_a_commit_is_not_left_without_
     assert!(backends.len() > 2, "none was struck and given up");
     nothing_in_doubt(&cluster).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_before_the_transaction_became_read_only_is_committed() {
+    let cluster = Cluster::start().await;
+    let (client, one, two) = accounts(&cluster).await;
+    client
+        .batch_execute(&format!(
+            "INSERT INTO t VALUES ({one}, 0); INSERT INTO t VALUES ({two}, 0)"
+        ))
+        .await
+        .unwrap();
+    let both = |v| {
+        let mut both = vec![(one, v), (two, v)];
+        both.sort_unstable();
+        both
+    };
+    let mut now = 0;
+    for (begin, then) in [
+        ("BEGIN", "SET TRANSACTION READ ONLY"),
+        ("BEGIN", "SET transaction_read_only = on"),
+        ("BEGIN", "SELECT set_config('transaction_read_only', 'on', true)"),
+        ("BEGIN", "SAVEPOINT s; SET TRANSACTION READ ONLY; ROLLBACK TO s"),
+        (
+            "SET default_transaction_read_only = on; BEGIN READ WRITE",
+            "SELECT 1",
+        ),
+        ("BEGIN READ WRITE", "SET TRANSACTION READ ONLY"),
+        ("BEGIN READ WRITE", "SET TRANSACTION READ ONLY; ANALYZE t"),
+    ] {
+        now += 1;
+        client.batch_execute(begin).await.unwrap();
+        for key in [one, two] {
+            let update = "UPDATE t SET v = $1 WHERE id = $2";
+            client.execute(update, &[&now, &key]).await.unwrap();
+        }
+        client.batch_execute(then).await.unwrap();
+        client.batch_execute("COMMIT").await.expect(then);
+        assert_eq!(values(&client).await, both(now), "{then}");
+    }
+    // Nothing but what only maintains.
+    client
+        .batch_execute("BEGIN; ANALYZE t; COMMIT; REINDEX TABLE t")
+        .await
+        .unwrap();
+    nothing_in_doubt(&cluster).await;
+
+    client
+        .batch_execute("RESET default_transaction_read_only")
+        .await
+        .unwrap();
+    let sql = "CREATE TABLE late (id bigint, v bigint, UNIQUE (id, v) DEFERRABLE INITIALLY DEFERRED)";
+    client.batch_execute(sql).await.unwrap();
+    for twice in [one, two] {
+        let sql = format!(
+            "BEGIN; INSERT INTO late VALUES ({one}, 1); INSERT INTO late VALUES ({two}, 1); \
+             INSERT INTO late VALUES ({twice}, 1); SET TRANSACTION READ ONLY"
+        );
+        client.batch_execute(&sql).await.unwrap();
+        let error = client.batch_execute("COMMIT").await.unwrap_err();
+        assert_eq!(code(&error), "23505");
+        assert!(client.query("SELECT * FROM late", &[]).await.unwrap().is_empty());
+    }
+    nothing_in_doubt(&cluster).await;
+}

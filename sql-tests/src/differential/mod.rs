@@ -22,7 +22,7 @@ use self::wire::{Message, Wire};
 use crate::Result;
 
 /// After so many differences the rest is not looked for: one mistake shows in many ways.
-const ENOUGH: usize = 10;
+const ENOUGH: usize = 50;
 /// Conversations that may be played again to make a difference small.
 const REPLAYS: usize = 60;
 /// The share of statements that Howdah may refuse, in per cent. More, and it would be refusals that are compared.
