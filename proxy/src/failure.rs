@@ -31,6 +31,9 @@ pub(crate) enum Failure {
     /// The connection to a backend ended outside a commit.
     #[error("the connection to group {group} ended: {why}")]
     Broken { group: GroupId, why: String },
+    /// It ended while the session had advisory locks there.
+    #[error("terminating connection because its advisory locks are lost")]
+    HomeLost { group: GroupId, why: String },
     /// It ended while something was being committed there.
     #[error("the connection to group {group} ended during a commit: {why}")]
     CommitBroken { group: GroupId, why: String },
@@ -260,6 +263,9 @@ impl Failure {
             Failure::NoBackend => Refusal::new("53300", self.to_string())
                 .detail("All that this node may have are in use, by statements and transactions that take long.")
                 .hint("Nothing was done. Repeat the statement."),
+            Failure::HomeLost { group, why } => Refusal::new("57P01", self.to_string())
+                .detail(format!("The connection to group {group}, which had them, ended: {why}."))
+                .hint("Connect again, and take them again."),
             Failure::Broken { .. }
             | Failure::CommitBroken { .. }
             | Failure::CommitUnconfirmed { .. }

@@ -10,7 +10,7 @@ use sqlparser::ast::{
 use super::Refusal;
 use super::constants;
 use super::functions::{self, FunctionKind, Volatility};
-use super::plan::{Key, KeyValue};
+use super::plan::{HomeUse, Key, KeyValue};
 use super::proof::not_understood;
 use super::relations::{misread_column, parts};
 
@@ -28,6 +28,8 @@ pub(super) struct Findings {
     pub(super) aggregate: Option<String>,
     /// The first thing whose value differs from group to group.
     pub(super) local: Option<String>,
+    /// What its functions have to do with the session's home group, and the name of the first that has.
+    pub(super) home: Option<(HomeUse, String)>,
 }
 
 /// Looks at every node of a tree.
@@ -51,6 +53,12 @@ impl Findings {
             return ControlFlow::Break(not_understood("a function call"));
         };
         let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
+        if let Some(used) = functions::at_home(&borrowed) {
+            let name = parts.last().map(String::as_str).unwrap_or_default();
+            let (most, _) = self.home.get_or_insert_with(|| (used, format!("{name}()")));
+            *most = used.max(*most);
+            return ControlFlow::Continue(());
+        }
         match functions::find(&borrowed) {
             Err(refusal) => ControlFlow::Break(refusal),
             Ok(function) => {

@@ -140,6 +140,8 @@ pub enum Access {
     Read,
     /// Writes or locks rows.
     Write,
+    /// Changes no row, but takes what its transaction must keep until all of it is committed, or may not be prepared with.
+    Take,
 }
 
 /// A statement that runs unchanged on one group, or on several with its rows concatenated.
@@ -209,10 +211,24 @@ pub enum Motion {
 pub enum Target {
     /// No distributed row is touched: any group gives the right answer.
     Any,
+    /// No distributed row is touched, but what belongs to the session itself: the session's home group.
+    Home(HomeUse),
     /// Every touched row has one of these keys.
     Keys(Vec<Key>, Spread),
     /// Rows of all groups: each can do with its own what the statement says, and the answers can be concatenated.
     All,
+}
+
+/// What a statement has to do with things of its session that belong to no row, as advisory locks. Of several uses the greatest
+/// counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HomeUse {
+    /// Looks at what is there, or lets go of it. Where the session has nothing there, any group gives the same answer.
+    Looks,
+    /// Takes what ends with the transaction.
+    ForTransaction,
+    /// Takes what may outlive the transaction.
+    ForSession,
 }
 
 /// What happens when keys lie in several groups.
@@ -314,8 +330,10 @@ pub enum Format {
 /// Where a statement runs, once its parameters are known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
-    /// Any group gives the right answer: the transaction's own, else the session's home.
+    /// Any group gives the right answer: the transaction's own, else the session's usual one.
     Any,
+    /// The session's home group.
+    Home(HomeUse),
     /// Exactly this group.
     One(GroupId),
     /// Each of these (two or more, ascending), rows concatenated.

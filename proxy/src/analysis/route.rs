@@ -35,6 +35,7 @@ impl Query {
     ) -> Result<Route, Refusal> {
         let (keys, spread) = match &self.target {
             Target::Any => return Ok(Route::Any),
+            Target::Home(used) => return Ok(Route::Home(*used)),
             Target::All => return Ok(Route::All),
             Target::Keys(keys, spread) => (keys, spread),
         };

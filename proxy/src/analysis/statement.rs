@@ -276,7 +276,7 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
     match plan(words.rest(), sql, names)? {
         Plan::Query(inner) => {
             let target = match inner.target {
-                Target::All if !analyze => Target::Any,
+                Target::All | Target::Home(_) if !analyze => Target::Any,
                 target => target.on_one_group(|| {
                     let what = if analyze { "EXPLAIN ANALYZE" } else { "EXPLAIN" };
                     Refusal::unsupported(format!("{what} on several groups is not supported"))

@@ -50,14 +50,17 @@ pub(crate) enum Pin {
     Pipeline = 1 << 2,
     /// COPY FROM STDIN.
     Copy = 1 << 3,
+    /// An advisory lock that outlives its transaction.
+    AdvisoryLock = 1 << 4,
 }
 
 impl Pin {
-    const ALL: [(Pin, &'static str); 4] = [
+    const ALL: [(Pin, &'static str); 5] = [
         (Pin::Transaction, "transaction"),
         (Pin::Cursor, "cursor"),
         (Pin::Pipeline, "pipeline"),
         (Pin::Copy, "copy"),
+        (Pin::AdvisoryLock, "advisory lock"),
     ];
 }
 

@@ -9,7 +9,7 @@ use super::conn::{Audience, Conn, Stake};
 use super::io;
 use super::pool::Given;
 use super::settings::{RESET, Undone};
-use super::{Cursor, Session, Timeouts};
+use super::{Cursor, HOME, Session, Timeouts};
 use crate::cancel::Rest;
 use crate::failure::{Failure, Halt};
 use crate::registry::Pin;
@@ -151,6 +151,8 @@ impl Session {
             Some(Pin::Transaction)
         } else if self.cursors.values().any(holds) {
             Some(Pin::Cursor)
+        } else if place == HOME {
+            self.at_home.pin()
         } else {
             None
         }

@@ -89,9 +89,10 @@ impl Audience {
 }
 
 /// What it means if the connection breaks before the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stake {
     /// Nothing is committed.
+    #[default]
     Nothing,
     /// A commit is under way: its outcome is unknown.
     Commit,

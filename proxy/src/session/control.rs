@@ -131,6 +131,13 @@ impl Session {
         // No timeout strikes a commit.
         self.timeouts.end();
         self.stricken().await;
+        let kept = match self.keep_for_commit().await {
+            Ok(kept) => kept,
+            Err(halt) => {
+                self.roll_back().await?;
+                return Err(halt);
+            }
+        };
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
@@ -139,6 +146,9 @@ impl Session {
             0 | 1 => self.commit_on_one(&order, audience).await,
             _ => self.commit_on_several(&order).await,
         };
+        if kept {
+            self.release_locks().await;
+        }
         let places: Vec<usize> = order.iter().map(|p| p.place).collect();
         let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));
         if committed.is_ok() {
@@ -153,6 +163,20 @@ impl Session {
             self.catalogue_changed().await;
         }
         committed
+    }
+
+    /// Sees to it that what the transaction has locked at home stays locked until all of it is visible. Whether there is any.
+    async fn keep_for_commit(&mut self) -> Result<bool, Halt> {
+        self.stop_if_lost()?;
+        let Some(transaction) = &self.transaction else {
+            return Ok(false);
+        };
+        let order = transaction.in_commit_order();
+        let anchor = order.last().map(|p| p.place);
+        if transaction.anchor != anchor || order.iter().filter(|p| p.wrote).count() < 2 {
+            return Ok(false);
+        }
+        self.keep_locks().await
     }
 
     /// Commits where at most the last has written.

@@ -398,7 +398,7 @@ impl Session {
             .hint("Write the key in its plain ISO form.")
             .into());
         }
-        let place = self.home;
+        let place = self.usual;
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
         let binary = copy.copying.plan.format == CopyFormat::Binary;

@@ -38,6 +38,7 @@ impl Session {
     /// As [`Session::enter_bare`], for a statement that undoes these settings.
     pub(super) async fn enter_undoing(&mut self, place: usize, undone: Undone<'_>) -> Result<(), Halt> {
         self.in_time().await?;
+        self.stop_if_lost()?;
         let patience = self.shared.limits.leader_wait;
         if self.current != Some(place) {
             self.settle().await?;
@@ -55,6 +56,7 @@ impl Session {
             let target = self.slots[place].as_ref().map(Conn::target);
             self.entered.session.aim(target);
         }
+        self.note_holder(place);
         let latest = self.settings.latest();
         if self.slots[place]
             .as_ref()
@@ -67,31 +69,31 @@ impl Session {
     }
 
     /// The group for a statement that may run on any: one that works for the session already, else its
-    /// home; another one takes over as home when that one has no leader.
+    /// usual one; another one takes over when that one has no leader.
     pub(super) async fn any_place(&mut self) -> Result<usize, Halt> {
         let working = self.transaction.as_ref().and_then(Transaction::preferred);
         if let Some(place) = working.or(self.pipeline.touched.first().copied()) {
             return Ok(place);
         }
-        if self.current == Some(self.home) && self.slots[self.home].is_some() {
-            return Ok(self.home);
+        if self.current == Some(self.usual) && self.slots[self.usual].is_some() {
+            return Ok(self.usual);
         }
         self.settle().await?;
-        self.look_after(self.home).await?;
-        if self.slots[self.home].is_some() {
-            return Ok(self.home);
+        self.look_after(self.usual).await?;
+        if self.slots[self.usual].is_some() {
+            return Ok(self.usual);
         }
         let patience = self.shared.limits.leader_wait;
-        let home = self.home;
-        let Err(first) = self.open(home, patience).await else {
-            return Ok(home);
+        let usual = self.usual;
+        let Err(first) = self.open(usual, patience).await else {
+            return Ok(usual);
         };
         if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
             return Err(first);
         }
-        for place in (0..self.slots.len()).filter(|place| *place != home) {
+        for place in (0..self.slots.len()).filter(|place| *place != usual) {
             if self.slots[place].is_some() || self.open(place, patience / 10).await.is_ok() {
-                self.home = place;
+                self.usual = place;
                 return Ok(place);
             }
         }
@@ -119,14 +121,20 @@ impl Session {
 
     /// Whether the transaction, or the pipeline, may use this group so.
     async fn admit(&mut self, place: usize, access: Access, style: Style) -> Result<(), Halt> {
-        if self.transaction.is_none() && style == Style::Extended && access == Access::Write {
+        if self.transaction.is_none() && style == Style::Extended && access != Access::Read {
             if self.pipeline.writer.is_none_or(|writer| writer == place) {
                 self.pipeline.writer = Some(place);
+                if access == Access::Write {
+                    self.pipeline.stake = Stake::Commit;
+                }
             } else {
                 self.open_pipeline_transaction().await?;
             }
         }
         self.check_held(place, access, false)?;
+        if access == Access::Take {
+            return Ok(());
+        }
         self.see_other_groups(place)
     }
 
@@ -156,6 +164,7 @@ impl Session {
     pub(super) async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
         let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
         transaction.implicit = true;
+        transaction.anchor = self.pipeline.anchor.take();
         let writer = self.pipeline.writer.take();
         if let Some(first) = self.pipeline.touched.first().copied() {
             // The snapshot of what came before is one of its group alone.
@@ -275,7 +284,12 @@ impl Session {
     /// Tells others which backends work for the transaction.
     fn note_members(&self) {
         let members = self.transaction.iter().flat_map(|t| &t.participants);
-        let targets = members.filter_map(|member| self.slots[member.place].as_ref().map(Conn::target));
+        let members = members.map(|member| member.place);
+        // Others may wait for what it has at home, too.
+        let holds = self.at_home.held_at().filter(|place| !self.engaged(*place));
+        let targets = members
+            .chain(holds)
+            .filter_map(|place| self.slots[place].as_ref().map(Conn::target));
         self.entered.session.works_on(targets);
     }
 
@@ -418,6 +432,7 @@ impl Session {
             self.current = None;
             self.entered.session.aim(None);
         }
+        self.lose_home(place, why);
         self.pipeline.touched.retain(|touched| *touched != place);
         self.told.copy_in = false;
         self.cursors.retain(|_, cursor| !cursor.is_at(place));

@@ -544,7 +544,9 @@ impl Session {
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {
             let writes = self.pipeline.writer == Some(place) && !self.told.skip;
-            let stake = if writes { Stake::Commit } else { Stake::Nothing };
+            let stake = std::mem::take(&mut self.pipeline.stake);
+            let stake = if writes { stake } else { Stake::Nothing };
+            self.pipeline.anchor = None;
             if let Some(conn) = &mut self.slots[place] {
                 conn.sync(Audience::Client, stake);
             }
@@ -582,6 +584,8 @@ impl Session {
         };
         let mut touched = std::mem::take(&mut self.pipeline.touched);
         let writer = self.pipeline.writer.take();
+        let at_stake = std::mem::take(&mut self.pipeline.stake);
+        self.pipeline.anchor = None;
         touched.sort_by_key(|place| Some(*place) == writer);
         let implicit = self.transaction.is_none();
         let mut result = Ok(());
@@ -598,7 +602,7 @@ impl Session {
                 roll_back_pipeline(conn);
             }
             let stake = if Some(place) == writer && !failed {
-                Stake::Commit
+                at_stake
             } else {
                 Stake::Nothing
             };

@@ -26,6 +26,7 @@ mod enter;
 mod extended;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod home;
 mod io;
 mod login;
 mod meter;
@@ -66,9 +67,10 @@ use crate::cancel::{Entered, Rest};
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::frame::{self, HEADER};
-use conn::Conn;
+use conn::{Conn, Stake};
 use copy::CopyState;
 use cursors::Cursor;
+use home::{AtHome, HOME};
 use io::{Client, Event, Wait};
 use meter::Meter;
 use pool::{Guest, Ticket};
@@ -94,7 +96,7 @@ pub(crate) struct Session {
     /// The one that may owe answers.
     current: Option<usize>,
     /// Where statements run that may run anywhere.
-    home: usize,
+    usual: usize,
     /// What its backends' start-up messages say.
     startup: conn::Parameters,
     told: Told,
@@ -105,6 +107,7 @@ pub(crate) struct Session {
     statements: Statements,
     /// Where its cursors are.
     cursors: HashMap<String, Cursor>,
+    at_home: AtHome,
     /// Cursors WITH HOLD that may have been declared outside of a transaction.
     declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.
@@ -131,6 +134,10 @@ struct Pipeline {
     touched: Vec<usize>,
     /// The one that it writes on.
     writer: Option<usize>,
+    /// What is at stake there when it ends.
+    stake: Stake,
+    /// See [`Transaction::anchor`].
+    anchor: Option<usize>,
 }
 
 impl Session {
@@ -143,17 +150,26 @@ impl Session {
             if let Err(Halt::End(ended)) = self.let_go().await {
                 return ended;
             }
-            self.time_the_client();
-            let disturbed = self.give_back() == Rest::Cancelling;
-            self.note_rest();
-            if let Err(ended) = self.stop_if_killed() {
+            if let Err(Halt::End(ended)) = self.look_home().await {
                 return ended;
             }
+            self.time_the_client();
+            let disturbed = self.give_back() == Rest::Cancelling;
+            self.note_holder_rests();
+            self.note_rest();
+            if let Err(ended) = self.stop_if_killed().and_then(|()| self.stop_if_lost()) {
+                return ended;
+            }
+            let reading = if self.hears_home() {
+                Some(HOME)
+            } else {
+                self.current
+            };
             let turn = io::turn(
                 &mut self.client,
                 &mut self.slots,
                 &mut self.timeouts.alarm,
-                self.current,
+                reading,
                 Wait::Client,
             );
             let event = if disturbed {
@@ -176,7 +192,7 @@ impl Session {
                 }
                 Event::ClientGone => return Ended::ByClient,
                 Event::Backend => {
-                    if let Some(place) = self.current
+                    if let Some(place) = reading
                         && let Err(ended) = self.relayed(place)
                     {
                         return ended;
@@ -204,6 +220,7 @@ impl Session {
                 // What comes meanwhile comes behind this message.
                 self.heed_before(&mut input).await?;
             }
+            self.stop_if_lost()?;
             self.note_message(found.tag, found.len);
             self.handle(found.tag, &input[..found.len]).await?;
             input.advance(found.len);

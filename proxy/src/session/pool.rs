@@ -55,6 +55,8 @@ pub(crate) struct Pool {
     tickets: Arc<Semaphore>,
     /// Those for superusers only.
     reserved: Arc<Semaphore>,
+    /// Half of all: who has one may keep a backend for as long as it likes, and the others still have the other half.
+    keeping: Arc<Semaphore>,
     /// By place.
     groups: Vec<Mutex<Group>>,
     most: usize,
@@ -165,6 +167,7 @@ impl Pool {
         Arc::new(Pool {
             tickets: Arc::new(Semaphore::new(most - reserved)),
             reserved: Arc::new(Semaphore::new(reserved)),
+            keeping: Arc::new(Semaphore::new(most / 2)),
             groups: (0..groups).map(|_| Mutex::default()).collect(),
             most,
             shelves: Mutex::default(),
@@ -317,6 +320,11 @@ impl Guest {
             }
         };
         tokio::time::timeout(patience, ticket).await.ok()?.ok()
+    }
+
+    /// The right to keep a backend, and with it a ticket, for as long as the client likes; `None` when half of all are kept so.
+    pub(super) fn permit_to_keep(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.pool.keeping).try_acquire_owned().ok()
     }
 
     /// A backend of the group at `place`, or room for one. For a session with a ticket.

@@ -329,6 +329,7 @@ impl Session {
         loop {
             match query.route(parameters, slots, &answers)? {
                 Route::Any => return self.any_place().await.map(Placed::One),
+                Route::Home(used) => return self.place_at_home(used).await.map(Placed::One),
                 Route::One(group) => return Ok(Placed::One(self.known_place(group)?)),
                 Route::Several(groups) => {
                     let places = groups.into_iter().map(|group| self.known_place(group));

@@ -226,7 +226,7 @@ async fn start(
         return Err(Failure::ShuttingDown);
     };
     let groups = shared.groups.groups();
-    let home = groups
+    let usual = groups
         .iter()
         .position(|group| shared.groups.leads(*group))
         .unwrap_or(0);
@@ -240,7 +240,7 @@ async fn start(
         },
         slots: groups.iter().map(|_| None).collect(),
         current: None,
-        home,
+        usual,
         told: super::Told::default(),
         transaction: None,
         pipeline: Pipeline::default(),
@@ -248,6 +248,7 @@ async fn start(
         timeouts,
         statements: super::Statements::default(),
         cursors: std::collections::HashMap::new(),
+        at_home: super::AtHome::default(),
         declaring: Vec::new(),
         default_isolation: None,
         search_path: None,

@@ -30,6 +30,8 @@ pub(crate) struct Transaction {
     pub(crate) participants: Vec<Participant>,
     /// Where it has declared cursors WITH HOLD.
     pub(crate) cursors_held: Vec<usize>,
+    /// The home group, where it has taken something there: if it writes on several groups, that one is its anchor.
+    pub(crate) anchor: Option<usize>,
     /// Nothing but its end, or a rollback to a savepoint, is taken.
     pub(crate) failed: bool,
     /// It has failed, and holds no locks any more for which others wait.
@@ -143,6 +145,7 @@ impl Transaction {
             script: Vec::new(),
             participants: Vec::new(),
             cursors_held: Vec::new(),
+            anchor: None,
             failed: false,
             let_go: false,
             lost: false,
@@ -189,8 +192,9 @@ impl Transaction {
     /// A statement with this access goes to a participant.
     pub(crate) fn use_at(&mut self, place: usize, access: Access) {
         if let Some(p) = self.participants.iter_mut().find(|p| p.place == place) {
-            p.touched = true;
-            p.wrote |= access == Access::Write;
+            // What is only taken there is no data: it needs no snapshot.
+            p.touched |= access != Access::Take;
+            p.wrote |= access != Access::Read;
         }
     }
 
@@ -218,21 +222,23 @@ impl Transaction {
     }
 
     /// The group that already has a cursor WITH HOLD and writes, when `place` is about to be a second one. What has such
-    /// a cursor cannot be prepared (`PreCommit_Portals` in portalmem.c), so of the groups that write only the anchor may.
+    /// a cursor cannot be prepared (`PreCommit_Portals` in portalmem.c), so of the groups that write only the anchor may. The same
+    /// holds for what is taken in the home group.
     pub(crate) fn holds_elsewhere(&self, place: usize, access: Access, declares: bool) -> Option<usize> {
         let wrote = |at| self.participants.iter().any(|p| p.place == at && p.wrote);
         let holds = declares || self.cursors_held.contains(&place);
-        if !holds || !(access == Access::Write || wrote(place)) {
+        if !holds || !(access != Access::Read || wrote(place)) {
             return None;
         }
-        let mut others = self.cursors_held.iter().copied();
+        let mut others = self.cursors_held.iter().copied().chain(self.anchor);
         others.find(|other| *other != place && wrote(*other))
     }
 
     /// The participants in the order in which they commit: those that only read first, and last the one that is not prepared.
     pub(crate) fn in_commit_order(&self) -> Vec<Participant> {
         let mut all = self.participants.clone();
-        all.sort_by_key(|p| (p.wrote, self.cursors_held.contains(&p.place), p.touched));
+        let last = |place| self.anchor == Some(place) || self.cursors_held.contains(&place);
+        all.sort_by_key(|p| (p.wrote, last(p.place), p.touched));
         all
     }
 }
@@ -243,13 +249,14 @@ pub(crate) fn no_cut(error: &CutError) -> Refusal {
         .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader.")
 }
 
-/// A second group that writes and has cursors WITH HOLD.
+/// A second group that writes and has cursors WITH HOLD, or something in the home group.
 pub(crate) fn held_elsewhere(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     Refusal::unsupported(
         "a transaction that writes on several groups can have cursors WITH HOLD on one of them only",
     )
     .detail(format!(
-        "It has one on group {first}, and this statement would make group {second} another."
+        "It has one on group {first}, or something that cannot be prepared either, as an advisory lock, and this statement would \
+         make group {second} another."
     ))
     .hint("Declare the cursor outside of the transaction, or without WITH HOLD.")
 }
@@ -321,6 +328,10 @@ mod tests {
 
     #[test]
     fn of_the_writers_the_one_with_a_cursor_with_hold_commits_last() {
+        let mut t = with(&[true, true, true]);
+        t.anchor = Some(1);
+        assert_eq!(order(&t), [0, 2, 1], "so does what has something at home");
+        assert_eq!(t.holds_elsewhere(0, Access::Write, true), Some(1));
         let mut t = with(&[true, true, false]);
         t.cursors_held = vec![0, 2];
         assert_eq!(order(&t), [2, 1, 0]);

@@ -1,6 +1,7 @@
 //! The proxy over two real PostgreSQL servers as groups, driven by real clients.
 
 mod access;
+mod advisory;
 mod certificates;
 mod commands;
 mod console;
