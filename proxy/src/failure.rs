@@ -31,9 +31,16 @@ pub(crate) enum Failure {
     /// The connection to a backend ended outside a commit.
     #[error("the connection to group {group} ended: {why}")]
     Broken { group: GroupId, why: String },
-    /// It ended while the session had advisory locks there.
-    #[error("terminating connection because its advisory locks are lost")]
-    HomeLost { group: GroupId, why: String },
+    /// It ended while the session had something there that nothing brings back.
+    #[error("terminating connection because {what} lost")]
+    HomeLost {
+        group: GroupId,
+        what: &'static str,
+        why: String,
+    },
+    /// A transaction is committed, but for its NOTIFY or LISTEN.
+    #[error("the transaction is committed, but its NOTIFY, LISTEN and UNLISTEN may not be: {why}")]
+    CommittedUntold { why: String },
     /// It ended while something was being committed there.
     #[error("the connection to group {group} ended during a commit: {why}")]
     CommitBroken { group: GroupId, why: String },
@@ -263,9 +270,11 @@ impl Failure {
             Failure::NoBackend => Refusal::new("53300", self.to_string())
                 .detail("All that this node may have are in use, by statements and transactions that take long.")
                 .hint("Nothing was done. Repeat the statement."),
-            Failure::HomeLost { group, why } => Refusal::new("57P01", self.to_string())
-                .detail(format!("The connection to group {group}, which had them, ended: {why}."))
-                .hint("Connect again, and take them again."),
+            Failure::HomeLost { group, why, .. } => Refusal::new("57P01", self.to_string())
+                .detail(format!("The connection to group {group}, which had that, ended: {why}."))
+                .hint("Connect again, and repeat what is needed of it."),
+            Failure::CommittedUntold { .. } => Refusal::new("08007", self.to_string())
+                .hint("Do not repeat the transaction. Repeat NOTIFY alone: listeners may hear it twice."),
             Failure::Broken { .. }
             | Failure::CommitBroken { .. }
             | Failure::CommitUnconfirmed { .. }

@@ -112,12 +112,17 @@ pub(super) fn at_home(parts: &[&str]) -> Option<HomeUse> {
         "pg_advisory_lock"
         | "pg_advisory_lock_shared"
         | "pg_try_advisory_lock"
-        | "pg_try_advisory_lock_shared" => HomeUse::ForSession,
+        | "pg_try_advisory_lock_shared" => HomeUse::LocksForSession,
         "pg_advisory_xact_lock"
         | "pg_advisory_xact_lock_shared"
         | "pg_try_advisory_xact_lock"
-        | "pg_try_advisory_xact_lock_shared" => HomeUse::ForTransaction,
-        "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => HomeUse::Looks,
+        | "pg_try_advisory_xact_lock_shared" => HomeUse::LocksForTransaction,
+        "pg_advisory_unlock"
+        | "pg_advisory_unlock_shared"
+        | "pg_advisory_unlock_all"
+        | "pg_listening_channels" => HomeUse::Looks,
+        "pg_notification_queue_usage" => HomeUse::Asks,
+        "pg_notify" => HomeUse::Notifies,
         _ => return None,
     })
 }

@@ -140,8 +140,10 @@ pub enum Access {
     Read,
     /// Writes or locks rows.
     Write,
-    /// Changes no row, but takes what its transaction must keep until all of it is committed, or may not be prepared with.
+    /// Changes no row, but takes what its transaction must keep until all of it is committed.
     Take,
+    /// Changes no row, but tells others, or will be told, when the transaction is committed.
+    Announce,
 }
 
 /// A statement that runs unchanged on one group, or on several with its rows concatenated.
@@ -219,16 +221,35 @@ pub enum Target {
     All,
 }
 
-/// What a statement has to do with things of its session that belong to no row, as advisory locks. Of several uses the greatest
-/// counts.
+/// What a statement has to do with things that belong to no row, as advisory locks. Of several uses the greatest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HomeUse {
     /// Looks at what is there, or lets go of it. Where the session has nothing there, any group gives the same answer.
     Looks,
-    /// Takes what ends with the transaction.
-    ForTransaction,
-    /// Takes what may outlive the transaction.
-    ForSession,
+    /// Asks for what only the home group knows.
+    Asks,
+    /// NOTIFY.
+    Notifies,
+    /// UNLISTEN. As for [`HomeUse::Looks`], any group can do it where the session does not listen.
+    Unlistens,
+    /// LISTEN.
+    Listens,
+    /// Takes locks that end with the transaction.
+    LocksForTransaction,
+    /// Takes locks that may outlive the transaction.
+    LocksForSession,
+}
+
+impl HomeUse {
+    /// What a statement without rows is to its transaction that has this to do.
+    #[must_use]
+    pub fn access(self) -> Access {
+        match self {
+            HomeUse::Looks | HomeUse::Asks => Access::Read,
+            HomeUse::Notifies | HomeUse::Unlistens | HomeUse::Listens => Access::Announce,
+            HomeUse::LocksForTransaction | HomeUse::LocksForSession => Access::Take,
+        }
+    }
 }
 
 /// What happens when keys lie in several groups.
@@ -330,7 +351,7 @@ pub enum Format {
 /// Where a statement runs, once its parameters are known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
-    /// Any group gives the right answer: the transaction's own, else the session's usual one.
+    /// Any group gives the right answer: the transaction's own, else the session's nearest one.
     Any,
     /// The session's home group.
     Home(HomeUse),

@@ -186,10 +186,10 @@ fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     match query::plan(words.rest(), names)? {
         Plan::Query(query) => {
             if let Target::Home(_) = query.target {
-                return Err(
-                    Refusal::unsupported("a cursor that takes advisory locks is not supported")
-                        .hint("Call the function in a SELECT of its own."),
-                );
+                return Err(Refusal::unsupported(
+                    "a cursor over functions of locks and notifications is not supported",
+                )
+                .hint("Call the function in a SELECT of its own."));
             }
             let plain = plain && !hold && query.access == Access::Read && query.form == Form::Plain;
             let target = if plain {

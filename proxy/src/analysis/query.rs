@@ -8,7 +8,7 @@ use super::Refusal;
 use super::check::{self, Findings};
 use super::lexer::Token;
 use super::parse::{self, Unparsed};
-use super::plan::{Access, Form, HomeUse, Plan, Query, Spread, Tag, Target};
+use super::plan::{Access, Form, Plan, Query, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
@@ -46,8 +46,8 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
     }
     let access = match &findings.home {
         _ if proof.writes => Access::Write,
-        Some((HomeUse::ForTransaction | HomeUse::ForSession, _)) => Access::Take,
-        _ => Access::Read,
+        Some((used, _)) => used.access(),
+        None => Access::Read,
     };
     let target = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {

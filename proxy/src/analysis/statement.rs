@@ -5,7 +5,7 @@ use std::ops::Range;
 use coordinator::catalogue::Catalogue;
 
 use super::lexer::{self, Kind, Token};
-use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, Plan, Query, Tag, Target};
+use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
 use super::{Refusal, copy, ddl, prepared, query, session, transaction};
@@ -78,6 +78,16 @@ pub(super) fn any_group() -> Plan {
     })
 }
 
+/// A statement that has nothing to do but this; PostgreSQL reads the rest.
+fn at_home(used: HomeUse) -> Plan {
+    Plan::Query(Query {
+        access: used.access(),
+        target: Target::Home(used),
+        tag: Tag::AsIs,
+        form: Form::Plain,
+    })
+}
+
 /// Plans the statement that these tokens make.
 pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     let words = Words::new(tokens);
@@ -106,6 +116,9 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         "prepare" | "execute" | "deallocate" => prepared::plan(tokens, names),
         "declare" | "fetch" | "move" | "close" => prepared::cursor(tokens, names),
         "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "reassign" => ddl::plan(tokens, names),
+        "listen" => Ok(at_home(HomeUse::Listens)),
+        "unlisten" => Ok(at_home(HomeUse::Unlistens)),
+        "notify" => Ok(at_home(HomeUse::Notifies)),
         "vacuum" | "analyze" | "analyse" | "reindex" | "cluster" | "checkpoint" => {
             Ok(maintenance(first, tokens))
         }
@@ -132,13 +145,6 @@ fn rows(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
 
 fn unsupported(first: &str) -> Result<Plan, Refusal> {
     let (message, detail, hint) = match first {
-        // Nobody listens. Drivers' pools say it when they take a connection back.
-        "unlisten" => return Ok(any_group()),
-        "listen" | "notify" => (
-            "LISTEN and NOTIFY are not supported yet",
-            "A notification would reach one group's sessions only.",
-            "Poll a table.",
-        ),
         "do" | "call" => (
             "DO and CALL are not supported",
             "Code that runs inside one server could touch rows of other groups unseen.",

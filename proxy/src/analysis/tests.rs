@@ -56,6 +56,7 @@ fn show_query(query: &Query) -> String {
         Access::Read => "read",
         Access::Write => "write",
         Access::Take => "take",
+        Access::Announce => "announce",
     }
     .to_owned();
     match &query.target {

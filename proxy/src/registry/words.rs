@@ -51,16 +51,19 @@ pub(crate) enum Pin {
     /// COPY FROM STDIN.
     Copy = 1 << 3,
     /// An advisory lock that outlives its transaction.
-    AdvisoryLock = 1 << 4,
+    AdvisoryLock = 1 << 5,
+    /// LISTEN.
+    Listen = 1 << 6,
 }
 
 impl Pin {
-    const ALL: [(Pin, &'static str); 5] = [
+    const ALL: [(Pin, &'static str); 6] = [
         (Pin::Transaction, "transaction"),
         (Pin::Cursor, "cursor"),
         (Pin::Pipeline, "pipeline"),
         (Pin::Copy, "copy"),
         (Pin::AdvisoryLock, "advisory lock"),
+        (Pin::Listen, "listen"),
     ];
 }
 

@@ -115,7 +115,7 @@ impl Session {
                 match aimed_at {
                     Rest::Cancelling => self.slots[place] = Some(conn),
                     // A signal could meet whoever had it next.
-                    _ if conn.unsure => drop(conn),
+                    _ if conn.unsure || conn.listened => drop(conn),
                     _ => self.guest.give(place, conn),
                 }
             }

@@ -141,15 +141,21 @@ impl Session {
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
-        let order = transaction.in_commit_order();
-        let committed = match order.iter().filter(|p| p.wrote).count() {
+        let mut order = transaction.in_commit_order();
+        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        let late = transaction.late();
+        order.retain(|p| Some(p.place) != late);
+        let writers = order.iter().filter(|p| p.wrote).count();
+        let mut committed = match writers {
             0 | 1 => self.commit_on_one(&order, audience).await,
             _ => self.commit_on_several(&order).await,
         };
         if kept {
             self.release_locks().await;
         }
-        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        if late.is_some() {
+            committed = self.announce(writers == 0, committed).await;
+        }
         let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));
         if committed.is_ok() {
             self.keep(transaction.script, &places);

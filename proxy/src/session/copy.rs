@@ -398,7 +398,7 @@ impl Session {
             .hint("Write the key in its plain ISO form.")
             .into());
         }
-        let place = self.usual;
+        let place = self.nearest;
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
         let binary = copy.copying.plan.format == CopyFormat::Binary;

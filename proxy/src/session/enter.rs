@@ -69,31 +69,31 @@ impl Session {
     }
 
     /// The group for a statement that may run on any: one that works for the session already, else its
-    /// usual one; another one takes over when that one has no leader.
+    /// nearest one; another one takes over when that one has no leader.
     pub(super) async fn any_place(&mut self) -> Result<usize, Halt> {
         let working = self.transaction.as_ref().and_then(Transaction::preferred);
         if let Some(place) = working.or(self.pipeline.touched.first().copied()) {
             return Ok(place);
         }
-        if self.current == Some(self.usual) && self.slots[self.usual].is_some() {
-            return Ok(self.usual);
+        if self.current == Some(self.nearest) && self.slots[self.nearest].is_some() {
+            return Ok(self.nearest);
         }
         self.settle().await?;
-        self.look_after(self.usual).await?;
-        if self.slots[self.usual].is_some() {
-            return Ok(self.usual);
+        self.look_after(self.nearest).await?;
+        if self.slots[self.nearest].is_some() {
+            return Ok(self.nearest);
         }
         let patience = self.shared.limits.leader_wait;
-        let usual = self.usual;
-        let Err(first) = self.open(usual, patience).await else {
-            return Ok(usual);
+        let nearest = self.nearest;
+        let Err(first) = self.open(nearest, patience).await else {
+            return Ok(nearest);
         };
         if !matches!(first, Halt::Fail(Failure::Connect(_) | Failure::Broken { .. })) {
             return Err(first);
         }
-        for place in (0..self.slots.len()).filter(|place| *place != usual) {
+        for place in (0..self.slots.len()).filter(|place| *place != nearest) {
             if self.slots[place].is_some() || self.open(place, patience / 10).await.is_ok() {
-                self.usual = place;
+                self.nearest = place;
                 return Ok(place);
             }
         }
@@ -124,7 +124,8 @@ impl Session {
         if self.transaction.is_none() && style == Style::Extended && access != Access::Read {
             if self.pipeline.writer.is_none_or(|writer| writer == place) {
                 self.pipeline.writer = Some(place);
-                if access == Access::Write {
+                self.pipeline.wrote |= access != Access::Announce;
+                if matches!(access, Access::Write | Access::Announce) {
                     self.pipeline.stake = Stake::Commit;
                 }
             } else {
@@ -132,7 +133,8 @@ impl Session {
             }
         }
         self.check_held(place, access, false)?;
-        if access == Access::Take {
+        if matches!(access, Access::Take | Access::Announce) {
+            // It needs no snapshot.
             return Ok(());
         }
         self.see_other_groups(place)
@@ -165,7 +167,9 @@ impl Session {
         let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
         transaction.implicit = true;
         transaction.anchor = self.pipeline.anchor.take();
-        let writer = self.pipeline.writer.take();
+        transaction.announces = std::mem::take(&mut self.pipeline.announces);
+        let wrote = std::mem::take(&mut self.pipeline.wrote);
+        let writer = self.pipeline.writer.take().filter(|_| wrote);
         if let Some(first) = self.pipeline.touched.first().copied() {
             // The snapshot of what came before is one of its group alone.
             self.enter_bare(first).await?;

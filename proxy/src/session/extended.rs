@@ -543,15 +543,12 @@ impl Session {
             && !self.transaction.as_ref().is_some_and(|t| t.implicit)
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {
-            let writes = self.pipeline.writer == Some(place) && !self.told.skip;
-            let stake = std::mem::take(&mut self.pipeline.stake);
+            let (_, writer, stake) = self.pipeline.end();
+            let writes = writer == Some(place) && !self.told.skip;
             let stake = if writes { stake } else { Stake::Nothing };
-            self.pipeline.anchor = None;
             if let Some(conn) = &mut self.slots[place] {
                 conn.sync(Audience::Client, stake);
             }
-            self.pipeline.touched.clear();
-            self.pipeline.writer = None;
             self.told.skip = false;
             if self.transaction.is_none() {
                 self.statements.clear_portals();
@@ -582,10 +579,7 @@ impl Session {
             Err(Halt::Skip) => true,
             Err(halt) => return Err(halt),
         };
-        let mut touched = std::mem::take(&mut self.pipeline.touched);
-        let writer = self.pipeline.writer.take();
-        let at_stake = std::mem::take(&mut self.pipeline.stake);
-        self.pipeline.anchor = None;
+        let (mut touched, writer, at_stake) = self.pipeline.end();
         touched.sort_by_key(|place| Some(*place) == writer);
         let implicit = self.transaction.is_none();
         let mut result = Ok(());

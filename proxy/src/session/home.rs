@@ -10,13 +10,19 @@
 //! transaction whose locks are gone does not commit. What it has locked is let go when all of it is visible
 //! ([`Session::keep_locks`]).
 //!
+//! **LISTEN and NOTIFY.** All notifications pass through the home group, in the order of their transactions' commits there. A
+//! listener hears one when its transaction is no longer in progress there (`asyncQueueProcessPageEntries` in async.c), so after
+//! its commit is replicated, if it has written anything (`RecordTransactionCommit` in xact.c): nothing is heard that could be lost. What only tells, or will be told, commits after all other parts
+//! of its transaction: so who hears of it sees them ([`Session::announce`]). When the home group fails over all listeners'
+//! connections end, as with a server that restarts, so that they know that they may have missed something.
+//!
 //! What is there is never counted here: whenever a statement may have changed it PostgreSQL is asked, and until it has answered
 //! the backend is kept.
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Session;
 use super::conn::{Audience, Stake};
+use super::{Session, TransactionStatus};
 use crate::analysis::{Access, HomeUse, Refusal};
 use crate::failure::{Ended, Failure, Halt};
 use crate::registry::{Pin, Pins};
@@ -24,9 +30,10 @@ use crate::registry::{Pin, Pins};
 /// The home group's place.
 pub(super) const HOME: usize = 0;
 
-/// Whether the backend has advisory locks outside of a transaction.
-const LOOK: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks \
-                    WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())";
+/// Whether the backend has advisory locks outside of a transaction (1), and whether it listens (2).
+const LOOK: &str = "SELECT (EXISTS (SELECT FROM pg_catalog.pg_locks \
+                    WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()))::int \
+                    + 2 * (EXISTS (SELECT FROM pg_catalog.pg_listening_channels()))::int";
 
 /// What a session has at home, beyond its transaction.
 #[derive(Debug, Default)]
@@ -35,6 +42,10 @@ pub(super) struct AtHome {
     unsure: bool,
     /// It has advisory locks.
     locks: bool,
+    /// It listens.
+    listens: bool,
+    /// It was told to listen since it had nothing there.
+    listened: bool,
     /// The right to keep something there: not all backends of a node may be kept so.
     permit: Option<OwnedSemaphorePermit>,
     /// Why the connection ended, when something was there.
@@ -44,7 +55,7 @@ pub(super) struct AtHome {
 impl AtHome {
     /// Whether something is there, or may be.
     pub(super) fn is_there(&self) -> bool {
-        self.unsure || self.locks
+        self.unsure || self.locks || self.listens
     }
 
     /// Where others may wait for the session whatever it does.
@@ -54,12 +65,18 @@ impl AtHome {
 
     /// Why the backend is kept.
     pub(super) fn pin(&self) -> Option<Pin> {
-        self.is_there().then_some(Pin::AdvisoryLock)
+        let pin = if self.listens {
+            Pin::Listen
+        } else {
+            Pin::AdvisoryLock
+        };
+        self.is_there().then_some(pin)
     }
 
     /// With all reasons why the backend is kept.
     pub(super) fn pins(&self, pins: Pins) -> Pins {
         pins.with(Pin::AdvisoryLock, self.locks)
+            .with(Pin::Listen, self.listens)
     }
 
     /// Something that is about to run there may change what is there.
@@ -79,11 +96,17 @@ impl Session {
     /// Where a statement runs that has this to do with the home group. What it needs for that is seen to.
     pub(super) async fn place_at_home(&mut self, used: HomeUse) -> Result<usize, Halt> {
         match used {
-            HomeUse::Looks if !self.at_home.is_there() => return self.any_place().await,
+            HomeUse::Looks | HomeUse::Unlistens if !self.at_home.is_there() => return self.any_place().await,
             HomeUse::Looks => self.at_home.unsure = true,
-            HomeUse::ForTransaction => self.anchor_at_home()?,
-            HomeUse::ForSession => {
-                self.anchor_at_home()?;
+            HomeUse::Asks => {}
+            HomeUse::Notifies | HomeUse::LocksForTransaction => self.anchor_at_home(used.access())?,
+            HomeUse::Unlistens => {
+                self.anchor_at_home(used.access())?;
+                self.at_home.unsure = true;
+            }
+            HomeUse::Listens | HomeUse::LocksForSession => {
+                self.anchor_at_home(used.access())?;
+                self.at_home.listened |= used == HomeUse::Listens;
                 if self.at_home.permit.is_none() {
                     self.at_home.permit = Some(self.guest.permit_to_keep().ok_or_else(too_many)?);
                 }
@@ -93,12 +116,18 @@ impl Session {
         Ok(HOME)
     }
 
-    /// The home group is the anchor of what is open, should that write on other groups.
-    fn anchor_at_home(&mut self) -> Result<(), Halt> {
-        self.check_held(HOME, Access::Take, true)?;
+    /// The home group is the anchor of what is open, should that write there and on other groups.
+    fn anchor_at_home(&mut self, access: Access) -> Result<(), Halt> {
+        self.check_held(HOME, access, true)?;
         match &mut self.transaction {
-            Some(transaction) => transaction.anchor = Some(HOME),
-            None => self.pipeline.anchor = Some(HOME),
+            Some(transaction) => {
+                transaction.anchor = Some(HOME);
+                transaction.announces |= access == Access::Announce;
+            }
+            None => {
+                self.pipeline.anchor = Some(HOME);
+                self.pipeline.announces |= access == Access::Announce;
+            }
         }
         Ok(())
     }
@@ -123,11 +152,7 @@ impl Session {
         self.current = current.filter(|place| self.slots[*place].is_some());
         self.aim();
         match asked {
-            Ok(captured) if captured.value.as_deref() == Some(b"f") => self.at_home.leave(),
-            Ok(_) => {
-                self.at_home.unsure = false;
-                self.at_home.locks = true;
-            }
+            Ok(captured) => self.found_at_home(captured.value.as_deref()),
             Err(Halt::End(ended)) => return Err(ended.into()),
             // It is kept, and asked again.
             Err(halt) => tracing::debug!(?halt, "the home group does not say what a session has there"),
@@ -135,9 +160,35 @@ impl Session {
         Ok(())
     }
 
+    /// What PostgreSQL has answered to [`LOOK`].
+    fn found_at_home(&mut self, answer: Option<&[u8]>) {
+        let (locks, listens) = match answer {
+            Some(b"0") => (false, false),
+            Some(b"1") => (true, false),
+            Some(b"2") => (false, true),
+            _ => (true, true),
+        };
+        if let Some(conn) = &mut self.slots[HOME] {
+            conn.listened |= self.at_home.listened;
+        }
+        if locks || listens {
+            self.at_home.unsure = false;
+            (self.at_home.locks, self.at_home.listens) = (locks, listens);
+        } else {
+            self.at_home.leave();
+        }
+    }
+
     /// Whether the backend at home is to be heard while the client has the word.
     pub(super) fn hears_home(&self) -> bool {
         self.at_home.is_there() && self.slots[HOME].is_some() && !self.is_owed()
+    }
+
+    /// Tells the client what it has been notified of, if it is its turn and it is in no transaction.
+    pub(super) fn pass_notifications(&mut self) {
+        if self.status() == TransactionStatus::Idle && !self.is_owed() {
+            self.told.pass_notifications(&mut self.client.output);
+        }
     }
 
     /// The connection to a backend is lost.
@@ -153,6 +204,11 @@ impl Session {
             None => Ok(()),
             Some(why) => Err(Ended::Fatal(Failure::HomeLost {
                 group: self.group(HOME),
+                what: match (self.at_home.locks, self.at_home.listens) {
+                    (true, true) => "its advisory locks and its LISTEN are",
+                    (_, false) => "its advisory locks are",
+                    (false, true) => "its LISTEN is",
+                },
                 why: why.clone(),
             })),
         }
@@ -171,6 +227,33 @@ impl Session {
     pub(super) fn note_holder_rests(&self) {
         if self.at_home.locks && self.transaction.is_none() && !self.is_owed() {
             self.entered.session.works_no_more();
+        }
+    }
+
+    /// Commits the part of a transaction that only tells others, or will be told, when the others are visible. `committed` is what
+    /// became of them; `alone` if there are none that wrote.
+    ///
+    /// A crash of this node between the two commits the transaction, and nobody is told: PostgreSQL, too, forgets what it has not
+    /// told when it crashes after a commit. Where the leader of the home group is lost instead, all listeners learn it from that.
+    pub(super) async fn announce(&mut self, alone: bool, committed: Result<(), Halt>) -> Result<(), Halt> {
+        if let Err(halt) = committed {
+            self.send(HOME, "ROLLBACK", Audience::Quiet, Stake::Nothing);
+            // Its end does the same.
+            let _ = self.hear(HOME, Stake::Nothing).await;
+            return Err(halt);
+        }
+        self.send(HOME, "COMMIT", Audience::Session, Stake::Commit);
+        let told = match self.hear(HOME, Stake::Commit).await {
+            Ok(said) if said.tag.as_deref() == Some("COMMIT") => return Ok(()),
+            Ok(_) => Halt::Fail(Failure::TransactionAborted),
+            Err(halt) => halt,
+        };
+        match told {
+            Halt::Fail(failure) if !alone => Err(Failure::CommittedUntold {
+                why: failure.to_string(),
+            }
+            .into()),
+            halt => Err(halt),
         }
     }
 
@@ -228,7 +311,7 @@ fn too_many() -> Failure {
         "53300",
         "too many sessions of this node have something of their own in the home group",
     )
-    .detail("Each has a backend to itself for its advisory locks: half of those that the node may have.")
+    .detail("Each has a backend to itself, for its advisory locks or its LISTEN: half of those that the node may have.")
     .hint("Nothing was done. Use another node, or release what is no longer needed.")
     .into()
 }

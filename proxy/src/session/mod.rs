@@ -96,7 +96,7 @@ pub(crate) struct Session {
     /// The one that may owe answers.
     current: Option<usize>,
     /// Where statements run that may run anywhere.
-    usual: usize,
+    nearest: usize,
     /// What its backends' start-up messages say.
     startup: conn::Parameters,
     told: Told,
@@ -136,8 +136,20 @@ struct Pipeline {
     writer: Option<usize>,
     /// What is at stake there when it ends.
     stake: Stake,
+    /// Whether it has written or taken something there, and not only announced.
+    wrote: bool,
     /// See [`Transaction::anchor`].
     anchor: Option<usize>,
+    /// See [`Transaction::announces`].
+    announces: bool,
+}
+
+impl Pipeline {
+    /// Ends it; gives the backends, the one that it writes on, and what is at stake there.
+    fn end(&mut self) -> (Vec<usize>, Option<usize>, Stake) {
+        let ended = std::mem::take(self);
+        (ended.touched, ended.writer, ended.stake)
+    }
 }
 
 impl Session {
@@ -154,6 +166,7 @@ impl Session {
                 return ended;
             }
             self.time_the_client();
+            self.pass_notifications();
             let disturbed = self.give_back() == Rest::Cancelling;
             self.note_holder_rests();
             self.note_rest();
@@ -293,8 +306,8 @@ impl Session {
 
     /// Sends the session's own ReadyForQuery.
     fn ready(&mut self) {
-        self.told.report(&mut self.client.output);
         let status = self.status();
+        self.told.report(status, &mut self.client.output);
         self.told.idle += u64::from(status == TransactionStatus::Idle);
         encode::ready(&mut self.client.output, status);
     }

@@ -208,20 +208,20 @@ impl Session {
         Ok((place, catalogue))
     }
 
-    /// A committed catalogue: the usual group's, another's if that has no leader.
+    /// A committed catalogue: the nearest group's, another's if that has no leader.
     pub(super) async fn catalogue(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
-        if let Ok(catalogue) = self.database.current(self.group(self.usual)) {
-            return Ok((self.usual, catalogue));
+        if let Ok(catalogue) = self.database.current(self.group(self.nearest)) {
+            return Ok((self.nearest, catalogue));
         }
         let patience = self.shared.limits.leader_wait;
         let mut why = None;
         for step in 0..self.slots.len() {
-            let place = (self.usual + step) % self.slots.len();
+            let place = (self.nearest + step) % self.slots.len();
             let deadline = Instant::now() + if step == 0 { patience / 2 } else { patience / 4 };
             match self.database.refresh(self.group(place), deadline).await {
                 Ok(catalogue) => {
-                    if self.slots[self.usual].is_none() || self.transaction.is_none() {
-                        self.usual = place;
+                    if self.slots[self.nearest].is_none() || self.transaction.is_none() {
+                        self.nearest = place;
                     }
                     return Ok((place, catalogue));
                 }

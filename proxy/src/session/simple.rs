@@ -202,7 +202,7 @@ impl Session {
 
     /// What a broken connection means for a statement that ends with its own commit.
     pub(super) fn stake(&self, access: Access) -> Stake {
-        if access == Access::Write && self.transaction.is_none() {
+        if matches!(access, Access::Write | Access::Announce) && self.transaction.is_none() {
             Stake::Commit
         } else {
             Stake::Nothing

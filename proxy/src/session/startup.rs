@@ -226,7 +226,7 @@ async fn start(
         return Err(Failure::ShuttingDown);
     };
     let groups = shared.groups.groups();
-    let usual = groups
+    let nearest = groups
         .iter()
         .position(|group| shared.groups.leads(*group))
         .unwrap_or(0);
@@ -240,8 +240,8 @@ async fn start(
         },
         slots: groups.iter().map(|_| None).collect(),
         current: None,
-        usual,
-        told: super::Told::default(),
+        nearest,
+        told: super::Told::of(entered.session.process_id),
         transaction: None,
         pipeline: Pipeline::default(),
         settings: super::Settings::default(),

@@ -32,6 +32,8 @@ pub(crate) struct Transaction {
     pub(crate) cursors_held: Vec<usize>,
     /// The home group, where it has taken something there: if it writes on several groups, that one is its anchor.
     pub(crate) anchor: Option<usize>,
+    /// It has run NOTIFY, LISTEN or UNLISTEN there.
+    pub(crate) announces: bool,
     /// Nothing but its end, or a rollback to a savepoint, is taken.
     pub(crate) failed: bool,
     /// It has failed, and holds no locks any more for which others wait.
@@ -146,6 +148,7 @@ impl Transaction {
             participants: Vec::new(),
             cursors_held: Vec::new(),
             anchor: None,
+            announces: false,
             failed: false,
             let_go: false,
             lost: false,
@@ -193,8 +196,8 @@ impl Transaction {
     pub(crate) fn use_at(&mut self, place: usize, access: Access) {
         if let Some(p) = self.participants.iter_mut().find(|p| p.place == place) {
             // What is only taken there is no data: it needs no snapshot.
-            p.touched |= access != Access::Take;
-            p.wrote |= access != Access::Read;
+            p.touched |= matches!(access, Access::Read | Access::Write);
+            p.wrote |= matches!(access, Access::Write | Access::Take);
         }
     }
 
@@ -226,12 +229,20 @@ impl Transaction {
     /// holds for what is taken in the home group.
     pub(crate) fn holds_elsewhere(&self, place: usize, access: Access, declares: bool) -> Option<usize> {
         let wrote = |at| self.participants.iter().any(|p| p.place == at && p.wrote);
-        let holds = declares || self.cursors_held.contains(&place);
-        if !holds || !(access != Access::Read || wrote(place)) {
+        let holds = declares || self.cursors_held.contains(&place) || self.anchor == Some(place);
+        let writes = matches!(access, Access::Write | Access::Take);
+        if !holds || !(writes || wrote(place)) {
             return None;
         }
         let mut others = self.cursors_held.iter().copied().chain(self.anchor);
         others.find(|other| *other != place && wrote(*other))
+    }
+
+    /// Where it has nothing but what is to be told: that commits after all others.
+    pub(crate) fn late(&self) -> Option<usize> {
+        let place = self.anchor.filter(|_| self.announces)?;
+        let only_tells = |p: &Participant| p.place == place && !p.wrote;
+        self.participants.iter().any(only_tells).then_some(place)
     }
 
     /// The participants in the order in which they commit: those that only read first, and last the one that is not prepared.

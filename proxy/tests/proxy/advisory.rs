@@ -213,41 +213,23 @@ async fn a_backend_is_kept_for_as_long_as_it_has_a_lock() {
 
 /// Changes a row as who relies on the lock alone does, and not on the row's own.
 async fn add_under_lock(client: &Client, keys: [i64; 2], style: Style) {
-    match style {
-        Style::Simple => {
-            client
-                .batch_execute("BEGIN; SELECT pg_advisory_xact_lock(11)")
-                .await
-                .unwrap();
-            for key in keys {
-                let now: i64 = value(client, &format!("SELECT v FROM t WHERE id = {key}"))
-                    .await
-                    .parse()
-                    .unwrap();
-                let sql = format!("UPDATE t SET v = {} WHERE id = {key}", now + 1);
-                client.batch_execute(&sql).await.unwrap();
-            }
-            client.batch_execute("COMMIT").await.unwrap();
-        }
-        Style::Session => {
-            client.batch_execute("SELECT pg_advisory_lock(11)").await.unwrap();
-            for key in keys {
-                let row = client.query_one("SELECT v FROM t WHERE id = $1", &[&key]).await;
-                let now: i64 = row.unwrap().get(0);
-                let sql = "UPDATE t SET v = $2 WHERE id = $1";
-                client.execute(sql, &[&key, &(now + 1)]).await.unwrap();
-            }
-            client
-                .execute("SELECT pg_advisory_unlock(11)", &[])
-                .await
-                .unwrap();
-        }
+    let (take, release) = match style {
+        Style::Transaction => ("BEGIN; SELECT pg_advisory_xact_lock(11)", "COMMIT"),
+        Style::Session => ("SELECT pg_advisory_lock(11)", "SELECT pg_advisory_unlock(11)"),
+    };
+    client.batch_execute(take).await.expect(take);
+    for key in keys {
+        let sql = "SELECT v FROM t WHERE id = $1";
+        let now: i64 = client.query_one(sql, &[&key]).await.expect(sql).get(0);
+        let sql = "UPDATE t SET v = $2 WHERE id = $1";
+        client.execute(sql, &[&key, &(now + 1)]).await.expect(sql);
     }
+    client.batch_execute(release).await.expect(release);
 }
 
 #[derive(Clone, Copy)]
 enum Style {
-    Simple,
+    Transaction,
     Session,
 }
 
@@ -261,9 +243,9 @@ async fn who_gets_a_lock_sees_what_was_written_under_it() {
         for _ in 0..TIMES {
             // One of them after the other comes first.
             let (keys, style) = match number {
-                0 => (keys, Style::Simple),
-                1 => ([keys[1], keys[1]], Style::Simple),
-                2 => ([keys[1], keys[0]], Style::Simple),
+                0 => (keys, Style::Transaction),
+                1 => ([keys[1], keys[1]], Style::Transaction),
+                2 => ([keys[1], keys[0]], Style::Transaction),
                 _ => (keys, Style::Session),
             };
             add_under_lock(client, keys, style).await;
@@ -447,8 +429,8 @@ async fn half_of_a_nodes_backends_can_be_kept_and_one_more_is_told() {
     let keys = rows_on_both(&cluster).await;
     let clients = join_all((0..3).map(|_| cluster.connect())).await;
     let lock = |number: usize| format!("SELECT pg_try_advisory_lock({number})");
-    for number in 0..2 {
-        assert_eq!(value(&clients[number], &lock(number)).await, "t");
+    for (number, client) in clients.iter().take(2).enumerate() {
+        assert_eq!(value(client, &lock(number)).await, "t");
     }
     let sql = lock(2);
     let error = timeout(LATE, clients[2].batch_execute(&sql));

@@ -13,6 +13,7 @@ mod deadlock;
 mod dump;
 mod faults;
 mod harness;
+mod notify;
 mod pgbench;
 mod pipelines;
 mod pool;
