@@ -29,14 +29,21 @@ pub(crate) enum Failure {
     #[error("no backend is free")]
     NoBackend,
     /// As many sessions keep backends as may.
-    #[error("too many sessions keep backends for temporary tables")]
+    #[error("too many sessions of this node have something of their own in the home group")]
     TooManyStay,
-    /// The backend with the session's temporary tables is gone.
-    #[error("terminating connection because its temporary tables are lost")]
-    TemporaryLost { group: GroupId, why: String },
     /// The connection to a backend ended outside a commit.
     #[error("the connection to group {group} ended: {why}")]
     Broken { group: GroupId, why: String },
+    /// It ended while the session had something there that nothing brings back.
+    #[error("terminating connection because {what} lost")]
+    HomeLost {
+        group: GroupId,
+        what: &'static str,
+        why: String,
+    },
+    /// A transaction is committed, but for its NOTIFY or LISTEN.
+    #[error("the transaction is committed, but its NOTIFY, LISTEN and UNLISTEN may not be: {why}")]
+    CommittedUntold { why: String },
     /// It ended while something was being committed there.
     #[error("the connection to group {group} ended during a commit: {why}")]
     CommitBroken { group: GroupId, why: String },
@@ -305,11 +312,13 @@ impl Failure {
                 .detail("All that this node may have are in use, by statements and transactions that take long.")
                 .hint("Nothing was done. Repeat the statement."),
             Failure::TooManyStay => Refusal::new("53300", self.to_string())
-                .detail("Half of the sessions that this node lets work at a time have some.")
-                .hint("Nothing was done. Drop temporary tables that are no longer used, or end their sessions."),
-            Failure::TemporaryLost { group, why } => Refusal::new("57P01", self.to_string())
-                .detail(format!("The connection to group {group}, where they were, was lost: {why}"))
-                .hint("Connect again, and make them again."),
+                .detail("Each has a backend to itself: half of those that the node may have.")
+                .hint("Nothing was done. Use another node, or release what is no longer needed."),
+            Failure::HomeLost { group, why, .. } => Refusal::new("57P01", self.to_string())
+                .detail(format!("The connection to group {group}, which had that, ended: {why}."))
+                .hint("Connect again, and repeat what is needed of it."),
+            Failure::CommittedUntold { .. } => Refusal::new("08007", self.to_string())
+                .hint("Do not repeat the transaction. Repeat NOTIFY alone: listeners may hear it twice."),
             Failure::Broken { .. }
             | Failure::CommitBroken { .. }
             | Failure::CommitUnconfirmed { .. }

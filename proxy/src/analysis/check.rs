@@ -11,7 +11,7 @@ use sqlparser::ast::{
 use super::Refusal;
 use super::constants;
 use super::functions::{self, FunctionKind, Volatility};
-use super::plan::{Key, KeyValue};
+use super::plan::{HomeUse, Key, KeyValue};
 use super::proof::not_understood;
 use super::relations::{Names, misread_column, parts};
 use super::temporary;
@@ -32,6 +32,8 @@ pub(super) struct Findings {
     pub(super) local: Option<String>,
     /// Calls of the functions of sequences.
     pub(super) sequences: Vec<SequenceCall>,
+    /// What its functions have to do with the session's home group, and the name of the first that has.
+    pub(super) home: Option<(HomeUse, String)>,
 }
 
 /// A call of `nextval()` or the like.
@@ -109,6 +111,12 @@ impl Findings {
             return ControlFlow::Break(not_understood("a function call"));
         };
         let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
+        if let Some(used) = functions::at_home(&borrowed) {
+            let name = parts.last().map(String::as_str).unwrap_or_default();
+            let (most, _) = self.home.get_or_insert_with(|| (used, format!("{name}()")));
+            *most = used.max(*most);
+            return ControlFlow::Continue(());
+        }
         match functions::find(&borrowed) {
             Err(refusal) => ControlFlow::Break(refusal),
             Ok(function) => {

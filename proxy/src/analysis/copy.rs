@@ -3,7 +3,7 @@
 use super::Refusal;
 use super::lexer::{Kind, Token};
 use super::plan::{
-    Access, CopyFormat, CopyIn, CopyLayout, CopyOut, Form, Plan, Query, RelationName, Tag, Target,
+    Access, CopyFormat, CopyIn, CopyLayout, CopyOut, Form, HomeUse, Plan, Query, RelationName, Tag, Target,
 };
 use super::query;
 use super::relations::{Named, Names};
@@ -130,7 +130,7 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
 fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
     let target = match names.find(table)? {
         Named::Table(_) => Target::All,
-        Named::Temporary => Target::Home,
+        Named::Temporary => Target::Home(HomeUse::Temporary),
         Named::System => Target::Any,
         Named::Unknown => return Err(no_relation(table)),
     };

@@ -3,7 +3,7 @@
 
 use super::Refusal;
 use super::lexer::{Kind, Token};
-use super::plan::{Access, Fill, Form, Plan, Query, Target};
+use super::plan::{Access, Fill, Form, HomeUse, Plan, Query, Target};
 use super::query;
 use super::relations::Names;
 use super::temporary::{keyword_at, only_at_home, together};
@@ -44,7 +44,7 @@ pub(super) fn create(
     if is_there || !anywhere || !gathers(tokens, &planned) {
         // Where it is there PostgreSQL says so, and looks at no row.
         let target = if is_there {
-            Target::Home
+            Target::Home(HomeUse::Temporary)
         } else {
             only_at_home(planned.target)?
         };

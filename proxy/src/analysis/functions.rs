@@ -1,14 +1,15 @@
 //! The functions of PostgreSQL itself that a statement may call.
 //!
 //! `functions.txt` has the names of PostgreSQL 15's `pg_proc`, with kind and volatility, without those that change
-//! something outside their transaction, run SQL given as text, or number things in one group only; but
-//! `pg_advisory_unlock_all` is there, as it has nothing to do and drivers' pools call it. Whatever is
-//! not in the list is refused: it could read or write rows of other groups unseen.
+//! something outside their transaction, run SQL given as text, or number things in one group only. Those of [`at_home`] are
+//! for statements that have no rows. Whatever else is not in the list is refused: it could read or write rows of other groups
+//! unseen.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::Refusal;
+use super::plan::HomeUse;
 
 /// What matters about a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,30 @@ pub(super) fn find(parts: &[&str]) -> Result<Function, Refusal> {
     FUNCTIONS.get(name).copied().ok_or_else(|| refused(name))
 }
 
+/// What a function does that belongs to the session's home group; none for any other function.
+pub(super) fn at_home(parts: &[&str]) -> Option<HomeUse> {
+    let ([name] | ["pg_catalog", name]) = parts else {
+        return None;
+    };
+    Some(match *name {
+        "pg_advisory_lock"
+        | "pg_advisory_lock_shared"
+        | "pg_try_advisory_lock"
+        | "pg_try_advisory_lock_shared" => HomeUse::LocksForSession,
+        "pg_advisory_xact_lock"
+        | "pg_advisory_xact_lock_shared"
+        | "pg_try_advisory_xact_lock"
+        | "pg_try_advisory_xact_lock_shared" => HomeUse::LocksForTransaction,
+        "pg_advisory_unlock"
+        | "pg_advisory_unlock_shared"
+        | "pg_advisory_unlock_all"
+        | "pg_listening_channels" => HomeUse::Looks,
+        "pg_notification_queue_usage" => HomeUse::Asks,
+        "pg_notify" => HomeUse::Notifies,
+        _ => return None,
+    })
+}
+
 fn refused(name: &str) -> Refusal {
     let refusal = Refusal::unsupported(format!("function {name}() is not supported"));
     if SEQUENCES.contains(&name) {
@@ -113,7 +138,7 @@ fn refused(name: &str) -> Refusal {
             .hint("Let the application choose keys, for example with gen_random_uuid().");
     }
     if name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory") {
-        return refusal.detail("Advisory locks would be taken in one group only.");
+        return refusal.hint("Call it in a SELECT of its own, without tables.");
     }
     if name == "setseed" {
         return refusal.detail(

@@ -192,6 +192,10 @@ pub enum Access {
     Read,
     /// Writes or locks rows.
     Write,
+    /// Changes no row, but takes what its transaction must keep until all of it is committed.
+    Take,
+    /// Changes no row, but tells others, or will be told, when the transaction is committed.
+    Announce,
 }
 
 /// A statement that runs unchanged on one group, or on several with its rows concatenated.
@@ -265,12 +269,45 @@ pub enum Motion {
 pub enum Target {
     /// No distributed row is touched: any group gives the right answer.
     Any,
-    /// No distributed row is touched, but what the session has on its home group alone.
-    Home,
+    /// No distributed row is touched, but what belongs to the session itself: its home group.
+    Home(HomeUse),
     /// Every touched row has one of these keys.
     Keys(Vec<Key>, Spread),
     /// Rows of all groups: each can do with its own what the statement says, and the answers can be concatenated.
     All,
+}
+
+/// What a statement has to do with things that belong to no row, as advisory locks. Of several uses the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HomeUse {
+    /// Works with its temporary relations.
+    Temporary,
+    /// Looks at what is there, or lets go of it. Where the session has nothing there, any group gives the same answer.
+    Looks,
+    /// Asks for what only the home group knows.
+    Asks,
+    /// NOTIFY.
+    Notifies,
+    /// UNLISTEN. As for [`HomeUse::Looks`], any group can do it where the session does not listen.
+    Unlistens,
+    /// LISTEN.
+    Listens,
+    /// Takes locks that end with the transaction.
+    LocksForTransaction,
+    /// Takes locks that may outlive the transaction.
+    LocksForSession,
+}
+
+impl HomeUse {
+    /// What a statement without rows is to its transaction that has this to do.
+    #[must_use]
+    pub fn access(self) -> Access {
+        match self {
+            HomeUse::Temporary | HomeUse::Looks | HomeUse::Asks => Access::Read,
+            HomeUse::Notifies | HomeUse::Unlistens | HomeUse::Listens => Access::Announce,
+            HomeUse::LocksForTransaction | HomeUse::LocksForSession => Access::Take,
+        }
+    }
 }
 
 /// What happens when keys lie in several groups.
@@ -374,10 +411,10 @@ pub enum Format {
 /// Where a statement runs, once its parameters are known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
-    /// Any group gives the right answer: the transaction's own, else the nearest.
+    /// Any group gives the right answer: the transaction's own, else the session's nearest one.
     Any,
     /// The session's home group.
-    Home,
+    Home(HomeUse),
     /// Exactly this group.
     One(GroupId),
     /// This group; if it is not the session's home group, the statement is refused with these words.

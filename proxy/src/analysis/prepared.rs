@@ -2,7 +2,9 @@
 
 use super::Refusal;
 use super::lexer::{Kind, Token};
-use super::plan::{Access, CursorAction, Form, Motion, Plan, PreparedCommand, Query, Spread, Tag, Target};
+use super::plan::{
+    Access, CursorAction, Form, HomeUse, Motion, Plan, PreparedCommand, Query, Spread, Tag, Target,
+};
 use super::query;
 use super::relations::Names;
 use super::statement::syntax_for_postgres;
@@ -185,6 +187,12 @@ fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     let query_at = words.rest().first().map_or(0, |token| token.range.start);
     match query::plan(words.rest(), names)? {
         Plan::Query(query) => {
+            if matches!(query.target, Target::Home(used) if used != HomeUse::Temporary) {
+                return Err(Refusal::unsupported(
+                    "a cursor over functions of locks and notifications is not supported",
+                )
+                .hint("Call the function in a SELECT of its own."));
+            }
             let plain = plain && !hold && query.access == Access::Read && query.form == Form::Plain;
             let target = if plain {
                 query.target

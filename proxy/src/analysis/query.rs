@@ -8,7 +8,7 @@ use super::Refusal;
 use super::check::{self, Findings};
 use super::lexer::Token;
 use super::parse::{self, Unparsed};
-use super::plan::{Access, Form, Plan, Query, Spread, Tag, Target};
+use super::plan::{Access, Form, HomeUse, Plan, Query, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
@@ -51,7 +51,11 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         // A part of the tree that the walk does not know: nothing is proved.
         return Err(not_understood("the statement"));
     }
-    let access = if proof.writes { Access::Write } else { Access::Read };
+    let access = match &findings.home {
+        _ if proof.writes => Access::Write,
+        Some((used, _)) => used.access(),
+        None => Access::Read,
+    };
     let target = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
@@ -98,8 +102,11 @@ fn target(
     findings: &Findings,
 ) -> Result<Target, Refusal> {
     if proof.temporary {
+        if let Some((_, function)) = &findings.home {
+            return Err(with_rows(function));
+        }
         return match proof.keys() {
-            _ if proof.instances.is_empty() => Ok(Target::Home),
+            _ if proof.instances.is_empty() => Ok(Target::Home(HomeUse::Temporary)),
             Some(mut keys) => {
                 check::mark_open_parameters(&mut keys, findings);
                 Ok(Target::Keys(keys, Spread::Home(temporary::together())))
@@ -108,7 +115,13 @@ fn target(
         };
     }
     if proof.instances.is_empty() {
-        return Ok(Target::Any);
+        return Ok(match findings.home {
+            Some((used, _)) => Target::Home(used),
+            None => Target::Any,
+        });
+    }
+    if let Some((_, function)) = &findings.home {
+        return Err(with_rows(function));
     }
     let obstacle = obstacle(statement, proof, findings);
     let Some(mut keys) = proof.keys() else {
@@ -224,6 +237,18 @@ fn odd_item(item: &SelectItem) -> bool {
             item,
             SelectItem::UnnamedExpr(Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_))
         )
+}
+
+/// What is in the home group, and rows.
+fn with_rows(function: &str) -> Refusal {
+    Refusal::unsupported(format!(
+        "{function} in a statement on rows of tables is not supported"
+    ))
+    .detail("It works in the cluster's first group, and the rows may be in others.")
+    .hint(format!(
+        "Call it in a SELECT of its own: SELECT {}$1).",
+        function.trim_end_matches(')')
+    ))
 }
 
 /// No key at all.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use coordinator::hash::{HashSlot, KeyError, KeySource, KeyType, KeyUse};
 use coordinator::slots::SlotMap;
 
-use super::plan::{Answers, Format, Key, KeyValue, Parameter, Query, Question, Route, Spread, Target};
+use super::plan::{
+    Answers, Format, HomeUse, Key, KeyValue, Parameter, Query, Question, Route, Spread, Target,
+};
 use super::refusal::Refusal;
 
 /// What one key says about where its rows are.
@@ -35,7 +37,7 @@ impl Query {
     ) -> Result<Route, Refusal> {
         let (keys, spread) = match &self.target {
             Target::Any => return Ok(Route::Any),
-            Target::Home => return Ok(Route::Home),
+            Target::Home(used) => return Ok(Route::Home(*used)),
             Target::All => return Ok(Route::All),
             Target::Keys(keys, spread) => (keys, spread),
         };
@@ -62,7 +64,7 @@ impl Query {
         let rows: Vec<_> = groups.into_iter().collect();
         let groups: Vec<_> = rows.iter().map(|(group, _)| *group).collect();
         match (groups.as_slice(), spread) {
-            ([], Spread::Home(_)) => Ok(Route::Home),
+            ([], Spread::Home(_)) => Ok(Route::Home(HomeUse::Temporary)),
             ([group], Spread::Home(refusal)) => Ok(Route::AtHome(*group, refusal.clone())),
             // Every comparison is with NULL: no row anywhere, which any group can say.
             ([], _) => Ok(Route::Any),

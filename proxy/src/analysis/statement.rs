@@ -5,7 +5,7 @@ use std::ops::Range;
 use coordinator::catalogue::Catalogue;
 
 use super::lexer::{self, Kind, Token};
-use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, Plan, Query, Tag, Target};
+use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
 use super::{Refusal, configure, copy, ddl, fill, prepared, query, session, temporary, transaction};
@@ -91,6 +91,16 @@ pub(super) fn any_group() -> Plan {
     })
 }
 
+/// A statement that has nothing to do but this; PostgreSQL reads the rest.
+fn at_home(used: HomeUse) -> Plan {
+    Plan::Query(Query {
+        access: used.access(),
+        target: Target::Home(used),
+        tag: Tag::AsIs,
+        form: Form::Plain,
+    })
+}
+
 /// Plans the statement that these tokens make.
 pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     let words = Words::new(tokens);
@@ -121,6 +131,9 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "reassign" => {
             ddl::plan(tokens, sql, names)
         }
+        "listen" => Ok(at_home(HomeUse::Listens)),
+        "unlisten" => Ok(at_home(HomeUse::Unlistens)),
+        "notify" => Ok(at_home(HomeUse::Notifies)),
         "vacuum" | "analyze" | "analyse" | "reindex" | "cluster" | "checkpoint" => {
             Ok(match temporary::maintenance(tokens, names)? {
                 Some(plan) => plan,
@@ -151,13 +164,6 @@ fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> 
 
 fn unsupported(first: &str) -> Result<Plan, Refusal> {
     let (message, detail, hint) = match first {
-        // Nobody listens. Drivers' pools say it when they take a connection back.
-        "unlisten" => return Ok(any_group()),
-        "listen" | "notify" => (
-            "LISTEN and NOTIFY are not supported yet",
-            "A notification would reach one group's sessions only.",
-            "Poll a table.",
-        ),
         "do" | "call" => (
             "DO and CALL are not supported",
             "Code that runs inside one server could touch rows of other groups unseen.",
@@ -216,7 +222,7 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         return Ok(syntax_for_postgres());
     }
     let target = if temporary::all_are(&tables, names)? {
-        Target::Home
+        Target::Home(HomeUse::Temporary)
     } else {
         Target::All
     };
@@ -308,6 +314,7 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         Plan::Query(inner) => {
             let target = match inner.target {
                 Target::All if !analyze => Target::Any,
+                Target::Home(used) if !analyze && used != HomeUse::Temporary => Target::Any,
                 target => target.on_one_group(|| {
                     let what = if analyze { "EXPLAIN ANALYZE" } else { "EXPLAIN" };
                     Refusal::unsupported(format!("{what} on several groups is not supported"))

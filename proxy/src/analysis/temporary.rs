@@ -5,7 +5,7 @@ use super::Refusal;
 use super::fill::{self, Made, text_of};
 use super::functions;
 use super::lexer::{Kind, Token};
-use super::plan::{Access, Form, Plan, Query, Spread, Tag, Target};
+use super::plan::{Access, Form, HomeUse, Plan, Query, Spread, Tag, Target};
 use super::query;
 use super::relations::{Names, is_reserved};
 use super::statement::syntax_for_postgres;
@@ -15,7 +15,7 @@ use super::words::{Words, has_word, split_commas};
 pub(super) fn at_home(access: Access, form: Form) -> Plan {
     Plan::Query(Query {
         access,
-        target: Target::Home,
+        target: Target::Home(HomeUse::Temporary),
         tag: Tag::AsIs,
         form,
     })
@@ -42,7 +42,11 @@ pub(super) fn together() -> Refusal {
 /// When it is all groups.
 pub(super) fn only_at_home(target: Target) -> Result<Target, Refusal> {
     match target {
-        Target::Any | Target::Home => Ok(Target::Home),
+        Target::Any | Target::Home(HomeUse::Temporary) => Ok(Target::Home(HomeUse::Temporary)),
+        Target::Home(_) => Err(Refusal::unsupported(
+            "functions of locks and notifications are not supported together with temporary tables",
+        )
+        .hint("Call the function in a SELECT of its own.")),
         Target::Keys(keys, _) => Ok(Target::Keys(keys, Spread::Home(together()))),
         Target::All => Err(together()),
     }
@@ -97,7 +101,7 @@ pub(super) fn create(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Resul
         let query = without_check_option(&words.rest()[at + 1..]);
         return match query::plan(query, names)? {
             Plan::Query(Query {
-                target: Target::Any | Target::Home,
+                target: Target::Any | Target::Home(HomeUse::Temporary),
                 ..
             }) => Ok(defines()),
             Plan::Query(_) => Err(Refusal::unsupported(

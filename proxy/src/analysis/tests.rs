@@ -63,12 +63,17 @@ fn show_query(query: &Query) -> String {
     let mut text = match query.access {
         Access::Read => "read",
         Access::Write => "write",
+        Access::Take => "take",
+        Access::Announce => "announce",
     }
     .to_owned();
     match &query.target {
         Target::Any => text.push_str(" on any group"),
-        Target::Home => text.push_str(" on the home group"),
+        Target::Home(HomeUse::Temporary) => text.push_str(" on the home group"),
         Target::All => text.push_str(" on all groups"),
+        Target::Home(used) => {
+            let _ = write!(text, " at home ({used:?})");
+        }
         Target::Keys(keys, spread) => {
             let keys: Vec<String> = keys.iter().map(show_key).collect();
             let spread = match spread {

@@ -52,15 +52,21 @@ pub(crate) enum Pin {
     Copy = 1 << 3,
     /// A temporary table, or another temporary relation.
     TemporaryTable = 1 << 4,
+    /// An advisory lock that outlives its transaction.
+    AdvisoryLock = 1 << 5,
+    /// LISTEN.
+    Listen = 1 << 6,
 }
 
 impl Pin {
-    const ALL: [(Pin, &'static str); 5] = [
+    const ALL: [(Pin, &'static str); 7] = [
         (Pin::Transaction, "transaction"),
         (Pin::Cursor, "cursor"),
         (Pin::Pipeline, "pipeline"),
         (Pin::Copy, "copy"),
         (Pin::TemporaryTable, "temporary table"),
+        (Pin::AdvisoryLock, "advisory lock"),
+        (Pin::Listen, "listen"),
     ];
 }
 

@@ -119,7 +119,7 @@ impl Session {
                 match aimed_at {
                     Rest::Cancelling => self.slots[place] = Some(conn),
                     // A signal could meet whoever had it next.
-                    _ if conn.unsure => drop(conn),
+                    _ if conn.unsure || conn.listened => drop(conn),
                     _ => self.guest.give(place, conn),
                 }
             }
@@ -161,6 +161,8 @@ impl Session {
             Some(Pin::Cursor)
         } else if place == HOME && self.temporary.any() {
             Some(Pin::TemporaryTable)
+        } else if place == HOME {
+            self.at_home.pin()
         } else {
             None
         }

@@ -227,6 +227,7 @@ impl Session {
             Discard::All => Undone::All,
             _ => Undone::Nothing,
         };
+        self.at_home.disturb();
         for place in &places {
             self.enter_undoing(*place, undone).await?;
             self.exec(*place, text, Audience::Session, Stake::Nothing).await?;

@@ -89,9 +89,10 @@ impl Audience {
 }
 
 /// What it means if the connection breaks before the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stake {
     /// Nothing is committed.
+    #[default]
     Nothing,
     /// A commit is under way: its outcome is unknown.
     Commit,
@@ -138,6 +139,9 @@ pub(crate) struct Conn {
     pub(crate) reset_due: bool,
     /// A cancel of it was not answered: it may meet whatever runs here next.
     pub(crate) unsure: bool,
+    /// It has been told to listen. Then even an UNLISTEN that has nothing to do keeps its transaction from being prepared
+    /// (`Async_UnlistenAll` in async.c), so nobody else gets it.
+    pub(crate) listened: bool,
     /// How many cursors it has opened since anybody looked.
     pub(crate) declared: usize,
     /// What it reported when it began.
@@ -226,6 +230,7 @@ impl Conn {
             dirty: false,
             reset_due: false,
             unsure: false,
+            listened: false,
             declared: 0,
             parameters: Arc::from([]),
             berth: None,

@@ -152,11 +152,22 @@ impl Session {
         // No timeout strikes a commit.
         self.timeouts.end();
         self.stricken().await;
+        let kept = match self.keep_for_commit().await {
+            Ok(kept) => kept,
+            Err(halt) => {
+                self.roll_back().await?;
+                return Err(halt);
+            }
+        };
         let Some(transaction) = self.transaction.take() else {
             return Ok(());
         };
-        let order = transaction.in_commit_order();
-        let committed = match order.iter().filter(|p| p.wrote).count() {
+        let mut order = transaction.in_commit_order();
+        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        let late = transaction.late();
+        order.retain(|p| Some(p.place) != late);
+        let writers = order.iter().filter(|p| p.wrote).count();
+        let mut committed = match writers {
             0 | 1 => self.commit_on_one(&order, audience).await,
             _ => {
                 let read_only = if transaction.may_be_read_only() || self.begins_read_only() {
@@ -167,7 +178,12 @@ impl Session {
                 self.commit_on_several(&order, read_only).await
             }
         };
-        let places: Vec<usize> = order.iter().map(|p| p.place).collect();
+        if kept {
+            self.release_locks().await;
+        }
+        if late.is_some() {
+            committed = self.announce(writers == 0, committed).await;
+        }
         let outlives = |step: &Step| matches!(step, Step::Set { local: false, .. } | Step::Hold(_));
         if committed.is_ok() {
             self.keep(transaction.script, &places);
@@ -181,6 +197,20 @@ impl Session {
             self.catalogue_changed().await;
         }
         committed
+    }
+
+    /// Sees to it that what the transaction has locked at home stays locked until all of it is visible. Whether there is any.
+    async fn keep_for_commit(&mut self) -> Result<bool, Halt> {
+        self.stop_if_lost()?;
+        let Some(transaction) = &self.transaction else {
+            return Ok(false);
+        };
+        let order = transaction.in_commit_order();
+        let anchor = order.last().map(|p| p.place);
+        if transaction.anchor != anchor || order.iter().filter(|p| p.wrote).count() < 2 {
+            return Ok(false);
+        }
+        self.keep_locks().await
     }
 
     /// Commits where at most the last has written.

@@ -405,6 +405,7 @@ impl Session {
         let place = self.nearest;
         // It may stand in for the backend that has them.
         let temporary = std::mem::take(&mut self.temporary);
+        let at_home = std::mem::take(&mut self.at_home);
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
         let binary = copy.copying.plan.format == CopyFormat::Binary;
@@ -418,7 +419,7 @@ impl Session {
             .await;
         copy.asked = std::mem::replace(&mut self.slots[place], busy);
         self.current = before;
-        self.temporary = temporary;
+        (self.temporary, self.at_home) = (temporary, at_home);
         self.aim();
         // As `CopyFromErrorCallback` in copyfrom.c has it.
         slot.map_err(|halt| {

@@ -39,6 +39,7 @@ impl Session {
     /// As [`Session::enter_bare`], for a statement that undoes these settings.
     pub(super) async fn enter_undoing(&mut self, place: usize, undone: Undone<'_>) -> Result<(), Halt> {
         self.in_time().await?;
+        self.stop_if_lost()?;
         let patience = self.shared.limits.leader_wait;
         if self.current != Some(place) {
             self.settle().await?;
@@ -56,6 +57,7 @@ impl Session {
             let target = self.slots[place].as_ref().map(Conn::target);
             self.entered.session.aim(target);
         }
+        self.note_holder(place);
         let latest = self.settings.latest();
         if self.slots[place]
             .as_ref()
@@ -68,7 +70,7 @@ impl Session {
     }
 
     /// The group for a statement that may run on any: one that works for the session already, else its
-    /// nearest; another one takes over as that when it has no leader.
+    /// nearest one; another one takes over when that one has no leader.
     pub(super) async fn any_place(&mut self) -> Result<usize, Halt> {
         if self.temporary.any() && self.engaged(HOME) {
             return Ok(HOME);
@@ -127,14 +129,22 @@ impl Session {
 
     /// Whether the transaction, or the pipeline, may use this group so.
     async fn admit(&mut self, place: usize, access: Access, style: Style) -> Result<(), Halt> {
-        if self.transaction.is_none() && style == Style::Extended && access == Access::Write {
+        if self.transaction.is_none() && style == Style::Extended && access != Access::Read {
             if self.pipeline.writer.is_none_or(|writer| writer == place) {
                 self.pipeline.writer = Some(place);
+                self.pipeline.wrote |= access != Access::Announce;
+                if matches!(access, Access::Write | Access::Announce) {
+                    self.pipeline.stake = Stake::Commit;
+                }
             } else {
                 self.open_pipeline_transaction().await?;
             }
         }
         self.check_held(place, access, place == HOME && self.temporary.any())?;
+        if matches!(access, Access::Take | Access::Announce) {
+            // It needs no snapshot.
+            return Ok(());
+        }
         self.see_other_groups(place)
     }
 
@@ -164,7 +174,10 @@ impl Session {
     pub(super) async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
         let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
         transaction.implicit = true;
-        let writer = self.pipeline.writer.take();
+        transaction.anchor = self.pipeline.anchor.take();
+        transaction.announces = std::mem::take(&mut self.pipeline.announces);
+        let wrote = std::mem::take(&mut self.pipeline.wrote);
+        let writer = self.pipeline.writer.take().filter(|_| wrote);
         if let Some(first) = self.pipeline.touched.first().copied() {
             // The snapshot of what came before is one of its group alone.
             self.enter_bare(first).await?;
@@ -283,7 +296,12 @@ impl Session {
     /// Tells others which backends work for the transaction.
     fn note_members(&self) {
         let members = self.transaction.iter().flat_map(|t| &t.participants);
-        let targets = members.filter_map(|member| self.slots[member.place].as_ref().map(Conn::target));
+        let members = members.map(|member| member.place);
+        // Others may wait for what it has at home, too.
+        let holds = self.at_home.held_at().filter(|place| !self.engaged(*place));
+        let targets = members
+            .chain(holds)
+            .filter_map(|place| self.slots[place].as_ref().map(Conn::target));
         self.entered.session.works_on(targets);
     }
 
@@ -427,6 +445,7 @@ impl Session {
             self.current = None;
             self.entered.session.aim(None);
         }
+        self.lose_home(place, why);
         self.pipeline.touched.retain(|touched| *touched != place);
         self.told.copy_in = false;
         self.cursors.retain(|_, cursor| !cursor.is_at(place));

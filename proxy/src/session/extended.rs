@@ -570,13 +570,12 @@ impl Session {
             && self.current == Some(place)
             && (!self.told.skip || self.slots[place].as_ref().is_some_and(|conn| conn.errored))
         {
-            let writes = self.pipeline.writer == Some(place) && !self.told.skip;
-            let stake = if writes { Stake::Commit } else { Stake::Nothing };
+            let (_, writer, stake) = self.pipeline.end();
+            let writes = writer == Some(place) && !self.told.skip;
+            let stake = if writes { stake } else { Stake::Nothing };
             if let Some(conn) = &mut self.slots[place] {
                 conn.sync(Audience::Client, stake);
             }
-            self.pipeline.touched.clear();
-            self.pipeline.writer = None;
             self.temporary.ended();
             self.told.skip = false;
             if self.transaction.is_none() {
@@ -609,8 +608,7 @@ impl Session {
             Err(Halt::Skip) => true,
             Err(halt) => return Err(halt),
         };
-        let mut touched = std::mem::take(&mut self.pipeline.touched);
-        let writer = self.pipeline.writer.take();
+        let (mut touched, writer, at_stake) = self.pipeline.end();
         touched.sort_by_key(|place| Some(*place) == writer);
         let implicit = self.transaction.is_none();
         let mut result = Ok(());
@@ -627,7 +625,7 @@ impl Session {
                 roll_back_pipeline(conn);
             }
             let stake = if Some(place) == writer && !failed {
-                Stake::Commit
+                at_stake
             } else {
                 Stake::Nothing
             };

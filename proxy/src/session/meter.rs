@@ -104,9 +104,11 @@ impl Session {
     /// Why its backends cannot be given to others now.
     fn pins(&self) -> Pins {
         let pinned = (0..self.slots.len()).filter(|place| self.slots[*place].is_some());
-        pinned
+        let pins = pinned
             .filter_map(|place| self.pin_of(place))
-            .fold(Pins::default(), |pins, pin| pins.with(pin, true))
+            .fold(Pins::default(), |pins, pin| pins.with(pin, true));
+        self.at_home
+            .pins(pins)
             .with(
                 Pin::Pipeline,
                 !self.pipeline.touched.is_empty() || self.statements.held.is_some(),

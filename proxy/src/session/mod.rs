@@ -70,9 +70,10 @@ use crate::cancel::{Entered, Rest};
 use crate::failure::{Ended, Failure, Halt, Severity};
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::frame::{self, HEADER};
-use conn::Conn;
+use conn::{Conn, Stake};
 use copy::CopyState;
 use cursors::Cursor;
+use home::{AtHome, HOME};
 use io::{Client, Event, Wait};
 use meter::Meter;
 use pool::{Guest, Ticket};
@@ -111,6 +112,7 @@ pub(crate) struct Session {
     /// Where its cursors are.
     cursors: HashMap<String, Cursor>,
     temporary: Temporary,
+    at_home: AtHome,
     /// Cursors WITH HOLD that may have been declared outside of a transaction.
     declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.
@@ -137,6 +139,22 @@ struct Pipeline {
     touched: Vec<usize>,
     /// The one that it writes on.
     writer: Option<usize>,
+    /// What is at stake there when it ends.
+    stake: Stake,
+    /// Whether it has written or taken something there, and not only announced.
+    wrote: bool,
+    /// See [`Transaction::anchor`].
+    anchor: Option<usize>,
+    /// See [`Transaction::announces`].
+    announces: bool,
+}
+
+impl Pipeline {
+    /// Ends it; gives the backends, the one that it writes on, and what is at stake there.
+    fn end(&mut self) -> (Vec<usize>, Option<usize>, Stake) {
+        let ended = std::mem::take(self);
+        (ended.touched, ended.writer, ended.stake)
+    }
 }
 
 impl Session {
@@ -152,17 +170,27 @@ impl Session {
             if let Err(ended) = self.settle_temporaries().await {
                 return ended;
             }
-            self.time_the_client();
-            let disturbed = self.give_back() == Rest::Cancelling;
-            self.note_rest();
-            if let Err(ended) = self.stop_if_killed() {
+            if let Err(Halt::End(ended)) = self.look_home().await {
                 return ended;
             }
+            self.time_the_client();
+            self.pass_notifications();
+            let disturbed = self.give_back() == Rest::Cancelling;
+            self.note_holder_rests();
+            self.note_rest();
+            if let Err(ended) = self.stop_if_killed().and_then(|()| self.stop_if_lost()) {
+                return ended;
+            }
+            let reading = if self.hears_home() {
+                Some(HOME)
+            } else {
+                self.current
+            };
             let turn = io::turn(
                 &mut self.client,
                 &mut self.slots,
                 &mut self.timeouts.alarm,
-                self.current,
+                reading,
                 Wait::Client,
             );
             let event = if disturbed {
@@ -185,7 +213,7 @@ impl Session {
                 }
                 Event::ClientGone => return Ended::ByClient,
                 Event::Backend => {
-                    if let Some(place) = self.current
+                    if let Some(place) = reading
                         && let Err(ended) = self.relayed(place)
                     {
                         return ended;
@@ -213,6 +241,7 @@ impl Session {
                 // What comes meanwhile comes behind this message.
                 self.heed_before(&mut input).await?;
             }
+            self.stop_if_lost()?;
             self.note_message(found.tag, found.len);
             self.handle(found.tag, &input[..found.len]).await?;
             input.advance(found.len);
@@ -286,8 +315,8 @@ impl Session {
 
     /// Sends the session's own ReadyForQuery.
     fn ready(&mut self) {
-        self.told.report(&mut self.client.output);
         let status = self.status();
+        self.told.report(status, &mut self.client.output);
         self.told.idle += u64::from(status == TransactionStatus::Idle);
         encode::ready(&mut self.client.output, status);
     }

@@ -55,7 +55,7 @@ pub(crate) struct Pool {
     tickets: Arc<Semaphore>,
     /// Those for superusers only.
     reserved: Arc<Semaphore>,
-    /// For half of those that have tickets: the others are given back before long.
+    /// Half of all: who has one may keep a backend for as long as it likes, and the others still have the other half.
     stays: Arc<Semaphore>,
     /// By place.
     groups: Vec<Mutex<Group>>,
@@ -325,7 +325,7 @@ impl Guest {
         tokio::time::timeout(patience, ticket).await.ok()?.ok()
     }
 
-    /// The right to keep a backend; `None` when half of the sessions that may have any keep theirs.
+    /// The right to keep a backend, and with it a ticket, for as long as the client likes; `None` when half of all are kept so.
     pub(super) fn stay(&self) -> Option<Stay> {
         Arc::clone(&self.pool.stays).try_acquire_owned().ok()
     }

@@ -36,11 +36,38 @@ pub(crate) struct Told {
     /// How many characters of the client's Query come before the statement that backends are given: they count from there
     /// where an error is, and the client from the Query's beginning.
     pub(crate) offset: usize,
+    /// What the client knows its session by.
+    pub(crate) process_id: i32,
+    /// NotificationResponses that it is told of before it is told that it is in no transaction, or while it is in none and has
+    /// the word (`ProcessNotifyInterrupt` in async.c).
+    notified: BytesMut,
 }
 
+/// As many bytes of notifications are kept; with one more they are told at once, as they may be at any time.
+const MOST_NOTIFIED: usize = 1 << 20;
+
 impl Told {
-    /// Tells the client which parameters have changed, in the order of `guc_name_compare` in guc.c: without regard to case.
-    pub(crate) fn report(&mut self, out: &mut BytesMut) {
+    /// For a client that knows its session by this.
+    pub(crate) fn of(process_id: i32) -> Told {
+        Told {
+            process_id,
+            ..Told::default()
+        }
+    }
+
+    /// Tells the client what it has been notified of.
+    pub(crate) fn pass_notifications(&mut self, out: &mut BytesMut) {
+        if !self.notified.is_empty() {
+            out.extend_from_slice(&std::mem::take(&mut self.notified));
+        }
+    }
+
+    /// Tells the client which parameters have changed, in the order of `guc_name_compare` in guc.c: without regard to case; and
+    /// the rest of what comes before ReadyForQuery with this status.
+    pub(crate) fn report(&mut self, status: TransactionStatus, out: &mut BytesMut) {
+        if status == TransactionStatus::Idle {
+            self.pass_notifications(out);
+        }
         let mut changed: Vec<_> = std::mem::take(&mut self.changed).into_iter().collect();
         changed.sort_by_key(|(name, _)| name.to_ascii_lowercase());
         for (name, told) in changed {
@@ -66,6 +93,8 @@ enum Verdict {
     After(Failure),
     /// A CopyData message with this body.
     Copy(Bytes),
+    /// What the client has been notified of.
+    Notifications,
 }
 
 /// Takes all that has arrived from a backend.
@@ -118,8 +147,9 @@ fn relay_all(
         }
         match verdict {
             Verdict::Pass | Verdict::Drop => {}
+            Verdict::Notifications => told.pass_notifications(out),
             Verdict::AfterParameters => {
-                told.report(out);
+                told.report(conn.status, out);
                 out.extend_from_slice(&input[at..end]);
             }
             Verdict::Instead(failure) => {
@@ -130,7 +160,7 @@ fn relay_all(
             Verdict::After(failure) => {
                 failure.encode(Severity::Error, out);
                 told.error = true;
-                told.report(out);
+                told.report(conn.status, out);
                 out.extend_from_slice(&input[at..end]);
             }
         }
@@ -206,7 +236,7 @@ impl Conn {
             b'E' => self.error(head, message, told),
             b'N' => Ok(self.notice(head, message)),
             b'S' => parameter(message, told),
-            b'A' => Ok(Verdict::Pass),
+            b'A' => self.notification(message, told),
             _ => Err(Malformed("a backend sent a message that has no place here")),
         }
     }
@@ -315,7 +345,7 @@ impl Conn {
             Audience::Client if unknown => {
                 Ok(Verdict::After(Failure::CommitUnconfirmed { group: self.group }))
             }
-            Audience::Client if told.changed.is_empty() => Ok(Verdict::Pass),
+            Audience::Client if told.changed.is_empty() && told.notified.is_empty() => Ok(Verdict::Pass),
             Audience::Client => Ok(Verdict::AfterParameters),
             Audience::Silent | Audience::Statement if unknown => {
                 Ok(Verdict::Instead(Failure::CommitUnconfirmed { group: self.group }))
@@ -329,6 +359,25 @@ impl Conn {
                 Ok(Verdict::Drop)
             }
         }
+    }
+
+    /// Who has notified is told as PostgreSQL does, by its process id: the client's own as the client knows it.
+    fn notification(&mut self, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
+        let mut body = Body::new(&message[HEADER..]);
+        let by = body.i32()?;
+        let by = if by == self.process_id {
+            told.process_id
+        } else {
+            by
+        };
+        told.notified.extend_from_slice(&message[..HEADER]);
+        told.notified.extend_from_slice(&by.to_be_bytes());
+        told.notified.extend_from_slice(&message[HEADER + 4..]);
+        Ok(if told.notified.len() > MOST_NOTIFIED {
+            Verdict::Notifications
+        } else {
+            Verdict::Drop
+        })
     }
 
     fn error(&mut self, head: Option<Expect>, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {

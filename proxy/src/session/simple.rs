@@ -12,8 +12,8 @@ use super::together::Statement;
 use super::transaction::Transaction;
 use super::{Session, statements::Copying};
 use crate::analysis::{
-    Access, Form, Format, Parameter, Plan, Query, Refusal, Route, SessionCommand, TransactionControl,
-    TransactionModes,
+    Access, Form, Format, HomeUse, Parameter, Plan, Query, Refusal, Route, SessionCommand,
+    TransactionControl, TransactionModes,
 };
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::{encode, frontend};
@@ -249,7 +249,7 @@ impl Session {
 
     /// What a broken connection means for a statement that ends with its own commit.
     pub(super) fn stake(&self, access: Access) -> Stake {
-        if access == Access::Write && self.transaction.is_none() {
+        if matches!(access, Access::Write | Access::Announce) && self.transaction.is_none() {
             Stake::Commit
         } else {
             Stake::Nothing
@@ -338,7 +338,8 @@ impl Session {
             let route = query.route(&[], &planned.slots, &std::collections::HashMap::new());
             match route {
                 Ok(Route::Any) => {}
-                Ok(Route::Home) if *place.get_or_insert(self.group(HOME)) == self.group(HOME) => {}
+                Ok(Route::Home(HomeUse::Temporary))
+                    if *place.get_or_insert(self.group(HOME)) == self.group(HOME) => {}
                 Ok(Route::One(group)) if *place.get_or_insert(group) == group => {}
                 _ => return Ok(None),
             }
@@ -381,7 +382,7 @@ impl Session {
         loop {
             match query.route(parameters, slots, &answers)? {
                 Route::Any => return self.any_place().await.map(Placed::One),
-                Route::Home => return Ok(Placed::One(HOME)),
+                Route::Home(used) => return self.place_at_home(used).await.map(Placed::One),
                 Route::One(group) => return Ok(Placed::One(self.known_place(group)?)),
                 Route::AtHome(group, refusal) => {
                     return match self.known_place(group)? {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::Session;
 use super::home::HOME;
 use super::pool::Stay;
-use crate::analysis::{Access, Form, Plan, Query, Refusal, Spread, Target, Temporaries};
+use crate::analysis::{Access, Form, HomeUse, Plan, Query, Refusal, Spread, Target, Temporaries};
 use crate::failure::{Ended, Failure, Halt};
 
 /// The session's temporary relations.
@@ -173,8 +173,9 @@ impl Session {
     /// Ends the session if its temporary tables are gone with their backend: nothing may run as if they had never been.
     pub(super) fn stop_if_bereft(&self) -> Result<(), Ended> {
         if self.temporary.any() && self.slots[HOME].is_none() {
-            return Err(Ended::Fatal(Failure::TemporaryLost {
+            return Err(Ended::Fatal(Failure::HomeLost {
                 group: self.group(HOME),
+                what: "its temporary tables are",
                 why: self.last_break.clone(),
             }));
         }
@@ -192,7 +193,7 @@ impl Session {
     /// The same for one that is routed.
     pub(super) async fn place_of(&mut self, query: &Query) -> Result<usize, Halt> {
         match &query.target {
-            Target::Home | Target::Keys(_, Spread::Home(_)) => Ok(HOME),
+            Target::Home(HomeUse::Temporary) | Target::Keys(_, Spread::Home(_)) => Ok(HOME),
             _ => self.any_place().await,
         }
     }

@@ -30,6 +30,10 @@ pub(crate) struct Transaction {
     pub(crate) participants: Vec<Participant>,
     /// Where it has what cannot be prepared: cursors WITH HOLD that it has declared, temporary tables.
     pub(crate) unprepared: Vec<usize>,
+    /// The home group, where it has taken something there: if it writes on several groups, that one is its anchor.
+    pub(crate) anchor: Option<usize>,
+    /// It has run NOTIFY, LISTEN or UNLISTEN there.
+    pub(crate) announces: bool,
     /// Nothing but its end, or a rollback to a savepoint, is taken.
     pub(crate) failed: bool,
     /// It has failed, and holds no locks any more for which others wait.
@@ -143,6 +147,8 @@ impl Transaction {
             script: Vec::new(),
             participants: Vec::new(),
             unprepared: Vec::new(),
+            anchor: None,
+            announces: false,
             failed: false,
             let_go: false,
             lost: false,
@@ -189,8 +195,9 @@ impl Transaction {
     /// A statement with this access goes to a participant.
     pub(crate) fn use_at(&mut self, place: usize, access: Access) {
         if let Some(p) = self.participants.iter_mut().find(|p| p.place == place) {
-            p.touched = true;
-            p.wrote |= access == Access::Write;
+            // What is only taken there is no data: it needs no snapshot.
+            p.touched |= matches!(access, Access::Read | Access::Write);
+            p.wrote |= matches!(access, Access::Write | Access::Take);
         }
     }
 
@@ -253,21 +260,30 @@ impl Transaction {
 
     /// The group that already has a cursor WITH HOLD, or temporary tables, and writes, when `place` is about to be a second one.
     /// What has such cannot be prepared (`PreCommit_Portals` in portalmem.c, `PrepareTransaction` in xact.c), so of the groups
-    /// that write only the anchor may.
+    /// that write only the anchor may. The same holds for what is taken in the home group.
     pub(crate) fn holds_elsewhere(&self, place: usize, access: Access, declares: bool) -> Option<usize> {
         let wrote = |at| self.participants.iter().any(|p| p.place == at && p.wrote);
-        let holds = declares || self.unprepared.contains(&place);
-        if !holds || !(access == Access::Write || wrote(place)) {
+        let holds = declares || self.unprepared.contains(&place) || self.anchor == Some(place);
+        let writes = matches!(access, Access::Write | Access::Take);
+        if !holds || !(writes || wrote(place)) {
             return None;
         }
-        let mut others = self.unprepared.iter().copied();
+        let mut others = self.unprepared.iter().copied().chain(self.anchor);
         others.find(|other| *other != place && wrote(*other))
+    }
+
+    /// Where it has nothing but what is to be told: that commits after all others.
+    pub(crate) fn late(&self) -> Option<usize> {
+        let place = self.anchor.filter(|_| self.announces)?;
+        let only_tells = |p: &Participant| p.place == place && !p.wrote;
+        self.participants.iter().any(only_tells).then_some(place)
     }
 
     /// The participants in the order in which they commit: those that only read first, and last the one that is not prepared.
     pub(crate) fn in_commit_order(&self) -> Vec<Participant> {
         let mut all = self.participants.clone();
-        all.sort_by_key(|p| (p.wrote, self.unprepared.contains(&p.place), p.touched));
+        let last = |place| self.anchor == Some(place) || self.unprepared.contains(&place);
+        all.sort_by_key(|p| (p.wrote, last(p.place), p.touched));
         all
     }
 }
@@ -278,13 +294,14 @@ pub(crate) fn no_cut(error: &CutError) -> Refusal {
         .hint("Nothing of it is committed. Repeat the transaction when all groups have a leader.")
 }
 
-/// A second group that writes and has cursors WITH HOLD, or temporary tables.
+/// A second group that writes and has cursors WITH HOLD, or what belongs to the session at home.
 pub(crate) fn held_elsewhere(first: shard::id::GroupId, second: shard::id::GroupId) -> Refusal {
     Refusal::unsupported(
         "a transaction that writes on several groups can have cursors WITH HOLD, or temporary tables, on one of them only",
     )
     .detail(format!(
-        "It has such on group {first}, and this statement would make group {second} another."
+        "It has such on group {first}, or something else that cannot be prepared, as an advisory lock, and this statement would \
+         make group {second} another."
     ))
     .hint("Declare the cursor outside of the transaction, or without WITH HOLD.")
 }
@@ -356,6 +373,10 @@ mod tests {
 
     #[test]
     fn of_the_writers_the_one_with_a_cursor_with_hold_commits_last() {
+        let mut t = with(&[true, true, true]);
+        t.anchor = Some(1);
+        assert_eq!(order(&t), [0, 2, 1], "so does what has something at home");
+        assert_eq!(t.holds_elsewhere(0, Access::Write, true), Some(1));
         let mut t = with(&[true, true, false]);
         t.unprepared = vec![0, 2];
         assert_eq!(order(&t), [2, 1, 0]);

@@ -119,7 +119,7 @@ impl Session {
     }
 
     /// Waits until a cancel that found its target before is over.
-    async fn undisturbed(&mut self) {
+    pub(super) async fn undisturbed(&mut self) {
         while self.entered.session.is_hunted() {
             tokio::time::sleep(HUNTED).await;
         }

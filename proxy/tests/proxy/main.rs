@@ -1,6 +1,7 @@
 //! The proxy over two real PostgreSQL servers as groups, driven by real clients.
 
 mod access;
+mod advisory;
 mod certificates;
 mod commands;
 mod console;
@@ -12,6 +13,7 @@ mod deadlock;
 mod dump;
 mod faults;
 mod harness;
+mod notify;
 mod pgbench;
 mod pipelines;
 mod pool;
