@@ -313,7 +313,7 @@ impl Failure {
                 .hint("Nothing was done. Repeat the statement."),
             Failure::TooManyStay => Refusal::new("53300", self.to_string())
                 .detail("Each has a backend to itself: half of those that the node may have.")
-                .hint("Nothing was done. Use another node, or release what is no longer needed."),
+                .hint("Nothing was done. Drop temporary tables, release locks or stop to listen where it is no longer needed, or use another node."),
             Failure::HomeLost { group, why, .. } => Refusal::new("57P01", self.to_string())
                 .detail(format!("The connection to group {group}, which had that, ended: {why}."))
                 .hint("Connect again, and repeat what is needed of it."),
