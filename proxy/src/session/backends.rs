@@ -22,9 +22,7 @@ const WITH_TICKET: Duration = Duration::from_millis(250);
 impl Session {
     /// Takes a backend for a place that has none, within `patience` for a new one.
     pub(super) async fn open(&mut self, place: usize, patience: Duration) -> Result<(), Halt> {
-        if place == HOME {
-            self.stop_if_bereft()?;
-        }
+        self.stop_if_lost()?;
         let group = self.group(place);
         let mut conn = loop {
             let waits = self.meter.client().waits();
@@ -172,10 +170,20 @@ impl Session {
     /// Gives up backends that have something of a transaction that did not commit on all of its groups.
     pub(super) fn give_up(&mut self, places: &[usize]) {
         for place in places {
-            self.slots[*place] = None;
+            self.close_backend(
+                *place,
+                "a transaction failed when a part of it may have been committed",
+            );
             self.cursors.retain(|_, cursor| !cursor.is_at(*place));
         }
         self.current = self.current.filter(|place| self.slots[*place].is_some());
+    }
+
+    /// Ends a backend that cannot be used any more, and with it what the session has there and nowhere else.
+    pub(super) fn close_backend(&mut self, place: usize, why: &str) {
+        if self.slots[place].take().is_some() {
+            self.lose_home(place, why);
+        }
     }
 
     /// What keeps the backend at `place` with the session, beyond what it does now.

@@ -655,11 +655,7 @@ async fn who_waits_for_a_backend_is_paused_and_killed_like_others() {
         run(&client, "SET statement_timeout = '50s'").await;
         client
     };
-    let in_line = async |client: Client, name: &str, sql: String| {
-        let done = tokio::spawn(async move { client.batch_execute(&sql).await });
-        until_state(&console, name, "waiting").await;
-        done
-    };
+    let spawn = |client: Client, sql: String| tokio::spawn(async move { client.batch_execute(&sql).await });
     let (one, two) = (connect("one").await, connect("two").await);
     let three = connect("three").await;
     let holder = cluster.connect().await;
@@ -671,12 +667,21 @@ async fn who_waits_for_a_backend_is_paused_and_killed_like_others() {
         &format!("BEGIN; UPDATE t SET v = 1 WHERE id = {}", keys[0]),
     )
     .await;
-    let mut waiting = [
-        in_line(one, "one", insert(1)).await,
-        in_line(two, "two", insert(2)).await,
-    ];
+    let mut waiting = [spawn(one, insert(1)), spawn(two, insert(2))];
+    for name in ["one", "two"] {
+        until_state(&console, name, "waiting").await;
+    }
     let admin = self::console(&cluster).await;
     let mut pausing = tokio::spawn(async move { admin.batch_execute("PAUSE postgres").await });
+    let paused = async || {
+        let databases = show(&console, "DATABASES").await;
+        databases
+            .iter()
+            .any(|row| (row.get("name"), row.get("paused")) == ("postgres", "1"))
+    };
+    while !paused().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(
         timeout(SOON, &mut pausing).await.is_err(),
         "a transaction is open"
@@ -701,7 +706,8 @@ async fn who_waits_for_a_backend_is_paused_and_killed_like_others() {
 
     // Ended while they wait: the one in the line at once, as it has nothing that could be committed.
     run(&holder, "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT").await;
-    let killed = in_line(three, "three", insert(3)).await;
+    let killed = spawn(three, insert(3));
+    until_state(&console, "three", "waiting").await;
     run(&console, "KILL postgres").await;
     let error = timeout(LATE, killed)
         .await
