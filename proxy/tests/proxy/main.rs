@@ -10,6 +10,7 @@ mod cursors;
 mod databases;
 mod ddl;
 mod deadlock;
+mod directory;
 mod dump;
 mod faults;
 mod harness;
