@@ -281,6 +281,16 @@ impl Failure {
                 .any(|of| fields.routine.starts_with(of))
     }
 
+    /// Whether PostgreSQL was given a text to prepare, has read it, and objects to nothing but that it is several statements
+    /// (`exec_parse_message` in postgres.c).
+    pub(crate) fn is_of_several(&self) -> bool {
+        let Failure::Postgres(message) = self else {
+            return false;
+        };
+        let fields = Fields::read(message.get(HEADER..).unwrap_or_default());
+        fields.code == "42601" && fields.routine == "exec_parse_message"
+    }
+
     /// Whether it is what PostgreSQL says to CopyFail (`CopyGetData` in copyfromparse.c).
     pub(crate) fn is_copy_fail(&self) -> bool {
         let Failure::Postgres(message) = self else {

@@ -17,18 +17,82 @@ use super::{Refusal, configure, copy, ddl, fill, prepared, query, session, tempo
 /// `42601` for text that is not made of tokens: an unterminated string or comment.
 pub fn split(sql: &str) -> Result<Vec<Range<usize>>, Refusal> {
     let tokens = lexer::tokens(sql)?;
-    let mut depth = 0usize;
-    let statements = tokens.split(|token| {
-        match token.kind {
-            Kind::Punctuation('(') => depth += 1,
-            Kind::Punctuation(')') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth == 0 && token.kind == Kind::Punctuation(';')
-    });
+    let mut nesting = Nesting::default();
+    let statements = tokens.split(|token| nesting.ends_with(token));
     Ok(statements
         .filter_map(|statement| Some(statement.first()?.range.start..statement.last()?.range.end))
         .collect())
+}
+
+/// What the next token of a statement is within. A semicolon ends the statement where that is nothing.
+#[derive(Default)]
+struct Nesting {
+    head: Head,
+    parentheses: usize,
+    /// BEGIN ATOMIC of a function, and CASE in it, up to their END (as psqlscan.l finds them).
+    blocks: usize,
+    /// The token before was BEGIN.
+    begin: bool,
+}
+
+/// What the first words of a statement are.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Head {
+    #[default]
+    Nothing,
+    Create,
+    CreateOr,
+    CreateOrReplace,
+    /// CREATE [OR REPLACE] FUNCTION or PROCEDURE.
+    Routine,
+    Other,
+}
+
+impl Head {
+    fn then(self, word: &str) -> Head {
+        match (self, word) {
+            (Head::Nothing, "create") => Head::Create,
+            (Head::Create, "or") => Head::CreateOr,
+            (Head::CreateOr, "replace") => Head::CreateOrReplace,
+            (Head::Create | Head::CreateOrReplace, "function" | "procedure") | (Head::Routine, _) => {
+                Head::Routine
+            }
+            _ => Head::Other,
+        }
+    }
+}
+
+impl Nesting {
+    /// Whether the statement ends with this token.
+    fn ends_with(&mut self, token: &Token) -> bool {
+        let word = match &token.kind {
+            Kind::Word(word) => word.as_str(),
+            Kind::Punctuation('(') => {
+                self.parentheses += 1;
+                ""
+            }
+            Kind::Punctuation(')') => {
+                self.parentheses = self.parentheses.saturating_sub(1);
+                ""
+            }
+            Kind::Punctuation(';') if self.parentheses == 0 && self.blocks == 0 => {
+                *self = Nesting::default();
+                return true;
+            }
+            _ => "",
+        };
+        self.head = self.head.then(word);
+        if self.head == Head::Routine && self.parentheses == 0 {
+            match word {
+                "atomic" if self.begin => self.blocks += 1,
+                "case" if self.blocks > 0 => self.blocks += 1,
+                "end" => self.blocks = self.blocks.saturating_sub(1),
+                _ => {}
+            }
+        }
+        self.begin = word == "begin";
+        false
+    }
 }
 
 /// The highest number of a statement's parameters, 0 where it has none, or is no SQL.
@@ -56,7 +120,7 @@ pub fn analyse(sql: &str, facts: &Facts<'_>, catalogue: &Catalogue) -> Result<Pl
     {
         tokens.pop();
     }
-    if has_mark_outside(&tokens, ';') {
+    if has_mark(&tokens, ';') && !may_have_statements(&tokens) {
         return Err(Refusal::new(
             "42601",
             "cannot insert multiple commands into a prepared statement",
@@ -72,8 +136,17 @@ pub fn analyse(sql: &str, facts: &Facts<'_>, catalogue: &Catalogue) -> Result<Pl
     )
 }
 
-fn has_mark_outside(tokens: &[Token], mark: char) -> bool {
+fn has_mark(tokens: &[Token], mark: char) -> bool {
     tokens.iter().any(|token| token.kind == Kind::Punctuation(mark))
+}
+
+/// Whether semicolons may stand within it: in the body of a function, or the actions of a rule.
+fn may_have_statements(tokens: &[Token]) -> bool {
+    let mut words = Words::new(tokens);
+    words.take(&["create"]) && {
+        words.take(&["or", "replace"]);
+        words.take_any(&["function", "procedure", "rule"]).is_some()
+    }
 }
 
 /// A plan for text that PostgreSQL is expected to find wrong.

@@ -390,6 +390,28 @@ fn a_query_string_is_cut_where_postgresql_cuts_it() {
         cut("SELECT \";\" FROM t--;\r;SELECT 2"),
         ["SELECT \";\" FROM t", "SELECT 2"]
     );
+    let routine = "CREATE OR REPLACE FUNCTION f(a int DEFAULT (CASE WHEN true THEN 1 END)) RETURNS int \
+                   BEGIN ATOMIC SELECT CASE a WHEN 1 THEN 2 END; SELECT 3; END";
+    assert_eq!(
+        cut(&format!("{routine}; END; BEGIN; SELECT 1")),
+        [routine, "END", "BEGIN", "SELECT 1"]
+    );
+    assert_eq!(
+        cut("CREATE FUNCTION f() AS 'begin atomic'; SELECT atomic; BEGIN; END"),
+        [
+            "CREATE FUNCTION f() AS 'begin atomic'",
+            "SELECT atomic",
+            "BEGIN",
+            "END"
+        ]
+    );
+    assert_eq!(
+        cut("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT 3"),
+        [
+            "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)",
+            "SELECT 3"
+        ]
+    );
     assert_eq!(split("SELECT 'a").unwrap_err().sqlstate, "42601");
     assert_eq!(split("/* a").unwrap_err().sqlstate, "42601");
 }

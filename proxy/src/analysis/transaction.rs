@@ -1,7 +1,7 @@
 //! BEGIN, COMMIT, SAVEPOINT and their like.
 
 use super::Refusal;
-use super::lexer::{Kind, Token};
+use super::lexer::Token;
 use super::plan::{Isolation, Plan, TransactionControl, TransactionModes};
 use super::statement::syntax_for_postgres;
 use super::words::Words;
@@ -38,7 +38,8 @@ fn read(words: &mut Words<'_>) -> Result<Option<TransactionControl>, Refusal> {
         if words.sees(&["snapshot"]) {
             return Err(Refusal::unsupported("SET TRANSACTION SNAPSHOT is not supported"));
         }
-        return Ok(modes(words).map(TransactionControl::Set));
+        let named = !words.is_empty();
+        return Ok(modes(words).filter(|_| named).map(TransactionControl::Set));
     }
     if words.take(&["savepoint"]) {
         return Ok(words.name().map(TransactionControl::Savepoint));
@@ -69,7 +70,7 @@ fn chain(words: &mut Words<'_>) -> bool {
 }
 
 /// Reads modes up to the end.
-pub(super) fn modes(words: &mut Words<'_>) -> Option<TransactionModes> {
+fn modes(words: &mut Words<'_>) -> Option<TransactionModes> {
     let mut modes = TransactionModes::default();
     while !words.is_empty() {
         if words.take(&["isolation", "level"]) {
@@ -85,8 +86,8 @@ pub(super) fn modes(words: &mut Words<'_>) -> Option<TransactionModes> {
         } else {
             return None;
         }
-        if words.peek() == Some(&Kind::Punctuation(',')) {
-            words.next();
+        if words.take_mark(',') && words.is_empty() {
+            return None;
         }
     }
     Some(modes)

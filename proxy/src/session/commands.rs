@@ -1,10 +1,8 @@
-//! Statements that the session answers itself: settings, and those that PostgreSQL is asked to judge.
+//! Statements that the session answers itself.
 
 use super::Session;
-use super::captured::Captured;
-use super::conn::{Audience, Kind, Stake};
+use super::conn::{Audience, Stake};
 use super::enter::Style;
-use super::home::HOME;
 use super::settings::Undone;
 use super::transaction::{Step, Transaction, View, Why};
 use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout};
@@ -255,44 +253,6 @@ impl Session {
         };
         encode::command_complete(self.out(), tag);
         Ok(())
-    }
-
-    /// Has PostgreSQL parse a statement that is not understood: its error is the better one.
-    pub(super) async fn judge(&mut self, text: &[u8], refusal: &Refusal) -> Result<(), Halt> {
-        self.parse_only(text).await?;
-        Err(refusal.clone().into())
-    }
-
-    /// Refuses a statement. What is no SQL at all PostgreSQL says in its own words.
-    pub(super) async fn refuse(&mut self, text: &str, refusal: &Refusal) -> Result<(), Halt> {
-        if refusal.sqlstate == "42601" {
-            self.parse_only(text.as_bytes()).await?;
-        }
-        Err(refusal.clone().into())
-    }
-
-    /// Whether PostgreSQL takes a statement: only parsed, it does nothing.
-    pub(super) async fn parse_only(&mut self, text: &[u8]) -> Result<(), Halt> {
-        let place = match self.temporary.any() {
-            true => HOME,
-            false => self.any_place().await?,
-        };
-        self.enter_bare(place).await?;
-        self.settle().await?;
-        let group = self.group(place);
-        if let Some(conn) = &mut self.slots[place] {
-            conn.captured = Captured::default();
-            encode::judge(&mut conn.output, text);
-            conn.parsing.push_back((Vec::new(), 0));
-            for kind in [Kind::Close, Kind::Parse, Kind::Close] {
-                conn.owes(kind, Audience::Quiet, Stake::Nothing);
-            }
-            if !conn.unsynced {
-                conn.sync(Audience::Quiet, Stake::Nothing);
-            }
-        }
-        self.drain(place).await?;
-        self.take_captured(place, group, Stake::Nothing).map(drop)
     }
 
     pub(super) fn bound_statements(&self) -> Result<(), Failure> {

@@ -59,6 +59,10 @@ impl Session {
         let parse = Parse::read(Self::body(message))?;
         let text = self.readable(parse.query)?;
         let planned = self.plan(text).await?;
+        if planned.statements.len() > 1 {
+            // It says so itself, or what else is wrong with them.
+            self.parse_only(parse.query).await?;
+        }
         let plan = planned.only()?;
         self.check_syntax(text, &planned).await?;
         self.check_failed(plan)?;

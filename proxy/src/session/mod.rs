@@ -47,6 +47,7 @@ mod split;
 mod startup;
 mod statements;
 mod stranger;
+mod syntax;
 mod temporary;
 mod timeouts;
 mod together;

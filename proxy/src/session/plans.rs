@@ -27,7 +27,7 @@ pub(super) type Tables = (usize, CatalogueVersion, u64);
 /// A text and what it means, as long as the catalogue, the search path and the session's temporary tables stay as they are.
 #[derive(Debug)]
 pub(crate) struct Planned {
-    text: String,
+    pub(super) text: String,
     database: String,
     search_path: Arc<[String]>,
     /// With which temporary tables: those with any are their session's own.

@@ -168,18 +168,6 @@ impl Session {
         }
     }
 
-    /// PostgreSQL reads a text before it finds that its transaction has failed (`exec_simple_query` in postgres.c).
-    pub(super) async fn check_syntax(&mut self, text: &str, planned: &Planned) -> Result<(), Halt> {
-        // A transaction ends also while no group can be asked.
-        if planned.needs_no_tables() || !self.transaction.as_ref().is_some_and(|t| t.failed) {
-            return Ok(());
-        }
-        match self.parse_only(text.as_bytes()).await {
-            Err(Halt::Fail(failure)) if !failure.is_of_syntax() => Ok(()),
-            parsed => parsed,
-        }
-    }
-
     /// A failed transaction takes nothing but its end.
     pub(super) fn check_failed(&mut self, plan: &Result<Plan, Refusal>) -> Result<(), Failure> {
         let Some(transaction) = self.transaction.as_mut().filter(|t| t.failed) else {
@@ -263,6 +251,7 @@ impl Session {
             return self.send_query(place, access, text, Some(message)).await;
         }
         self.settle().await?;
+        self.read_whole(planned).await?;
         let result = self.one_by_one(planned).await;
         let implicit = self.transaction.as_ref().is_some_and(|t| t.implicit);
         match result {

@@ -23,6 +23,7 @@ mod protocol;
 mod scatter;
 mod snapshots;
 mod split;
+mod syntax;
 mod temporary;
 mod timeouts;
 mod tls;

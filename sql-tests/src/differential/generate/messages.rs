@@ -247,12 +247,45 @@ impl Maker {
         }
         if self.chance(4) {
             statements = vec![String::new()];
+        } else if self.chance(if self.in_block { 5 } else { 20 }) {
+            let place = 1 + self.below(statements.len() - 1);
+            statements[place] = self.broken(&statements[place]);
+            if self.chance(10) {
+                let asks = vec![self.parse("", &Statement::plain(statements.join("; ")))];
+                let order = Order::Given;
+                return Exchange::Extended { asks, order };
+            }
         }
         Exchange::Simple {
             statements,
             copy: None,
             order: Order::Any,
         }
+    }
+
+    /// A statement as a mistake leaves it: most often no SQL any more, and not empty.
+    fn broken(&mut self, statement: &str) -> String {
+        let mut words: Vec<&str> = statement.split(' ').collect();
+        match self.below(5) {
+            0 => return self.no_sql().to_owned(),
+            1 => words.truncate(1 + self.below(words.len())),
+            2 if words.len() > 1 => {
+                let place = self.below(words.len());
+                words.remove(place);
+            }
+            3 => {
+                let place = self.below(words.len());
+                words.insert(place, words[place]);
+            }
+            _ => {
+                let mark = self.pick(&[
+                    "'", "\"", "$$", "/*", "(", ")", ",", "=", "E'\\'", "end", "atomic", "select",
+                ]);
+                let place = 1 + self.below(words.len());
+                words.insert(place, mark);
+            }
+        }
+        words.join(" ")
     }
 
     /// COPY FROM STDIN, now and then with a line that cannot be.

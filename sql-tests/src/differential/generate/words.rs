@@ -63,6 +63,28 @@ const MISTAKES: &[&str] = &[
     "DROP INDEX nosuch",
 ];
 
+/// What no grammar takes.
+const NO_SQL: &[&str] = &[
+    "SELEC 1",
+    "SELECT 1 WHERE",
+    "DELETE FROM",
+    "SELECT 'abc",
+    "SELECT \"abc",
+    "SELECT $a$ abc $b$",
+    "SELECT /* not ended",
+    "SELECT 1)",
+    "SELECT (1",
+    "SELECT \"\"",
+    "SELECT 1 ORDER BY 1 ORDER BY 2",
+    "COPY kv FROM",
+    "SAVEPOINT select",
+    "BEGIN READ ONLY,",
+    "SET TRANSACTION",
+    "END nonsense",
+    "RETURN 1",
+    "CREATE FUNCTION nosuch() RETURNS int BEGIN ATOMIC SELECT 1",
+];
+
 /// Expressions without tables.
 const EXPRESSIONS: &[&str] = &[
     "SELECT 1",
@@ -192,6 +214,10 @@ const DEFINITIONS: &[&str] = &[
 impl Maker {
     pub(super) fn mistake(&mut self) -> Statement {
         Statement::plain(self.pick(MISTAKES))
+    }
+
+    pub(super) fn no_sql(&mut self) -> &'static str {
+        self.pick(NO_SQL)
     }
 
     pub(super) fn setting(&mut self) -> Statement {
