@@ -12,6 +12,7 @@ mod ddl;
 mod deadlock;
 mod dump;
 mod faults;
+mod gather;
 mod harness;
 mod notify;
 mod pgbench;
