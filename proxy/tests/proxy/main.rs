@@ -13,6 +13,7 @@ mod deadlock;
 mod directory;
 mod dump;
 mod faults;
+mod gather;
 mod harness;
 mod notify;
 mod pgbench;
