@@ -189,6 +189,9 @@ fn settings(config: &NodeConfig) -> Vec<Setting> {
         limit("sql.max_message", &|limits| {
             size(u64::try_from(limits.max_message).unwrap_or(u64::MAX))
         }),
+        limit("sql.max_gathered", &|limits| {
+            size(u64::try_from(limits.max_gathered).unwrap_or(u64::MAX))
+        }),
         limit("sql.leader_patience", &|limits| span(limits.leader_wait)),
         changeable("sql.hba_file", path(files.hba.as_ref()), ""),
         changeable("sql.ssl", files.ssl.to_string(), "false"),

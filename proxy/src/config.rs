@@ -60,6 +60,8 @@ pub struct Limits {
     pub backend_wait: Duration,
     /// The longest message that a client may send, in bytes: it is held in memory until it is routed.
     pub max_message: usize,
+    /// The rows that one query may gather from several groups, in bytes: they are held in memory until PostgreSQL has them.
+    pub max_gathered: usize,
     /// Prepared statements that one session may hold.
     pub max_prepared_statements: usize,
     /// Texts whose analysis is remembered, over all sessions.
@@ -80,6 +82,7 @@ impl Default for Limits {
             max_backends: 80,
             backend_wait: Duration::from_secs(15),
             max_message: 256 << 20,
+            max_gathered: 64 << 20,
             max_prepared_statements: 10_000,
             analysed_texts: 10_000,
             authentication_timeout: Duration::from_secs(60),

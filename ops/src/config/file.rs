@@ -70,6 +70,7 @@ pub(super) struct TlsSection {
 pub(super) struct SqlSection {
     pub(super) max_sessions: Option<Spanned<usize>>,
     pub(super) max_message: Option<Spanned<Size>>,
+    pub(super) max_gathered: Option<Spanned<Size>>,
     pub(super) leader_patience: Option<Spanned<Span>>,
     pub(super) superuser_reserved_connections: Option<Spanned<usize>>,
     pub(super) max_unauthenticated: Option<Spanned<usize>>,

@@ -104,6 +104,14 @@ fn limits(source: &Source<'_>, section: &SqlSection) -> Result<Limits, ConfigErr
             .filter(|size| (64 << 10..=1 << 30).contains(size))
             .ok_or_else(|| source.at(spanned.span(), "max_message must be between 64KiB and 1GiB"))?,
     };
+    let max_gathered = match &section.max_gathered {
+        None => default.max_gathered,
+        // PostgreSQL takes no message of 1 GiB, and makes more of one than it is long.
+        Some(spanned) => usize::try_from(spanned.get_ref().0)
+            .ok()
+            .filter(|size| (64 << 10..=256 << 20).contains(size))
+            .ok_or_else(|| source.at(spanned.span(), "max_gathered must be between 64KiB and 256MiB"))?,
+    };
     let authentication_timeout = match &section.authentication_timeout {
         Some(given) if given.get_ref().0.is_zero() => {
             return Err(source.at(given.span(), "authentication_timeout must be more than nothing"));
@@ -125,6 +133,7 @@ fn limits(source: &Source<'_>, section: &SqlSection) -> Result<Limits, ConfigErr
             "max_unauthenticated_per_address",
         )?,
         max_message,
+        max_gathered,
         authentication_timeout,
         leader_wait: section
             .leader_patience

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query,
     TableFactor, Value, ValueWithSpan, Visit, Visitor,
 };
 
@@ -30,6 +30,10 @@ pub(super) struct Findings {
     pub(super) aggregate: Option<String>,
     /// The first thing whose value differs from group to group.
     pub(super) local: Option<String>,
+    /// The first system column.
+    pub(super) system_column: Option<String>,
+    /// The first function that tells of what is on its server, as the size of a table.
+    pub(super) of_server: Option<String>,
     /// Calls of the functions of sequences.
     pub(super) sequences: Vec<SequenceCall>,
     /// What its functions have to do with the session's home group, and the name of the first that has.
@@ -127,11 +131,19 @@ impl Findings {
                     parts.last().map(String::as_str).unwrap_or_default(),
                     function.volatility,
                 ) {
+                    if is_of_server(parts.last().map(String::as_str).unwrap_or_default()) {
+                        self.of_server.get_or_insert(shown.clone());
+                    }
                     self.local.get_or_insert(shown);
                 }
                 ControlFlow::Continue(())
             }
         }
+    }
+
+    fn system_column(&mut self, name: &Ident) {
+        self.local.get_or_insert(name.value.clone());
+        self.system_column.get_or_insert(name.value.clone());
     }
 
     fn data_type(&mut self, data_type: &DataType) {
@@ -159,6 +171,12 @@ fn is_local(name: &str, volatility: Volatility) -> bool {
     volatility != Volatility::Immutable
         && prefixes.iter().any(|prefix| name.starts_with(prefix))
         && !harmless.contains(&name)
+}
+
+/// Whether it counts or measures what is on its server, of which others have more.
+fn is_of_server(name: &str) -> bool {
+    let measures = name.ends_with("_size") || name.ends_with("_size_pretty");
+    measures && name != "pg_column_size" || name.starts_with("pg_stat_") || name.starts_with("pg_snapshot")
 }
 
 impl Visitor for Findings {
@@ -216,7 +234,7 @@ impl Visitor for Findings {
                     return ControlFlow::Break(not_understood("an expression"));
                 }
                 if SYSTEM_COLUMNS.contains(&name.value.as_str()) {
-                    self.local.get_or_insert(name.value.clone());
+                    self.system_column(name);
                 }
             }
             Expr::CompoundIdentifier(names) => {
@@ -227,7 +245,7 @@ impl Visitor for Findings {
                     .last()
                     .filter(|name| SYSTEM_COLUMNS.contains(&name.value.as_str()))
                 {
-                    self.local.get_or_insert(name.value.clone());
+                    self.system_column(name);
                 }
             }
             Expr::Cast { data_type, expr, .. } => {

@@ -97,6 +97,10 @@ fn concatenable(options: &Options) -> Result<(), Refusal> {
 fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
     match query::plan(query, names)? {
         Plan::Query(query) => {
+            let query = query.ungathered(|| {
+                Refusal::unsupported("COPY of such a query of rows of several groups is not supported")
+                    .hint("Use SELECT alone.")
+            })?;
             let target = match query.target {
                 other if query.form == Form::Count => other.on_one_group(|| {
                     Refusal::unsupported("COPY of count(*) of rows of several groups is not supported")

@@ -73,6 +73,7 @@ fn gathers(tokens: &[Token], planned: &Query) -> bool {
 /// Rows of several groups follow each other; counts would have to be summed up.
 fn rows_alone(planned: Query) -> Result<Query, Refusal> {
     Ok(match planned.form {
+        Form::Gathered(_) => planned.ungathered(together)?,
         Form::Count => Query {
             target: planned.target.on_one_group(together)?,
             ..planned

@@ -10,6 +10,7 @@ mod copy;
 mod create_table;
 mod databases;
 mod ddl;
+mod distributed;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
 mod fallback;
@@ -42,6 +43,7 @@ pub(crate) mod words;
 mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
+pub use distributed::{Condition, Gathering, Part};
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;

@@ -1,12 +1,13 @@
 //! From our tokens to the syntax tree of `sqlparser`.
 //!
 //! The parser gets our tokens instead of the text, so that comments, quotes and folding are read by PostgreSQL's
-//! rules. Names in the tree are folded: equal strings are equal names.
+//! rules. Names in the tree are folded: equal strings are equal names. What the tree calls a line is the number of a token, so that a
+//! name in the tree is found again in the text ([`token_of`]).
 
-use sqlparser::ast::Statement;
+use sqlparser::ast::{Ident, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token as Theirs, Tokenizer};
+use sqlparser::tokenizer::{Location, Span, Token as Theirs, TokenWithSpan, Tokenizer};
 
 use super::Refusal;
 use super::lexer::{Kind, Token};
@@ -31,12 +32,12 @@ pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     bound_depth(tokens).map_err(Unparsed::Refused)?;
     let dialect = PostgreSqlDialect {};
     let tokens = plain_locks(tokens)
-        .map(translate)
+        .map(|(at, token)| Some(TokenWithSpan::new(translate(token)?, place(at))))
         .collect::<Option<Vec<_>>>()
         .ok_or(Unparsed::Unknown)?;
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(MAX_NESTING)
-        .with_tokens(tokens);
+        .with_tokens_with_locations(tokens);
     let statement = parser.parse_statement().map_err(|_| Unparsed::Unknown)?;
     if parser.peek_token().token != Theirs::EOF {
         return Err(Unparsed::Unknown);
@@ -44,9 +45,25 @@ pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     Ok(statement)
 }
 
+/// The place of the token of this number: its line, counted from 1.
+fn place(token: usize) -> Span {
+    let line = u64::try_from(token).unwrap_or(u64::MAX).saturating_add(1);
+    Span::new(Location::new(line, 1), Location::new(line, 1))
+}
+
+/// The number of the token at a place of the tree; none where the parser has lost it.
+pub(super) fn token_at(span: Span) -> Option<usize> {
+    usize::try_from(span.start.line).ok()?.checked_sub(1)
+}
+
+/// The number of the token that a name in the tree is.
+pub(super) fn token_of(ident: &Ident) -> Option<usize> {
+    token_at(ident.span)
+}
+
 /// Leaves NO KEY and KEY out of FOR NO KEY UPDATE and FOR KEY SHARE, which the parser does not know: they touch
 /// the same rows as FOR UPDATE and FOR SHARE.
-fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = &Token> {
+fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
     let mut skip = 0usize;
     tokens.iter().enumerate().filter_map(move |(at, token)| {
         if skip > 0 {
@@ -59,7 +76,7 @@ fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = &Token> {
         } else if next.sees(&["for", "key", "share"]) {
             skip = 1;
         }
-        Some(token)
+        Some((at, token))
     })
 }
 

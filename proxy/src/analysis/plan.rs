@@ -1,9 +1,12 @@
 //! The answer of the analysis: what a session must do with one statement.
 
+use std::sync::Arc;
+
 use coordinator::catalogue::Relation;
 use coordinator::hash::{HashSlot, KeyColumn, KeyUse};
 use shard::id::GroupId;
 
+use super::distributed::Gathering;
 use super::timeouts::Timeout;
 use super::{Refusal, ValuesRows};
 
@@ -218,6 +221,8 @@ pub enum Form {
     Plain,
     /// `SELECT count(*)` and nothing else: of several groups, one row with the sum.
     Count,
+    /// A SELECT that no group can answer alone: of several groups, its rows are gathered and one PostgreSQL runs it.
+    Gathered(Arc<Gathering>),
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
     CopyOut(CopyOut),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
@@ -228,6 +233,8 @@ pub enum Form {
         hold: bool,
         /// Where its query begins in the statement's text, in bytes.
         query_at: usize,
+        /// Over several groups, how its rows are gathered, where they do not just follow each other.
+        gathering: Option<Arc<Gathering>>,
     },
     /// Defines temporary relations: the session may have others afterwards.
     Defines,
@@ -321,6 +328,23 @@ pub enum Spread {
     Refuse(Refusal),
     /// Run it on the session's home group, and refuse with these words where they are not on that one.
     Home(Refusal),
+}
+
+impl Query {
+    /// As it is, but refused with these words where rows would have to be gathered.
+    ///
+    /// # Errors
+    /// When they always have to be.
+    pub fn ungathered(self, refusal: impl FnOnce() -> Refusal) -> Result<Query, Refusal> {
+        match self.form {
+            Form::Gathered(_) => Ok(Query {
+                target: self.target.on_one_group(refusal)?,
+                form: Form::Plain,
+                ..self
+            }),
+            _ => Ok(self),
+        }
+    }
 }
 
 impl Target {

@@ -1,5 +1,7 @@
 //! PREPARE, EXECUTE, DEALLOCATE, and cursors.
 
+use std::sync::Arc;
+
 use super::Refusal;
 use super::lexer::{Kind, Token};
 use super::plan::{
@@ -31,7 +33,11 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         return Ok(syntax_for_postgres());
     }
     match query::plan(words.rest(), names)? {
-        Plan::Query(mut query) => {
+        Plan::Query(query) => {
+            let mut query = query.ungathered(|| {
+                Refusal::unsupported("PREPARE of such a query of rows of several groups is not supported")
+                    .hint("Prepare it by the protocol, as drivers do.")
+            })?;
             if let Target::Keys(_, spread @ Spread::Rows(_)) = &mut query.target {
                 // EXECUTE has the text of no rows to cut.
                 *spread = Spread::Refuse(
@@ -193,7 +199,12 @@ fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
                 )
                 .hint("Call the function in a SELECT of its own."));
             }
-            let plain = plain && !hold && query.access == Access::Read && query.form == Form::Plain;
+            let gathering = match &query.form {
+                Form::Gathered(gathering) => Some(Arc::clone(gathering)),
+                _ => None,
+            };
+            let rows = query.form == Form::Plain || gathering.is_some();
+            let plain = plain && !hold && query.access == Access::Read && rows;
             let target = if plain {
                 query.target
             } else {
@@ -202,7 +213,12 @@ fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
             Ok(Plan::Query(Query {
                 target,
                 tag: Tag::AsIs,
-                form: Form::Declare { name, hold, query_at },
+                form: Form::Declare {
+                    name,
+                    hold,
+                    query_at,
+                    gathering,
+                },
                 ..query
             }))
         }

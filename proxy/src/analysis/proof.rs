@@ -20,11 +20,12 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, JoinConstraint, ObjectName, Query, Select, SelectFlavor, SetExpr, Statement, TableAlias,
-    TableFactor, TableWithJoins, Visit, Visitor, With,
+    Expr, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SetExpr, Statement,
+    TableAlias, TableFactor, TableWithJoins, Visit, Visitor, With,
 };
 
 use super::Refusal;
+use super::parse;
 use super::pins::{JoinKind, Pins, constraint, uses_names};
 use super::plan::Key;
 use super::relations::{Named, Names, misread_table, parts, relation_parts};
@@ -302,7 +303,7 @@ impl<'a> Proof<'a> {
             return Ok(());
         }
         let instance = match self.names.find(&parts)? {
-            Named::Table(relation) => Some(self.instance(relation, alias)?),
+            Named::Table(relation) => Some(self.instance(relation, name, alias)?),
             Named::Temporary => {
                 self.temporary = true;
                 None
@@ -330,6 +331,7 @@ impl<'a> Proof<'a> {
     fn instance(
         &mut self,
         table: &'a coordinator::catalogue::Relation,
+        name: &ObjectName,
         alias: Option<&TableAlias>,
     ) -> Result<usize, Refusal> {
         let (Some(key), Some(column)) = (&table.shard_key, table.key_column()) else {
@@ -344,6 +346,9 @@ impl<'a> Proof<'a> {
             table,
             key_name,
             key: key.column,
+            at: tokens_of(name),
+            alias_at: alias.and_then(|alias| parse::token_of(&alias.name)),
+            called: alias.map_or_else(|| table.name.clone(), |alias| alias.name.value.clone()),
         });
         Ok(self.instances.len() - 1)
     }
@@ -408,6 +413,15 @@ impl<'a> Proof<'a> {
     fn write(&mut self, statement: &Statement) -> Result<(), Refusal> {
         super::writes::walk(self, statement)
     }
+}
+
+/// The first and the last token of a relation's name.
+fn tokens_of(name: &ObjectName) -> Option<(usize, usize)> {
+    let at = |part: Option<&ObjectNamePart>| match part? {
+        ObjectNamePart::Identifier(ident) => parse::token_of(ident),
+        ObjectNamePart::Function(_) => None,
+    };
+    Some((at(name.0.first())?, at(name.0.last())?))
 }
 
 /// The block and those around it, for expressions in it.

@@ -1,11 +1,14 @@
 //! SELECT, VALUES, INSERT, UPDATE, DELETE: from the tree to a plan.
 
+use std::sync::Arc;
+
 use sqlparser::ast::{
     Distinct, Expr, GroupByExpr, Query as Tree, SelectItem, SetExpr, Statement, TableFactor,
 };
 
 use super::Refusal;
 use super::check::{self, Findings};
+use super::distributed::{self, Gathering};
 use super::lexer::Token;
 use super::parse::{self, Unparsed};
 use super::plan::{Access, Form, HomeUse, Plan, Query, Spread, Tag, Target};
@@ -56,16 +59,16 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         Some((used, _)) => used.access(),
         None => Access::Read,
     };
-    let target = target(tokens, &statement, &proof, &findings)?;
+    let (target, gathering) = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
     } else {
         Tag::AsIs
     };
-    let form = if counts_rows(&statement) {
-        Form::Count
-    } else {
-        Form::Plain
+    let form = match gathering {
+        Some(gathering) => Form::Gathered(Arc::new(gathering)),
+        None if counts_rows(&statement) => Form::Count,
+        None => Form::Plain,
     };
     Ok(Plan::Query(Query {
         access,
@@ -100,7 +103,36 @@ fn target(
     statement: &Statement,
     proof: &Proof<'_>,
     findings: &Findings,
-) -> Result<Target, Refusal> {
+) -> Result<(Target, Option<Gathering>), Refusal> {
+    if proof.temporary || proof.instances.is_empty() {
+        return Ok((target_of_one(proof, findings)?, None));
+    }
+    if let Some((_, function)) = &findings.home {
+        return Err(with_rows(function));
+    }
+    let obstacle = obstacle(statement, proof, findings);
+    if let (Some(_), Statement::Query(_), false) = (&obstacle, statement, proof.writes) {
+        let gathering = distributed::plan(tokens, statement, proof, findings);
+        let target = match (proof.keys(), &gathering) {
+            (None, Err(refusal)) => return Err(refusal.clone()),
+            (None, Ok(_)) => Target::All,
+            (Some(mut keys), gathering) => {
+                check::mark_open_parameters(&mut keys, findings);
+                let refused = |refusal: &Refusal| Spread::Refuse(refusal.clone());
+                let spread = gathering.as_ref().err().map_or(Spread::Concatenate, refused);
+                Target::Keys(keys, spread)
+            }
+        };
+        return Ok((target, gathering.ok()));
+    }
+    Ok((
+        target_of_rows(tokens, statement, proof, findings, obstacle)?,
+        None,
+    ))
+}
+
+/// Of a statement that is bound to one group, or needs none.
+fn target_of_one(proof: &Proof<'_>, findings: &Findings) -> Result<Target, Refusal> {
     if proof.temporary {
         if let Some((_, function)) = &findings.home {
             return Err(with_rows(function));
@@ -114,16 +146,20 @@ fn target(
             None => Err(temporary::together()),
         };
     }
-    if proof.instances.is_empty() {
-        return Ok(match findings.home {
-            Some((used, _)) => Target::Home(used),
-            None => Target::Any,
-        });
-    }
-    if let Some((_, function)) = &findings.home {
-        return Err(with_rows(function));
-    }
-    let obstacle = obstacle(statement, proof, findings);
+    Ok(match findings.home {
+        Some((used, _)) => Target::Home(used),
+        None => Target::Any,
+    })
+}
+
+/// Of a statement that each group can run on its own rows, unless there is an obstacle.
+fn target_of_rows(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+    obstacle: Option<String>,
+) -> Result<Target, Refusal> {
     let Some(mut keys) = proof.keys() else {
         return match obstacle {
             None => Ok(Target::All),

@@ -13,6 +13,19 @@ pub(super) struct Instance<'a> {
     /// The name of its shard key; none where column aliases hide it.
     pub(super) key_name: Option<&'a str>,
     pub(super) key: KeyColumn,
+    /// The first and the last token of its name in the statement.
+    pub(super) at: Option<(usize, usize)>,
+    /// The token of its alias, if it has one.
+    pub(super) alias_at: Option<usize>,
+    /// What its columns are qualified with.
+    pub(super) called: String,
+}
+
+impl Instance<'_> {
+    /// Whether its columns have the names that the table gives them.
+    pub(super) fn has_own_names(&self) -> bool {
+        self.key_name.is_some()
+    }
 }
 
 /// An item of FROM, by the name that columns are qualified with.

@@ -293,6 +293,36 @@ pub(crate) fn bind_unnamed(out: &mut BytesMut, portal: &[u8], rest: &[u8]) {
     });
 }
 
+/// Bind of a statement with these parameters, of each whether it is binary, for a backend; `results` is
+/// [`Bind::results`](super::frontend::Bind::results).
+pub(crate) fn bind<'v>(
+    out: &mut BytesMut,
+    (portal, statement): (&[u8], &[u8]),
+    parameters: impl ExactSizeIterator<Item = (bool, Option<&'v [u8]>)> + Clone,
+    results: &[u8],
+) {
+    let count = u16::try_from(parameters.len()).unwrap_or(u16::MAX);
+    message(out, b'B', |out| {
+        cstr(out, portal);
+        cstr(out, statement);
+        out.put_u16(count);
+        for (binary, _) in parameters.clone() {
+            out.put_u16(u16::from(binary));
+        }
+        out.put_u16(count);
+        for (_, value) in parameters {
+            match value {
+                Some(value) => {
+                    out.put_u32(u32::try_from(value.len()).unwrap_or(0));
+                    out.put_slice(value);
+                }
+                None => out.put_i32(-1),
+            }
+        }
+        out.put_slice(results);
+    });
+}
+
 /// Describe of a prepared statement, for a backend.
 pub(crate) fn describe_statement(out: &mut BytesMut, name: &[u8]) {
     message(out, b'D', |out| {

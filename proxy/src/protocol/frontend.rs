@@ -39,6 +39,8 @@ pub(crate) struct Bind<'a> {
     pub(crate) rest: &'a [u8],
     /// The format of the result's first column: 0 for text, 1 for binary.
     pub(crate) result_format: i16,
+    /// The formats of the result, as they stand in the message.
+    pub(crate) results: &'a [u8],
     formats: Body<'a>,
     format_count: usize,
     values: Body<'a>,
@@ -64,6 +66,7 @@ impl<'a> Bind<'a> {
         for _ in 0..value_count {
             value(&mut body)?;
         }
+        let results = body.rest();
         let result_format = match count(body.i16()?) {
             0 => 0,
             _ => body.i16()?,
@@ -73,6 +76,7 @@ impl<'a> Bind<'a> {
             statement,
             rest,
             result_format,
+            results,
             formats,
             format_count,
             values,

@@ -90,6 +90,15 @@ impl Session {
             .await
     }
 
+    /// Bind of a utility statement that fails, as in PostgreSQL, when it is executed.
+    async fn bind_refused(&mut self, bind: &Bind<'_>, refusal: Box<Refusal>) -> Result<(), Halt> {
+        self.release_held().await?;
+        self.settle().await?;
+        encode::empty(self.out(), b'2');
+        self.put_portal(bind.portal, Portal::Fails(refusal));
+        Ok(())
+    }
+
     /// Bind of a statement that runs there; without a query, of one that any group answers.
     async fn bind_placed(
         &mut self,
@@ -104,7 +113,12 @@ impl Session {
         match routed {
             Placed::One(place) => {
                 if let Some(query) = query {
-                    self.note_cursor(&query.form, place)?;
+                    match self.note_cursor(&query.form, place) {
+                        Err(Halt::Fail(Failure::Refused(refusal))) if refusal.sqlstate == "42P03" => {
+                            return self.bind_refused(&bind, refusal).await;
+                        }
+                        noted => noted?,
+                    }
                     self.allow_definition(&query.form)?;
                 }
                 self.enter(place, access, Style::Extended).await?;
@@ -217,7 +231,9 @@ impl Session {
         let Some((statement, planned)) = self.statements.get(name).cloned() else {
             return Err(Failure::NoStatement(String::from_utf8_lossy(name).into_owned()).into());
         };
-        if self.is_current(&planned).await? {
+        // In a failed transaction nothing is looked up, and nothing runs but its end.
+        let failed = self.transaction.as_ref().is_some_and(|t| t.failed);
+        if failed || self.is_current(&planned).await? {
             return Ok((statement, planned));
         }
         let planned = self.plan(&statement.text).await?;

@@ -16,6 +16,8 @@ pub(crate) struct Captured {
     pub(crate) tag: Option<String>,
     /// The first value of the last row.
     pub(crate) value: Option<Bytes>,
+    /// What describes statements, where that is kept: ParameterDescription, RowDescription and NoData messages.
+    pub(crate) described: Option<Vec<Bytes>>,
     /// Rows that merged statements counted.
     pub(crate) counted: u64,
     /// The types of a described statement's parameters.

@@ -82,9 +82,8 @@ impl Session {
         let failed = transaction.failed;
         let next = match chain {
             Chain::No => None,
-            // `AtEOXact_GUC` has set back what it was.
-            Chain::Yes if failed => Some(Transaction::new("BEGIN", TransactionModes::default())),
-            Chain::Yes => Some(self.like_this().await?),
+            Chain::Yes if failed => Some(transaction.after_failure()),
+            Chain::Yes => Some(self.like_this().await?.chained()),
         };
         let untold = self.transaction.as_mut().and_then(|t| t.untold.take());
         if commit && !failed {

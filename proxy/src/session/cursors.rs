@@ -188,12 +188,22 @@ impl Session {
         query: &Query,
         style: Style,
     ) -> Result<(), Halt> {
-        let Form::Declare { name, query_at, .. } = &query.form else {
+        let Form::Declare {
+            name,
+            query_at,
+            gathering,
+            ..
+        } = &query.form
+        else {
             return Err(Refusal::unsupported("this is no DECLARE").into());
         };
         if self.transaction.is_none() {
             let words = "DECLARE CURSOR can only be used in transaction blocks";
             return Err(Refusal::new("25P01", words).into());
+        }
+        if let Some(gathering) = gathering {
+            let asked = (text, types, values);
+            return Box::pin(self.declare_gathered(places, name, asked, gathering, style)).await;
         }
         for place in places {
             self.enter(*place, Access::Read, style).await?;
@@ -219,7 +229,7 @@ impl Session {
         }
         self.hear_all(places).await?;
         if self.takes_cuts(query) {
-            self.bind_together(places, &binding).await?;
+            self.bind_together(places, &[binding]).await?;
         }
         let cursor = Cursor::Several {
             places: places.to_vec(),

@@ -57,13 +57,6 @@ impl Session {
     async fn parse(&mut self, message: &[u8]) -> Result<(), Halt> {
         self.release_held().await?;
         let parse = Parse::read(Self::body(message))?;
-        if !parse.name.is_empty() {
-            let name = || String::from_utf8_lossy(parse.name).into_owned();
-            if self.statements.get(parse.name).is_some() {
-                return Err(Failure::StatementExists(name()).into());
-            }
-            self.bound_statements()?;
-        }
         let text = self.readable(parse.query)?;
         let planned = self.plan(text).await?;
         if planned.statements.len() > 1 {
@@ -73,6 +66,14 @@ impl Session {
         let plan = planned.only()?;
         self.check_syntax(text, &planned).await?;
         self.check_failed(plan)?;
+        // After syntax and state, as in `exec_parse_message`.
+        if !parse.name.is_empty() {
+            if self.statements.get(parse.name).is_some() {
+                let name = String::from_utf8_lossy(parse.name).into_owned();
+                return Err(Failure::StatementExists(name).into());
+            }
+            self.bound_statements()?;
+        }
         if let Err(refusal) = plan {
             return self.refuse(text, refusal).await;
         }
@@ -304,7 +305,7 @@ impl Session {
                         let plan = planned.only()?;
                         describe_own(plan, format, self.out());
                     }
-                    Some(Portal::Done | Portal::Declare { .. }) => {
+                    Some(Portal::Done | Portal::Declare { .. } | Portal::Fails(_)) => {
                         self.settle().await?;
                         encode::empty(self.out(), b'n');
                     }
@@ -392,6 +393,10 @@ impl Session {
                 };
                 self.statements.replace_portal(execute.portal, Portal::Done);
                 self.execute_own(&plan, &statement, &planned).await
+            }
+            Some(Portal::Fails(refusal)) => {
+                self.settle().await?;
+                Err(Failure::Refused(refusal).into())
             }
             Some(Portal::Done) => {
                 self.settle().await?;

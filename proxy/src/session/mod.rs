@@ -28,6 +28,7 @@ mod extended;
 mod fill;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod gather;
 mod home;
 mod io;
 mod login;
@@ -39,6 +40,7 @@ mod portals;
 mod prepare;
 mod rekey;
 mod relay;
+mod row_type;
 mod rows;
 mod scatter;
 mod settings;

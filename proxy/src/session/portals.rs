@@ -141,6 +141,9 @@ impl Session {
         execute: &Execute<'_>,
         message: &[u8],
     ) -> Result<(), Halt> {
+        if let Form::Gathered(gathering) = &query.form {
+            return Box::pin(self.gathered_portal(places, gathering, execute, message)).await;
+        }
         if query.access == Access::Write {
             return self.write_portal(places, parts, query, execute).await;
         }
@@ -161,7 +164,7 @@ impl Session {
                 message: &message,
                 style: Style::Extended,
             };
-            self.bind_together(places, &binding).await?;
+            self.bind_together(places, &[binding]).await?;
         }
         // COPY and a count are done at once, whatever the limit.
         let limit = u64::try_from(execute.limit).unwrap_or(0);

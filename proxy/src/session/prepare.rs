@@ -88,9 +88,12 @@ impl Session {
         }
     }
 
-    /// Has the backend at `place`, which was entered, hold what PREPARE has named so; nothing where nothing has that name.
+    /// Has the backend at `place`, which was entered, hold what PREPARE has named so; nothing of that name where nothing has it.
     pub(super) async fn prepare_on(&mut self, place: usize, name: &str) -> Result<(), Halt> {
         let Some(prepared) = self.statements.sql.get(name).cloned() else {
+            if self.statements.get(name.as_bytes()).is_none() {
+                self.make_way(place, name);
+            }
             return Ok(());
         };
         let holds = |conn: &Conn| conn.holds(name.as_bytes(), prepared.number);

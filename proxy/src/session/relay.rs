@@ -204,6 +204,16 @@ impl Conn {
                 }
                 self.pop(Kind::Columns)
             }
+            b't' | b'T' | b'n'
+                if head.is_some_and(|e| e.kind == Kind::Describe)
+                    && let Some(described) = &mut self.captured.described =>
+            {
+                described.push(Bytes::copy_from_slice(message));
+                match tag {
+                    b't' => Ok(Verdict::Drop),
+                    _ => self.pop(Kind::Describe),
+                }
+            }
             b'T' | b'n' if head.is_some_and(|e| e.kind == Kind::Describe) => self.pop(Kind::Describe),
             b't' if head.is_some_and(|e| e.audience == Audience::Quiet) => {
                 self.captured.types = parameter_types(message)?;
@@ -500,7 +510,7 @@ const FIRST_OF_USERS: i32 = 16_384;
 
 /// A RowDescription, as far as it must stay the same while a client holds it: names and types (`equalTupleDescs`).
 /// Nothing for NoData.
-fn columns_of(message: &[u8]) -> Result<Vec<u8>, Malformed> {
+pub(crate) fn columns_of(message: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut columns = Vec::new();
     if message.first() != Some(&b'T') {
         return Ok(columns);
@@ -523,7 +533,7 @@ fn columns_of(message: &[u8]) -> Result<Vec<u8>, Malformed> {
 }
 
 /// What a ParameterDescription says.
-fn parameter_types(message: &[u8]) -> Result<Vec<u32>, Malformed> {
+pub(crate) fn parameter_types(message: &[u8]) -> Result<Vec<u32>, Malformed> {
     let mut body = Body::new(&message[HEADER..]);
     let count = u16::from_be_bytes(body.i16()?.to_be_bytes());
     (0..count)

@@ -122,7 +122,7 @@ impl Session {
     }
 
     /// One group has failed: what the others still send is of no use.
-    async fn abandon(&mut self, places: &[usize]) -> Result<(), Halt> {
+    pub(super) async fn abandon(&mut self, places: &[usize]) -> Result<(), Halt> {
         let failed_at = self.current;
         for place in places {
             let Some(conn) = &mut self.slots[*place] else {

@@ -132,6 +132,10 @@ impl Session {
                     self.declare_query(&places, text, query).await?;
                     Ok(Ready::Now)
                 }
+                Placed::Many(places) if let Form::Gathered(gathering) = &query.form => {
+                    Box::pin(self.gathered_query(&places, text, gathering)).await?;
+                    Ok(Ready::Now)
+                }
                 Placed::Many(places) => {
                     self.query_on_several(&places, text, Statement::Itself, query)
                         .await?;
@@ -318,7 +322,7 @@ impl Session {
             let Ok(Plan::Query(query)) = &statement.plan else {
                 return Ok(None);
             };
-            if !matches!(query.form, Form::Plain | Form::Count) {
+            if !matches!(query.form, Form::Plain | Form::Count | Form::Gathered(_)) {
                 return Ok(None);
             }
             if query.access == Access::Write {

@@ -10,7 +10,7 @@ use super::conn::Columns;
 use super::plans::{Planned, Tables};
 use super::split::Parts;
 use super::temporary::Does;
-use crate::analysis::{Access, CopyIn, Query, SettingColumn};
+use crate::analysis::{Access, CopyIn, Query, Refusal, SettingColumn};
 
 /// A prepared statement. It is sent to a backend when it is first needed there.
 #[derive(Debug)]
@@ -116,6 +116,8 @@ pub(super) enum Portal {
         /// Of its columns, if it has any.
         format: i16,
     },
+    /// A utility statement that fails when it is executed.
+    Fails(Box<Refusal>),
     /// An own one that has been executed.
     Done,
 }

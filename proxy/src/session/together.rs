@@ -82,7 +82,7 @@ impl Session {
             }
         }
         self.hear_all(places).await?;
-        self.bind_together(places, &binding).await?;
+        self.bind_together(places, std::slice::from_ref(&binding)).await?;
         for (index, place) in places.iter().enumerate() {
             let Some(conn) = &mut self.slots[*place] else {
                 continue;
@@ -99,16 +99,16 @@ impl Session {
         Ok(())
     }
 
-    /// Binds a portal on these groups, which have bound it before in this transaction, so that all of them see one state of the
+    /// Binds portals on these groups, which have bound them before in this transaction, so that all of them see one state of the
     /// database.
     pub(super) async fn bind_together(
         &mut self,
         places: &[usize],
-        binding: &Binding<'_>,
+        bindings: &[Binding<'_>],
     ) -> Result<(), Halt> {
         let mut tried = 1;
         loop {
-            match self.bind_once(places, binding).await? {
+            match self.bind_once(places, bindings).await? {
                 Ok(()) => return Ok(()),
                 Err(error) if tried == ATTEMPTS => return Err(no_cut(&error).into()),
                 Err(error) => tracing::debug!(%error, "a cut is tried again"),
@@ -120,7 +120,7 @@ impl Session {
     async fn bind_once(
         &mut self,
         places: &[usize],
-        binding: &Binding<'_>,
+        bindings: &[Binding<'_>],
     ) -> Result<Result<(), CutError>, Halt> {
         let shared = Arc::clone(&self.shared);
         // Dropped on any error, it lets commits go on.
@@ -135,8 +135,10 @@ impl Session {
                 if let Some(conn) = &mut self.slots[*place] {
                     conn.captured = Captured::default();
                     conn.own(SNAPSHOT, None, Audience::Session);
-                    binding.close(conn);
-                    binding.send(conn);
+                    for binding in bindings {
+                        binding.close(conn);
+                        binding.send(conn);
+                    }
                 }
             }
             before.extend(self.hear_all(&again).await?);
@@ -188,7 +190,7 @@ impl Binding<'_> {
         }
     }
 
-    fn close(&self, conn: &mut Conn) {
+    pub(super) fn close(&self, conn: &mut Conn) {
         encode::close_portal(&mut conn.output, self.portal);
         conn.owes(Kind::Close, Audience::Session, Stake::Nothing);
     }

@@ -17,6 +17,8 @@ use crate::failure::Failure;
 pub(crate) struct Transaction {
     /// The statement that begins it on a group.
     pub(crate) begin: String,
+    /// How AND CHAIN has begun it.
+    inherited: Option<Inherited>,
     /// Made for a Query, or for a pipeline, and ends with it.
     pub(crate) implicit: bool,
     /// Its isolation level, as far as a statement has said.
@@ -46,6 +48,17 @@ pub(crate) struct Transaction {
     pub(crate) defines: bool,
     /// The tables as it sees them, if they were read since its last definition.
     pub(crate) tables: Option<OwnTables>,
+}
+
+/// What a transaction has from the one before it. It keeps that when it fails, where what its own statements have said of it is
+/// undone (`RestoreTransactionCharacteristics` in xact.c goes by no setting that `AtEOXact_GUC` could set back).
+#[derive(Clone, Debug)]
+struct Inherited {
+    begin: String,
+    isolation: Option<Isolation>,
+    read_only: Option<bool>,
+    /// SET TRANSACTION statements behind `begin`.
+    modes: Vec<String>,
 }
 
 /// The catalogue as a transaction sees it that has run definitions.
@@ -140,6 +153,7 @@ impl Transaction {
     pub(crate) fn new(begin: &str, modes: TransactionModes) -> Self {
         Transaction {
             begin: begin.to_owned(),
+            inherited: None,
             implicit: false,
             isolation: modes.isolation,
             read_only: modes.read_only,
@@ -156,6 +170,37 @@ impl Transaction {
             defines: false,
             tables: None,
         }
+    }
+
+    /// The same, begun by AND CHAIN.
+    #[must_use]
+    pub(crate) fn chained(mut self) -> Self {
+        let modes = self.script.iter().filter_map(|step| match step {
+            Step::Modes(sql) => Some(sql.clone()),
+            _ => None,
+        });
+        self.inherited = Some(Inherited {
+            begin: self.begin.clone(),
+            isolation: self.isolation,
+            read_only: self.read_only,
+            modes: modes.collect(),
+        });
+        self
+    }
+
+    /// What AND CHAIN begins when this one has failed.
+    pub(crate) fn after_failure(&self) -> Self {
+        let Some(inherited) = &self.inherited else {
+            return Transaction::new("BEGIN", TransactionModes::default());
+        };
+        let modes = TransactionModes {
+            isolation: inherited.isolation,
+            read_only: inherited.read_only,
+            deferrable: None,
+        };
+        let mut next = Transaction::new(&inherited.begin, modes);
+        next.script = inherited.modes.iter().cloned().map(Step::Modes).collect();
+        next.chained()
     }
 
     /// One that a backend has begun by itself, for all we know: it stays there.

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -18,90 +17,23 @@ use futures::future::BoxFuture;
 use proxy::{Hba, Limits, Listener, Peers, Places, ProxyConfig, Reload, Sessions, may_be_of};
 use shard::client::{Backend, ConnectError, Groups, Hold};
 use shard::id::{GroupId, NodeId, Term};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
-
-/// A command, as the user that PostgreSQL runs as.
-fn as_postgres(program: &str) -> Command {
-    let program = format!("{BIN}/{program}");
-    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if !root {
-        return Command::new(program);
-    }
-    let mut command = Command::new("runuser");
-    command.args(["-u", "postgres", "--", &program]);
-    command
-}
-
-/// A data directory as initdb makes it; made once, and kept where Cargo keeps what tests make.
-fn template() -> &'static Path {
-    static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let version = as_postgres("initdb").arg("--version").output();
-        let version = String::from_utf8(version.expect("initdb runs").stdout).expect("its version");
-        let name = version.trim().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        if made.is_dir() {
-            return made;
-        }
-        // The user that PostgreSQL runs as may not come to where it is kept.
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let open = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(directory.path(), open).expect("permissions");
-        let data = directory.path().join("data");
-        let status = as_postgres("initdb")
-            .args([
-                "-N",
-                "-A",
-                "trust",
-                "-U",
-                "postgres",
-                "-E",
-                "UTF8",
-                "--locale=C.UTF-8",
-                "-D",
-            ])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        assert!(status.expect("initdb runs").success(), "initdb");
-        // Whole, or not there: another process may make it at the same time.
-        let part = made.with_extension(std::process::id().to_string());
-        let copied = Command::new("cp").arg("-a").args([&data, &part]).status();
-        assert!(copied.expect("cp runs").success(), "a copy of the data directory");
-        if std::fs::rename(&part, &made).is_err() {
-            assert!(made.is_dir(), "the data directory is kept");
-            std::fs::remove_dir_all(&part).expect("the other one is not needed");
-        }
-        made
-    })
-}
+use crate::directory::{BIN, Directory, as_postgres};
 
 /// One group: a PostgreSQL of its own.
 #[derive(Debug)]
 struct Server {
-    directory: TempDir,
+    directory: Directory,
     process: Child,
 }
 
 impl Server {
     fn start() -> Server {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let open = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(directory.path(), open).expect("permissions");
-        let data = directory.path().join("data");
-        // Much faster than initdb, and the same for all.
-        let copied = Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .args([template(), &data])
-            .status();
-        assert!(copied.expect("cp runs").success(), "a copy of the data directory");
+        let directory = Directory::new();
         let process = Server::run(directory.path());
         Server { directory, process }
     }

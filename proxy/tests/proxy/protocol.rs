@@ -390,6 +390,8 @@ async fn copy_in_binary_goes_to_and_comes_from_all_groups() {
         writer.as_mut().write(&[&id, &text]).await.unwrap();
     }
     assert_eq!(writer.finish().await.unwrap(), 5000);
+    // The driver has heard that COPY is complete; it is committed with the Sync behind it.
+    client.batch_execute("").await.unwrap();
     for server in 0..2 {
         let sql = "SELECT count(*) FROM t WHERE v = 'value ' || id OR (v IS NULL AND id % 7 = 0)";
         let rows: i64 = cluster

@@ -125,6 +125,24 @@ async fn a_chained_transaction_is_as_the_one_before_had_become() {
     client.batch_execute(&insert).await.unwrap();
     client.batch_execute("COMMIT").await.unwrap();
     assert_eq!(client.query("SELECT id FROM t", &[]).await.unwrap().len(), 1);
+    // What it has from the one before it keeps when it fails, and nothing else.
+    let writes = "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE";
+    client.batch_execute(writes).await.unwrap();
+    let update = format!("UPDATE t SET v = v + 1 WHERE id = {key}");
+    for begin in ["BEGIN READ ONLY", "BEGIN; SELECT 1; SET TRANSACTION READ ONLY"] {
+        client.batch_execute(begin).await.unwrap();
+        for _ in 0..3 {
+            client.batch_execute("COMMIT AND CHAIN").await.unwrap();
+            let error = client.batch_execute(&update).await.expect_err(begin);
+            assert_eq!(code(&error), "25006", "{begin}");
+        }
+        client.batch_execute("ROLLBACK").await.unwrap();
+        client.batch_execute(begin).await.unwrap();
+        client.batch_execute(&update).await.expect_err(begin);
+        client.batch_execute("COMMIT AND CHAIN").await.unwrap();
+        client.batch_execute(&update).await.expect(begin);
+        client.batch_execute("COMMIT").await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,12 +148,20 @@ impl Exchange {
         let mut out = BytesMut::new();
         match self {
             Exchange::Simple { statements, .. } => {
+                // It has asked for COPY's rows before it refused them.
+                let copies = before.clone().any(|message| message.tag == b'G');
                 let done = before
                     .filter(|message| matches!(message.tag, b'C' | b'I'))
                     .count();
-                let mut kept: Vec<&str> = statements.iter().map(String::as_str).take(done).collect();
-                kept.push(FAILING);
-                simple(&kept.join("; "), &mut out);
+                let texts = statements.iter().map(String::as_str);
+                if copies {
+                    let kept: Vec<&str> = texts.take(done + 1).collect();
+                    simple(&kept.join("; "), &mut out);
+                    copy_data("", CopyEnd::Fail, &mut out);
+                } else {
+                    let kept: Vec<&str> = texts.take(done).chain([FAILING]).collect();
+                    simple(&kept.join("; "), &mut out);
+                }
             }
             Exchange::Extended { asks, .. } => {
                 // Each message is answered by one of these; rows come in between.

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use self::allowed::{Allowed, AllowedList};
-use self::exchange::{Exchange, Order};
+use self::exchange::{Ask, Exchange, Order};
 use self::generate::{Conversation, conversation};
 use self::wire::{Message, Wire};
 use crate::Result;
@@ -189,13 +189,14 @@ async fn play(
             }
         }
     }
+    let mut prepared = Prepared::default();
     for (place, exchange) in exchanges.iter().enumerate() {
         report.statements += exchange.statements();
         let answered = match howdah.exchange(&exchange.bytes()).await {
             Ok(answered) => answered,
             Err(broken) => return Ok(Some((place, format!("Howdah: {broken}")))),
         };
-        let shown = exchange.to_string();
+        let shown = prepared.expand(exchange);
         let what = match refusal(&shown, &answered, list) {
             Some(refusal) => {
                 let same = plain.exchange(&exchange.up_to_refusal(&answered)).await;
@@ -233,6 +234,34 @@ async fn play(
         }
     }
     Ok(None)
+}
+
+/// The texts of the statements that a conversation has prepared by name.
+#[derive(Default)]
+struct Prepared(BTreeMap<String, String>);
+
+impl Prepared {
+    /// How the list of known differences sees an exchange: with the texts of the statements that it binds.
+    fn expand(&mut self, exchange: &Exchange) -> String {
+        let mut shown = exchange.to_string();
+        let Exchange::Extended { asks, .. } = exchange else {
+            return shown;
+        };
+        for ask in asks {
+            match ask {
+                Ask::Parse { name, sql, .. } if !name.is_empty() => {
+                    self.0.insert(name.clone(), sql.clone());
+                }
+                Ask::Bind { statement, .. } => {
+                    if let Some(sql) = self.0.get(statement) {
+                        shown.push_str(&format!(" | of {statement:?}: {sql}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        shown
+    }
 }
 
 /// Why Howdah did not do what it was asked.

@@ -33,10 +33,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 fn home() -> tempfile::TempDir {
-    let home = tempfile::Builder::new()
-        .prefix("howdah-wal-")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let home = tempfile::Builder::new().prefix("howdah-wal-").tempdir().unwrap();
     std::os::unix::fs::chown(home.path(), Some(101), None).unwrap();
     home
 }

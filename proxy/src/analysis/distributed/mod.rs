@@ -1,0 +1,253 @@
+//! SELECTs that no group can answer alone: rows are gathered from the groups, and one PostgreSQL runs the client's own query over them.
+//!
+//! Each use of a distributed table in the text becomes `unnest($n::table[])` under the name that it had, and nothing else of the text changes.
+//! The parameter has the table's rows, of its own row type: so columns keep their names, types, modifiers and collations, and whatever SQL
+//! can say of a table it can say of these rows. What is read of a table is a [`Part`]: the columns that the text names anywhere, and the rows
+//! that fulfil the conditions which concern this table alone ([`filter`]). Those conditions stay in the text, too.
+//!
+//! What such rows do not have is a place (`ctid` and the other system columns, locks), and the table's constraints: a column that is
+//! determined by a primary key in GROUP BY is added to that list ([`grouping`]).
+
+mod columns;
+mod filter;
+mod grouping;
+
+use std::fmt;
+use std::ops::Range;
+
+use sqlparser::ast::Statement;
+
+use super::check::Findings;
+use super::lexer::{Kind, Token};
+use super::plan::RelationName;
+use super::proof::Proof;
+use super::refusal::Refusal;
+
+pub(super) use columns::Columns;
+pub use filter::Condition;
+
+/// How a SELECT is answered whose rows are in several groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gathering {
+    /// Where the query is in the statement's text, in bytes.
+    query: Range<usize>,
+    /// What is read of the tables.
+    pub parts: Vec<Part>,
+    /// What of the text is replaced, in order.
+    splices: Vec<Splice>,
+}
+
+/// What is read of one table in each group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The table.
+    pub table: RelationName,
+    /// The names of the columns that are read.
+    pub columns: Vec<String>,
+    /// The conditions that its rows fulfil.
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Splice {
+    /// Bytes of the statement's text.
+    at: Range<usize>,
+    with: With,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum With {
+    /// The rows of this part, and the name by which the query knows them, where the text does not go on with it.
+    Rows { part: usize, name: Option<String> },
+    /// This text.
+    Text(String),
+}
+
+/// An identifier as PostgreSQL reads it back unchanged.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl RelationName {
+    /// As a statement names it whatever its search path is.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+}
+
+impl Gathering {
+    /// The client's own query, of the statement's text.
+    #[must_use]
+    pub fn query<'t>(&self, text: &'t str) -> &'t str {
+        text.get(self.query.clone()).unwrap_or_default()
+    }
+
+    /// The query over the gathered rows: those of the first part are the parameter after so many of the client's own.
+    #[must_use]
+    pub fn final_text(&self, text: &str, parameters: usize) -> String {
+        let mut made = String::with_capacity(self.query.len() + self.splices.len() * 64);
+        let mut from = self.query.start;
+        for splice in &self.splices {
+            made.push_str(text.get(from..splice.at.start).unwrap_or_default());
+            match &splice.with {
+                With::Rows { part, name } => {
+                    let (number, table) = (parameters + part + 1, self.parts[*part].table.quoted());
+                    made.push_str(&format!("pg_catalog.unnest(${number}::{table}[])"));
+                    if let Some(name) = name {
+                        made.push_str(" AS ");
+                        made.push_str(&quoted(name));
+                    }
+                }
+                With::Text(text) => made.push_str(text),
+            }
+            from = splice.at.end;
+        }
+        made.push_str(text.get(from..self.query.end).unwrap_or_default());
+        made
+    }
+}
+
+impl Part {
+    /// The statement that reads these columns in a group, with those conditions. Of each parameter `numbered` says which it is there.
+    #[must_use]
+    pub fn text(
+        &self,
+        columns: &[&str],
+        conditions: &[&Condition],
+        numbered: impl Fn(usize) -> usize,
+    ) -> String {
+        let columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let mut text = format!("SELECT {} FROM {}", columns.join(", "), self.table.quoted());
+        for (index, condition) in conditions.iter().enumerate() {
+            text.push_str(if index == 0 { " WHERE " } else { " AND " });
+            condition.write(&mut text, &numbered);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.table.name, self.columns.join(", "))?;
+        for (index, condition) in self.conditions.iter().enumerate() {
+            write!(f, " {} {condition}", if index == 0 { "WHERE" } else { "AND" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Plans a SELECT of several groups, which the proof has walked through.
+///
+/// # Errors
+/// When gathered rows would not do.
+pub(super) fn plan(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Result<Gathering, Refusal> {
+    if let Some(column) = &findings.system_column {
+        return Err(Refusal::unsupported(format!(
+            "the system column \"{column}\" in a query of rows of several groups is not supported"
+        ))
+        .detail("It says where a row is in one server, and such a query works on rows that are gathered from several."));
+    }
+    if let Some(function) = &findings.of_server {
+        return Err(Refusal::unsupported(format!(
+            "{function} in a query of rows of several groups is not supported"
+        ))
+        .detail("It tells of one server, and the tables are on several."));
+    }
+    let lost = || Refusal::unsupported("Howdah cannot analyse this form of FROM");
+    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
+        return Err(lost());
+    };
+    let columns = Columns::of(tokens, statement, &proof.instances);
+    let conditions = filter::conditions(statement, &proof.instances);
+    let mut gathering = Gathering {
+        query: first.range.start..last.range.end,
+        parts: Vec::new(),
+        splices: Vec::new(),
+    };
+    for (number, instance) in proof.instances.iter().enumerate() {
+        let (from, to) = instance.at.ok_or_else(lost)?;
+        let range = |at: usize| tokens.get(at).map(|token| token.range.clone());
+        let (Some(start), Some(end)) = (range(from), range(to)) else {
+            return Err(lost());
+        };
+        let part = Part {
+            table: RelationName::of(instance.table),
+            columns: columns.of_table(instance.table),
+            conditions: conditions.get(number).cloned().unwrap_or_default(),
+        };
+        let part = match gathering.parts.iter().position(|known| *known == part) {
+            Some(known) => known,
+            None => {
+                gathering.parts.push(part);
+                gathering.parts.len() - 1
+            }
+        };
+        let name = instance.alias_at.is_none().then(|| instance.called.clone());
+        gathering.splices.push(Splice {
+            at: start.start..end.end,
+            with: With::Rows { part, name },
+        });
+    }
+    gathering
+        .splices
+        .extend(grouping::completed(tokens, statement, &proof.instances, &columns));
+    gathering.splices.extend(without_schemas(tokens, proof)?);
+    gathering.splices.sort_by_key(|splice| splice.at.start);
+    let apart = |pair: &[Splice]| pair[0].at.end <= pair[1].at.start;
+    if !gathering.splices.windows(2).all(apart) {
+        return Err(lost());
+    }
+    Ok(gathering)
+}
+
+/// Takes the schema out of `schema.table.column`: gathered rows are called by the table's name alone.
+fn without_schemas(tokens: &[Token], proof: &Proof<'_>) -> Result<Vec<Splice>, Refusal> {
+    let mut splices = Vec::new();
+    for (at, window) in tokens.windows(4).enumerate() {
+        let [schema, dot, table, second] = window else {
+            continue;
+        };
+        let point = |token: &Token| token.kind == Kind::Punctuation('.');
+        let after_point = at.checked_sub(1).is_some_and(|before| point(&tokens[before]));
+        let (Some(schema_name), Some(name)) = (name_of(schema), name_of(table)) else {
+            continue;
+        };
+        if !point(dot) || !point(second) || after_point {
+            continue;
+        }
+        let bare = || {
+            proof
+                .instances
+                .iter()
+                .filter(|instance| instance.alias_at.is_none() && instance.called == name)
+        };
+        if !bare().any(|instance| instance.table.schema == schema_name) {
+            continue;
+        }
+        if bare().any(|instance| instance.table.schema != schema_name) {
+            return Err(Refusal::unsupported(format!(
+                "two tables called \"{name}\" in a query of rows of several groups are not supported"
+            ))
+            .hint("Give them aliases."));
+        }
+        splices.push(Splice {
+            at: schema.range.start..table.range.start,
+            with: With::Text(String::new()),
+        });
+    }
+    Ok(splices)
+}
+
+/// What a token is called, if it can be a name.
+fn name_of(token: &Token) -> Option<&str> {
+    match &token.kind {
+        Kind::Word(name) | Kind::Quoted(name) => Some(name),
+        _ => None,
+    }
+}

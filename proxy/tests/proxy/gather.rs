@@ -1,0 +1,427 @@
+//! Queries that no group can answer alone, compared with one PostgreSQL.
+
+use proxy::Limits;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::harness::raw::Raw;
+use crate::harness::{Cluster, code, hint, open_door};
+
+const SCHEMA: &str = r#"
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');
+CREATE DOMAIN positive AS int NOT NULL CHECK (VALUE > 0);
+CREATE TABLE customers (id int PRIMARY KEY, name text COLLATE "C", gone int, city varchar(20), vip bool,
+    credit numeric(10,2), tags text[], mood mood, moods mood[], since date, rank positive);
+ALTER TABLE customers DROP COLUMN gone;
+CREATE TABLE orders (id bigint PRIMARY KEY, customer int, amount numeric, placed timestamptz, note text, weight float8, details jsonb);
+CREATE TABLE items (order_id bigint, line int, product text, quantity int, PRIMARY KEY (order_id, line));
+CREATE TABLE "Odd ""names""" ("select" int PRIMARY KEY, "Big" text, "with space" int);
+INSERT INTO customers VALUES
+    (1, 'Ann', 'Rome', true, 10.50, '{a,b}', 'glad', '{ok,sad}', '2020-01-01', 1),
+    (2, 'bob', 'Oslo', false, NULL, '{}', 'sad', NULL, '2021-05-05', 2),
+    (3, 'Cid', 'Rome', NULL, 0, NULL, NULL, '{}', NULL, 3),
+    (4, 'Äda', NULL, true, 99999999.99, '{"x y",NULL}', 'ok', '{glad}', '1999-12-31', 4),
+    (5, 'Eve', 'Oslo', false, 7.25, '{c}', 'ok', '{sad,NULL}', '2020-01-01', 5),
+    (6, 'fay', 'Kyiv', true, -1.5, '{a}', 'glad', NULL, '2022-02-02', 6);
+INSERT INTO orders VALUES
+    (1, 1, 10, '2024-01-01 10:00+00', 'first', 1.5, '{"a": 1}'), (2, 1, 20.5, '2024-01-02 10:00+00', NULL, 2.5, NULL),
+    (3, 2, 5, '2024-01-01 12:00+00', 'Third', NULL, '[]'), (4, 2, NULL, NULL, 'fourth', 0.1, '{"b": [1]}'),
+    (5, 4, 100, '2023-06-06 00:00+00', 'x''y\z', 0.2, 'null'), (6, 9, 1, '2024-03-01 10:00+00', 'no customer', 3, NULL),
+    (7, NULL, 3, '2024-03-02 10:00+00', '', 4, NULL), (8, 5, 10, '2024-01-01 10:00+00', 'first', 5, NULL);
+INSERT INTO items VALUES (1, 1, 'pen', 2), (1, 2, 'ink', 1), (2, 1, 'pen', 5), (3, 1, 'cup', NULL), (5, 1, 'ink', 3),
+    (5, 2, 'pen', 1), (5, 3, 'cup', 8), (6, 1, 'pen', 1), (8, 1, 'jar', 4);
+INSERT INTO "Odd ""names""" VALUES (1, 'a', 5), (2, 'b', 6), (3, 'A', NULL);
+"#;
+
+/// Those whose rows come in the order that is asked for begin with `=`.
+const QUERIES: &[&str] = &[
+    // Joins.
+    "SELECT c.name, o.id, o.amount FROM customers c JOIN orders o ON o.customer = c.id",
+    "SELECT c.name, o.id FROM customers c LEFT JOIN orders o ON o.customer = c.id",
+    "SELECT c.name, o.id FROM customers c RIGHT JOIN orders o ON o.customer = c.id AND c.vip",
+    "SELECT c.name, o.id FROM customers c FULL JOIN orders o ON o.customer = c.id WHERE o.id IS NULL OR c.id IS NULL",
+    "SELECT c.name, o.id FROM customers c LEFT JOIN orders o ON o.customer = c.id WHERE o.note IS NULL",
+    "SELECT c.name, o.id FROM customers c LEFT JOIN orders o ON o.customer = c.id WHERE c.city = 'Rome'",
+    "SELECT name, product, quantity FROM customers, orders, items WHERE customers.id = customer AND orders.id = order_id AND quantity > 1",
+    "SELECT a.name, b.name FROM customers a, customers b WHERE a.city = b.city AND a.id < b.id",
+    "SELECT * FROM orders o JOIN items i ON i.order_id = o.id",
+    "SELECT * FROM orders NATURAL JOIN (SELECT id, name FROM customers) c",
+    "SELECT id, name, amount FROM customers JOIN orders USING (id)",
+    "SELECT public.customers.name, public.orders.note FROM public.customers, orders WHERE public.customers.id = orders.customer",
+    "SELECT c.name, l.n FROM customers c, LATERAL (SELECT count(*) AS n FROM orders o WHERE o.customer = c.id) l",
+    // Ordered.
+    "=SELECT id, name FROM customers ORDER BY name",
+    "=SELECT id, city FROM customers ORDER BY city DESC NULLS LAST, id",
+    "=SELECT id, mood FROM customers ORDER BY mood, id",
+    "=SELECT name FROM customers ORDER BY id LIMIT 2 OFFSET 1",
+    "=SELECT name FROM customers ORDER BY id FETCH FIRST 3 ROWS ONLY",
+    "=SELECT id, details FROM orders WHERE details IS NOT NULL ORDER BY id",
+    "=SELECT placed, id FROM orders ORDER BY placed, id",
+    "=SELECT DISTINCT ON (city) city, name FROM customers ORDER BY city, name",
+    // Aggregates.
+    "SELECT sum(amount), avg(amount), min(amount), max(amount), count(amount), count(*) FROM orders",
+    "SELECT city, count(*) FROM customers GROUP BY city",
+    "SELECT city, sum(credit) AS s FROM customers GROUP BY city HAVING count(*) > 1",
+    "=SELECT c.city, count(DISTINCT o.id), sum(o.amount) FROM customers c JOIN orders o ON o.customer = c.id GROUP BY c.city ORDER BY 1",
+    "SELECT c.id, c.name, c.tags, count(o.id) FROM customers c LEFT JOIN orders o ON o.customer = c.id GROUP BY c.id",
+    "SELECT c.id, name, city, count(o.id) FROM customers c LEFT JOIN orders o ON o.customer = c.id GROUP BY 1 ORDER BY name",
+    "SELECT o.id, i.product, count(*) FROM orders o JOIN items i ON i.order_id = o.id GROUP BY o.id, i.order_id, i.line",
+    "SELECT string_agg(name, ',' ORDER BY name) FROM customers",
+    "SELECT array_agg(id ORDER BY id), json_agg(city ORDER BY id) FROM customers",
+    "SELECT stddev(amount), variance(weight) FROM orders",
+    "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY amount) FROM orders",
+    "SELECT count(*) FILTER (WHERE vip), bool_and(vip), bool_or(vip) FROM customers",
+    "SELECT city, vip, count(*) FROM customers GROUP BY ROLLUP (city, vip)",
+    "SELECT city, vip, count(*), grouping(city, vip) FROM customers GROUP BY GROUPING SETS ((city), (vip), ())",
+    "SELECT date_trunc('month', placed) AS m, sum(amount) FROM orders GROUP BY date_trunc('month', placed)",
+    "SELECT max(name), min(city), max(mood), max(since) FROM customers",
+    "SELECT DISTINCT city, vip FROM customers",
+    "SELECT count(DISTINCT city) FROM customers",
+    // Windows.
+    "=SELECT id, rank() OVER (PARTITION BY city ORDER BY credit), sum(credit) OVER (ORDER BY id) FROM customers ORDER BY id",
+    "=SELECT id, lag(name) OVER w FROM customers WINDOW w AS (ORDER BY id) ORDER BY id",
+    // Subqueries.
+    "SELECT name FROM customers c WHERE EXISTS (SELECT 1 FROM orders o WHERE o.customer = c.id AND o.amount > 9)",
+    "SELECT name FROM customers c WHERE NOT EXISTS (SELECT * FROM orders o WHERE o.customer = c.id)",
+    "SELECT name, (SELECT max(amount) FROM orders WHERE customer = c.id) FROM customers c",
+    "SELECT name FROM customers WHERE id IN (SELECT customer FROM orders)",
+    "SELECT name FROM customers WHERE id NOT IN (SELECT customer FROM orders WHERE customer IS NOT NULL)",
+    "SELECT name FROM customers WHERE credit > (SELECT avg(credit) FROM customers)",
+    "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM items)",
+    "SELECT id FROM orders WHERE amount >= ALL (SELECT amount FROM orders WHERE amount IS NOT NULL)",
+    "SELECT * FROM (SELECT city, count(*) AS n FROM customers GROUP BY city) s WHERE n > 1",
+    "SELECT ARRAY(SELECT name FROM customers ORDER BY id)",
+    // Set operations.
+    "SELECT id FROM customers UNION SELECT id FROM orders",
+    "SELECT city FROM customers UNION ALL SELECT note FROM orders",
+    "SELECT id FROM customers INTERSECT SELECT customer FROM orders",
+    "SELECT id FROM customers EXCEPT SELECT customer FROM orders",
+    "=(SELECT id FROM customers) UNION (SELECT id FROM orders) ORDER BY id DESC LIMIT 3",
+    // CTEs.
+    "WITH o AS (SELECT customer, sum(amount) AS s FROM orders GROUP BY customer) SELECT c.name, o.s FROM customers c JOIN o ON o.customer = c.id",
+    "=WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT i, name FROM n LEFT JOIN customers ON id = i ORDER BY i",
+    "WITH orders AS (SELECT 1 AS customer) SELECT name FROM customers, orders WHERE id = customer",
+    "=WITH RECURSIVE up AS (SELECT id, name FROM customers WHERE id = 1 UNION ALL SELECT c.id, c.name FROM up JOIN customers c ON c.id = up.id + 1) \
+     SELECT * FROM up ORDER BY id",
+    // Rows, types and names.
+    "SELECT c FROM customers c ORDER BY id",
+    "SELECT row_to_json(c) FROM customers c ORDER BY id",
+    "=SELECT c.* FROM customers c ORDER BY id",
+    "=SELECT t.a, t.b FROM customers t (a, b) ORDER BY 1",
+    "SELECT count(c), count(c.*) FROM customers c WHERE mood = 'ok'",
+    "=SELECT moods, tags, mood || 'x', moods[1] FROM customers ORDER BY id",
+    "=SELECT o.\"Big\", \"select\" FROM \"Odd \"\"names\"\"\" o ORDER BY \"Big\"",
+    "=SELECT \"Odd \"\"names\"\"\".\"with space\" + 1 FROM \"Odd \"\"names\"\"\" ORDER BY \"select\"",
+    "=SELECT 'a' AS x, $$b$$, E'\\n' /* a comment with customers */ FROM customers ORDER BY id -- and one at the end",
+    "SELECT count(*) FROM customers, orders",
+    "SELECT 1 FROM customers LIMIT 3",
+    // Conditions that can and that cannot be looked at in the groups.
+    "SELECT c.id, o.id FROM customers c JOIN orders o ON true WHERE c.id = 1 AND (o.amount > 5 OR o.note = 'x''y\\z') AND o.id <> 3",
+    "SELECT c.id, o.id FROM customers c LEFT JOIN orders o ON o.customer = c.id AND o.amount > 15 WHERE c.id BETWEEN 1 AND 4",
+    "=SELECT id FROM orders WHERE note ILIKE 'f%' AND placed < '2024-02-01' AND weight IN (1.5, 5) AND NOT (customer IS NULL) ORDER BY id",
+    "=SELECT id FROM customers WHERE vip AND mood = 'glad' AND id = ANY ('{1,2,6}') AND since > date '2020-01-01' - 1 ORDER BY id",
+    "SELECT count(*) FROM orders, customers WHERE placed <= now() AND orders.customer = customers.id AND random() >= 0",
+    "SELECT count(*) FROM customers WHERE id IN (1, 2, 3, 4, 5, 6) AND city = 'Rome'",
+    "SELECT count(*), sum(id) FROM customers WHERE id IN (1, 2, 3, 4, 5, 6)",
+    // Errors.
+    "SELECT nothing, count(*) FROM customers GROUP BY 1",
+    "SELECT name, count(*) FROM customers",
+    "SELECT sum(name) FROM customers",
+    "SELECT id / (id - 1) FROM orders ORDER BY id",
+    "SELECT c.name FROM customers JOIN orders o ON true",
+    "SELECT (SELECT id FROM customers) FROM orders",
+];
+
+/// How many of them fail.
+const ERRORS: usize = 6;
+
+async fn plain(cluster: &Cluster) -> Client {
+    let direct = cluster.direct(0).await;
+    let made = direct
+        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
+        .await;
+    made.expect("a database");
+    let plain = cluster.direct_in(0, "plain").await;
+    plain.batch_execute(SCHEMA).await.expect("tables with rows");
+    plain
+}
+
+/// What a Query gives: rows, or the SQLSTATE.
+async fn asked(client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+    let messages = client
+        .simple_query(sql)
+        .await
+        .map_err(|error| code(&error).to_owned())?;
+    let rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+        }
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+fn sorted<T: Ord>(mut rows: Vec<T>) -> Vec<T> {
+    rows.sort();
+    rows
+}
+
+/// The queries that are answered otherwise, which begin with `begin` on the cluster.
+async fn different(cluster: &Client, plain: &Client, begin: &str) -> Vec<String> {
+    let (mut different, mut errors) = (Vec::new(), 0);
+    for query in QUERIES {
+        let sql = query.trim_start_matches('=');
+        cluster.batch_execute(begin).await.expect("begins");
+        let (mut here, mut there) = (asked(cluster, sql).await, asked(plain, sql).await);
+        cluster.batch_execute("ROLLBACK").await.expect("ends");
+        if !query.starts_with('=') {
+            (here, there) = (here.map(sorted), there.map(sorted));
+        }
+        errors += usize::from(there.is_err());
+        if here != there {
+            different.push(format!("{sql}\n  here: {here:?}\n  there: {there:?}\n"));
+        }
+    }
+    assert_eq!(errors, ERRORS);
+    different
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_are_answered_as_by_one_server() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    let plain = plain(&cluster).await;
+    // With one snapshot for each statement, and with one for all.
+    for begin in [
+        "",
+        "BEGIN",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
+    ] {
+        let different = different(&client, &plain, begin).await;
+        assert!(different.is_empty(), "{begin}:\n{}", different.concat());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_described_as_by_one_server() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    let plain = plain(&cluster).await;
+    for query in QUERIES {
+        let sql = query.trim_start_matches('=');
+        let (here, there) = (client.prepare(sql).await, plain.prepare(sql).await);
+        let (here, there) = match (here, there) {
+            (Ok(here), Ok(there)) => (here, there),
+            (Err(here), Err(there)) => {
+                assert_eq!(code(&here), code(&there), "{sql}");
+                continue;
+            }
+            (here, _) => panic!("{sql}: {here:?}"),
+        };
+        let columns = |statement: &tokio_postgres::Statement| {
+            let columns = statement.columns().iter();
+            columns
+                .map(|c| (c.name().to_owned(), c.type_().name().to_owned()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(columns(&here), columns(&there), "{sql}");
+        // In binary: as many rows, or the same error.
+        let (here, there) = (client.query(&here, &[]).await, plain.query(&there, &[]).await);
+        match (here, there) {
+            (Ok(here), Ok(there)) => assert_eq!(here.len(), there.len(), "{sql}"),
+            (Err(here), Err(there)) => assert_eq!(code(&here), code(&there), "{sql}"),
+            (here, _) => panic!("{sql}: {here:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_reach_the_groups_and_the_query() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    let sql = "SELECT c.name, o.amount::text || $3 AS amount FROM customers c JOIN orders o ON o.customer = c.id \
+        WHERE o.amount > $2 AND c.name <> $1 AND c.mood = $4 ORDER BY o.id LIMIT $5";
+    let statement = client.prepare(sql).await.unwrap();
+    for _ in 0..3 {
+        let amount = "4";
+        let rows = client
+            .query(
+                "SELECT c.name, o.id FROM customers c JOIN orders o ON o.customer = c.id WHERE o.id > $1 AND c.name <> $2 ORDER BY o.id LIMIT $3",
+                &[&2_i64, &"bob", &2_i64],
+            )
+            .await
+            .unwrap();
+        let found: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(found, [("Äda".to_owned(), 5), ("Eve".to_owned(), 8)], "{amount}");
+    }
+    assert_eq!(statement.params().len(), 5);
+    let names: Vec<String> = client
+        .query(
+            "SELECT name FROM customers WHERE id = ANY ($1) ORDER BY name",
+            &[&vec![1, 4, 5]],
+        )
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(names, ["Ann", "Eve", "Äda"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_portal_gives_a_few_rows_at_a_time() {
+    let cluster = Cluster::start().await;
+    let mut client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    let transaction = client.transaction().await.unwrap();
+    transaction
+        .execute(
+            "INSERT INTO customers VALUES (7, 'Gil', 'Bern', true, 0, NULL, NULL, NULL, NULL, 7)",
+            &[],
+        )
+        .await
+        .unwrap();
+    let portal = transaction
+        .bind("SELECT id FROM customers ORDER BY id DESC", &[])
+        .await
+        .unwrap();
+    let mut seen: Vec<i32> = Vec::new();
+    loop {
+        let rows = transaction.query_portal(&portal, 3).await.unwrap();
+        seen.extend(rows.iter().map(|row| row.get::<_, i32>(0)));
+        // Others come in between.
+        let count: i64 = transaction
+            .query_one("SELECT count(DISTINCT city) FROM customers", &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(count, 4);
+        if rows.len() < 3 {
+            break;
+        }
+    }
+    assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
+    transaction.rollback().await.unwrap();
+    let mut raw = Raw::start(&cluster).await;
+    raw.parse(
+        "s",
+        "SELECT city, count(*) FROM customers GROUP BY city ORDER BY 1",
+    );
+    raw.describe('S', "s");
+    raw.bind("", "s");
+    raw.describe('P', "");
+    raw.execute("", 2);
+    raw.execute("", 0);
+    raw.sync();
+    raw.send().await;
+    let (tags, _) = raw.until_ready().await;
+    assert_eq!(tags, "1tT2TDDsDDCZ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_goes_through_gathered_rows() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    let told = |sql: &'static str| {
+        let client = &client;
+        async move {
+            asked(client, sql)
+                .await
+                .map(|rows| rows.into_iter().flatten().flatten().collect::<Vec<_>>().join(" "))
+        }
+    };
+    assert_eq!(
+        told("DECLARE c CURSOR FOR SELECT id FROM customers ORDER BY id").await,
+        Err("25P01".to_owned())
+    );
+    for level in ["READ COMMITTED", "REPEATABLE READ"] {
+        client
+            .batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"))
+            .await
+            .unwrap();
+        told("DECLARE c CURSOR FOR SELECT id FROM customers WHERE id > 1 ORDER BY id")
+            .await
+            .unwrap();
+        assert_eq!(told("FETCH 2 FROM c").await.unwrap(), "2 3");
+        client.batch_execute("SAVEPOINT s").await.unwrap();
+        assert_eq!(
+            told("SELECT count(*) FROM customers, orders").await.unwrap(),
+            "48"
+        );
+        assert_eq!(told("MOVE 1 FROM c").await.unwrap(), "");
+        assert_eq!(told("FETCH ALL FROM c").await.unwrap(), "5 6");
+        assert_eq!(
+            told("DECLARE c CURSOR FOR SELECT id FROM orders ORDER BY id").await,
+            Err("42P03".to_owned())
+        );
+        client.batch_execute("ROLLBACK TO s; CLOSE c").await.unwrap();
+        assert_eq!(told("FETCH c").await, Err("34000".to_owned()));
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_gathered_is_refused_by_name() {
+    let limits = Limits {
+        max_gathered: 100 << 10,
+        ..Limits::default()
+    };
+    let config = open_door();
+    let cluster = Cluster::configured(proxy::ProxyConfig { limits, ..config }).await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    for (sql, what) in [
+        ("SELECT ctid, id FROM customers ORDER BY id", "ctid"),
+        (
+            "SELECT tableoid::regclass, count(*) FROM customers GROUP BY 1",
+            "tableoid",
+        ),
+        ("SELECT id FROM customers ORDER BY id FOR UPDATE", "FOR UPDATE"),
+        (
+            "SELECT pg_relation_size('customers') FROM customers ORDER BY 1",
+            "pg_relation_size",
+        ),
+    ] {
+        let error = client.simple_query(sql).await.unwrap_err();
+        assert_eq!(code(&error), "0A000", "{sql}");
+        assert!(
+            error.as_db_error().unwrap().message().contains(what),
+            "{sql}: {error:?}"
+        );
+    }
+    client
+        .batch_execute("CREATE TABLE wide (id int PRIMARY KEY, v text)")
+        .await
+        .unwrap();
+    client.batch_execute("INSERT INTO wide VALUES (1, repeat('x', 30000)), (2, repeat('x', 30000)), (3, repeat('x', 30000)), (4, repeat('x', 30000))").await.unwrap();
+    for begin in ["SELECT 1", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+        client.batch_execute(begin).await.unwrap();
+        let error = client
+            .simple_query("SELECT v FROM wide ORDER BY v")
+            .await
+            .unwrap_err();
+        assert_eq!(code(&error), "53400");
+        assert!(hint(&error).contains("sql.max_gathered"), "{error:?}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(
+            client
+                .query("SELECT id FROM wide ORDER BY id", &[])
+                .await
+                .unwrap()
+                .len(),
+            4
+        );
+        assert_eq!(
+            client
+                .query("SELECT id, v FROM wide WHERE id > 2 ORDER BY id", &[])
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
+    }
+}
