@@ -28,6 +28,8 @@ pub(super) struct Findings {
     pub(super) casts: HashMap<usize, Vec<u32>>,
     /// The first aggregate or window function.
     pub(super) aggregate: Option<String>,
+    /// The first function that may give something else each time that it is called.
+    pub(super) volatile: Option<String>,
     /// The first thing whose value differs from group to group.
     pub(super) local: Option<String>,
     /// The first system column.
@@ -125,6 +127,9 @@ impl Findings {
             Err(refusal) => ControlFlow::Break(refusal),
             Ok(function) => {
                 let shown = format!("{}()", parts.last().map(String::as_str).unwrap_or_default());
+                if function.volatility == Volatility::Volatile {
+                    self.volatile.get_or_insert(shown.clone());
+                }
                 if function.kind != FunctionKind::Normal {
                     self.aggregate.get_or_insert(shown);
                 } else if is_local(

@@ -19,6 +19,7 @@ mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 pub(crate) mod lexer;
+mod moves;
 mod parse;
 mod pins;
 pub mod plan;
@@ -44,6 +45,7 @@ mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use distributed::{Condition, Gathering, Part};
+pub use moves::Moves;
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;

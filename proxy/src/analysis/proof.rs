@@ -25,6 +25,7 @@ use sqlparser::ast::{
 };
 
 use super::Refusal;
+use super::moves::Moved;
 use super::parse;
 use super::pins::{JoinKind, Pins, constraint, uses_names};
 use super::plan::Key;
@@ -51,6 +52,8 @@ pub(super) struct Proof<'a> {
     pub(super) writes: bool,
     /// Whether it uses temporary relations.
     pub(super) temporary: bool,
+    /// An UPDATE in it that sets a shard key.
+    pub(super) moved: Option<Moved>,
 }
 
 impl<'a> Proof<'a> {
@@ -66,6 +69,7 @@ impl<'a> Proof<'a> {
             unknown: None,
             writes: false,
             temporary: false,
+            moved: None,
         }
     }
 

@@ -15,7 +15,7 @@ use super::plan::{Access, Form, HomeUse, Plan, Query, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, fallback, temporary, writes};
+use super::{ValuesRows, fallback, moves, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -59,6 +59,16 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         Some((used, _)) => used.access(),
         None => Access::Read,
     };
+    if let Some(moved) = &proof.moved {
+        let at = &proof.instances[moved.instance];
+        let within = (!matches!(statement, Statement::Update(_))).then(|| "a writing WITH".to_owned());
+        if let Some(what) = within.or_else(|| obstacle(&statement, &proof, &findings)) {
+            return Ok(Plan::Judge(moves::refusal(
+                at,
+                &format!("by a statement with {what}"),
+            )));
+        }
+    }
     let (target, gathering) = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
@@ -66,6 +76,10 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         Tag::AsIs
     };
     let form = match gathering {
+        None if let Some(moved) = &proof.moved => match moves::plan(tokens, moved, &proof, &findings) {
+            Ok(moves) => Form::Moves(Arc::new(moves)),
+            Err(refusal) => return Ok(Plan::Judge(refusal)),
+        },
         Some(gathering) => Form::Gathered(Arc::new(gathering)),
         None if counts_rows(&statement) => Form::Count,
         None => Form::Plain,

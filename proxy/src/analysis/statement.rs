@@ -384,6 +384,12 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         return Err(Refusal::unsupported("EXPLAIN of this statement is not supported"));
     }
     match plan(words.rest(), sql, names)? {
+        Plan::Query(Query {
+            form: Form::Moves(_), ..
+        }) if analyze => Err(Refusal::unsupported(
+            "EXPLAIN ANALYZE of an UPDATE of the shard key is not supported",
+        )
+        .hint("Leave ANALYZE out.")),
         Plan::Query(inner) => {
             let target = match inner.target {
                 Target::All if !analyze => Target::Any,

@@ -33,6 +33,7 @@ mod home;
 mod io;
 mod login;
 mod meter;
+mod moves;
 mod outlive;
 mod plans;
 mod pool;

@@ -30,3 +30,4 @@ mod timeouts;
 mod tls;
 mod transactions;
 mod two_phase;
+mod writes;

@@ -64,7 +64,7 @@ enum With {
 }
 
 /// An identifier as PostgreSQL reads it back unchanged.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
