@@ -30,6 +30,8 @@ pub(super) struct Findings {
     pub(super) aggregate: Option<String>,
     /// The first thing whose value differs from group to group.
     pub(super) local: Option<String>,
+    /// The first function whose value may differ between two groups that run the statement in the same moment.
+    pub(super) unsteady: Option<String>,
     /// The first system column.
     pub(super) system_column: Option<String>,
     /// The first function that tells of what is on its server, as the size of a table.
@@ -125,6 +127,12 @@ impl Findings {
             Err(refusal) => ControlFlow::Break(refusal),
             Ok(function) => {
                 let shown = format!("{}()", parts.last().map(String::as_str).unwrap_or_default());
+                if is_unsteady(
+                    parts.last().map(String::as_str).unwrap_or_default(),
+                    function.volatility,
+                ) {
+                    self.unsteady.get_or_insert(shown.clone());
+                }
                 if function.kind != FunctionKind::Normal {
                     self.aggregate.get_or_insert(shown);
                 } else if is_local(
@@ -171,6 +179,22 @@ fn is_local(name: &str, volatility: Volatility) -> bool {
     volatility != Volatility::Immutable
         && prefixes.iter().any(|prefix| name.starts_with(prefix))
         && !harmless.contains(&name)
+}
+
+/// Whether a function gives values of chance, or of the moment at which its transaction began in a group.
+fn is_unsteady(name: &str, volatility: Volatility) -> bool {
+    let moments = [
+        "age",
+        "current_date",
+        "current_time",
+        "current_timestamp",
+        "localtime",
+        "localtimestamp",
+        "now",
+        "statement_timestamp",
+        "transaction_timestamp",
+    ];
+    volatility == Volatility::Volatile || moments.contains(&name)
 }
 
 /// Whether it counts or measures what is on its server, of which others have more.
