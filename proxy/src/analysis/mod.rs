@@ -43,7 +43,7 @@ pub(crate) mod words;
 mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
-pub use distributed::{Condition, Gathering, Part};
+pub use distributed::{Gathering, Part, Partial, Reading, Values};
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;

@@ -107,7 +107,14 @@ fn show_query(query: &Query) -> String {
 
 fn show_gathering(gathering: &Gathering) -> String {
     let parts: Vec<String> = gathering.parts.iter().map(ToString::to_string).collect();
-    format!("; gathers {}", parts.join(", "))
+    match &gathering.partial {
+        Some(partial) => {
+            let values: Vec<String> = partial.shown().collect();
+            let (values, part) = (values.join(", "), &partial.part);
+            format!("; aggregates {part}: {values}; or gathers {}", parts.join(", "))
+        }
+        None => format!("; gathers {}", parts.join(", ")),
+    }
 }
 
 fn show(plan: &Result<Plan, Refusal>) -> String {
