@@ -13,6 +13,7 @@ mod ddl;
 mod distributed;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
+mod explain;
 mod fallback;
 mod fill;
 mod functions;
@@ -44,6 +45,7 @@ mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use distributed::{Gathering, Part, Partial, Reading, Values};
+pub use explain::Explained;
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;

@@ -148,6 +148,7 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
         Ok(Plan::Prepared(PreparedCommand::Prepare { name, query, types })) => {
             format!("prepare {name} {types:?}: {}", show_query(query))
         }
+        Ok(Plan::Explained(explained)) => explained.lines().join(" / "),
         Ok(Plan::Fill(fill)) => {
             let insert = fill.insert.iter().map(|insert| format!("; {insert}"));
             let insert = insert.collect::<String>();

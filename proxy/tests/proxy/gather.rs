@@ -574,3 +574,24 @@ async fn what_cannot_be_gathered_is_refused_by_name() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_howdah_says_where_and_how() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    let sql = "EXPLAIN (HOWDAH) SELECT city, count(*) FROM customers WHERE vip GROUP BY city";
+    let expected = [
+        "Groups: all, no shard key is given",
+        "Each group: aggregates its own rows of customers (city)",
+        "  gives pg_catalog.\"count\"(* )",
+        "One of them: the statement, over what they give",
+    ];
+    let shown = cluster.psql(sql).await.unwrap();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+    let rows = client.query(sql, &[]).await.unwrap();
+    let shown: Vec<String> = rows.iter().map(|row| row.get("QUERY PLAN")).collect();
+    assert_eq!(shown, expected);
+    let error = asked(&client, "EXPLAIN (HOWDAH) SELECT nothing FROM customers").await;
+    assert_eq!(error, Err("42703".to_owned()));
+}
