@@ -36,6 +36,8 @@ pub(super) struct Findings {
     pub(super) system_column: Option<String>,
     /// The first function that tells of what is on its server, as the size of a table.
     pub(super) of_server: Option<String>,
+    /// The first function that can give several rows for one.
+    pub(super) multiplies: Option<String>,
     /// Calls of the functions of sequences.
     pub(super) sequences: Vec<SequenceCall>,
     /// What its functions have to do with the session's home group, and the name of the first that has.
@@ -126,20 +128,21 @@ impl Findings {
         match functions::find(&borrowed) {
             Err(refusal) => ControlFlow::Break(refusal),
             Ok(function) => {
-                let shown = format!("{}()", parts.last().map(String::as_str).unwrap_or_default());
-                if is_unsteady(
-                    parts.last().map(String::as_str).unwrap_or_default(),
-                    function.volatility,
-                ) {
-                    self.unsteady.get_or_insert(shown.clone());
+                let name = parts.last().map(String::as_str).unwrap_or_default();
+                let shown = format!("{name}()");
+                if function.volatility == Volatility::Volatile
+                    || is_moment(name)
+                    || is_local(name, function.volatility)
+                {
+                    self.unsteady.get_or_insert_with(|| shown.clone());
+                }
+                if multiplies(name) {
+                    self.multiplies.get_or_insert_with(|| shown.clone());
                 }
                 if function.kind != FunctionKind::Normal {
                     self.aggregate.get_or_insert(shown);
-                } else if is_local(
-                    parts.last().map(String::as_str).unwrap_or_default(),
-                    function.volatility,
-                ) {
-                    if is_of_server(parts.last().map(String::as_str).unwrap_or_default()) {
+                } else if is_local(name, function.volatility) {
+                    if is_of_server(name) {
                         self.of_server.get_or_insert(shown.clone());
                     }
                     self.local.get_or_insert(shown);
@@ -181,9 +184,9 @@ fn is_local(name: &str, volatility: Volatility) -> bool {
         && !harmless.contains(&name)
 }
 
-/// Whether a function gives values of chance, or of the moment at which its transaction began in a group.
-fn is_unsteady(name: &str, volatility: Volatility) -> bool {
-    let moments = [
+/// Whether it tells when its transaction or statement began, which each group has begun at another moment.
+fn is_moment(name: &str) -> bool {
+    const MOMENTS: [&str; 10] = [
         "age",
         "current_date",
         "current_time",
@@ -193,8 +196,40 @@ fn is_unsteady(name: &str, volatility: Volatility) -> bool {
         "now",
         "statement_timestamp",
         "transaction_timestamp",
+        "current_setting",
     ];
-    volatility == Volatility::Volatile || moments.contains(&name)
+    MOMENTS.contains(&name)
+}
+
+/// `pg_proc.proretset`, of those that may be called.
+fn multiplies(name: &str) -> bool {
+    const SETS: [&str; 24] = [
+        "_pg_expandarray",
+        "aclexplode",
+        "generate_series",
+        "generate_subscripts",
+        "json_array_elements",
+        "json_array_elements_text",
+        "json_each",
+        "json_each_text",
+        "json_object_keys",
+        "json_populate_recordset",
+        "json_to_recordset",
+        "jsonb_array_elements",
+        "jsonb_array_elements_text",
+        "jsonb_each",
+        "jsonb_each_text",
+        "jsonb_object_keys",
+        "jsonb_path_query",
+        "jsonb_path_query_tz",
+        "jsonb_populate_recordset",
+        "jsonb_to_recordset",
+        "regexp_matches",
+        "regexp_split_to_table",
+        "string_to_table",
+        "unnest",
+    ];
+    SETS.contains(&name) || name.starts_with("ts_") || name.starts_with("pg_") || name.starts_with("txid_")
 }
 
 /// Whether it counts or measures what is on its server, of which others have more.

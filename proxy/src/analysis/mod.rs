@@ -15,6 +15,7 @@ mod distribute;
 mod distributed;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
+mod explain;
 mod fallback;
 mod fill;
 mod functions;
@@ -46,7 +47,8 @@ mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
-pub use distributed::{Condition, Gathering, Part};
+pub use distributed::{Gathering, Part, Partial, Reading, Values};
+pub use explain::Explained;
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;

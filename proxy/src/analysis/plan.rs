@@ -7,6 +7,7 @@ use coordinator::hash::{HashSlot, KeyColumn, KeyType, KeyUse};
 use shard::id::GroupId;
 
 use super::distributed::Gathering;
+use super::explain::Explained;
 use super::timeouts::Timeout;
 use super::{Refusal, ValuesRows};
 
@@ -36,6 +37,8 @@ pub enum Plan {
     CopyIn(CopyIn),
     /// A temporary table gets what a query gives, from whatever groups.
     Fill(Fill),
+    /// EXPLAIN (HOWDAH): answered by Howdah, with rows of one column of type `text`.
+    Explained(Box<Explained>),
     /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
     Prepared(PreparedCommand),
     /// Could not be analysed, or names a relation that the catalogue does not know: send the text as

@@ -9,7 +9,8 @@ use super::plan::{Access, DdlEffect, EachGroup, Form, HomeUse, Plan, Query, Tag,
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
 use super::{
-    Refusal, configure, copy, ddl, distribute, fill, prepared, query, session, temporary, transaction,
+    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, session, temporary,
+    transaction,
 };
 
 /// Cuts a query string at its semicolons, as PostgreSQL would: byte ranges of the statements, without the
@@ -365,7 +366,16 @@ fn has_word_anywhere(tokens: &[Token], word: &str) -> bool {
 fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     let mut words = Words::new(tokens);
     words.take(&["explain"]);
-    let analyze = match words.parenthesised() {
+    let options = words.parenthesised();
+    let named = |tokens: &[Token]| matches!(tokens, [only] if only.kind == Kind::Word("howdah".to_owned()));
+    let ours = options.is_some_and(|options| split_commas(options).into_iter().any(named));
+    if ours && options.is_some_and(|options| split_commas(options).len() > 1) {
+        return Err(
+            Refusal::unsupported("EXPLAIN (HOWDAH) with other options is not supported")
+                .hint("Leave them out."),
+        );
+    }
+    let analyze = match options {
         Some(options) => split_commas(options).into_iter().any(|option| {
             let mut option = Words::new(option);
             let named = option.take_any(&["analyze", "analyse"]).is_some();
@@ -386,7 +396,12 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         return Err(Refusal::unsupported("EXPLAIN of this statement is not supported"));
     }
     match plan(words.rest(), sql, names)? {
-        Plan::Query(inner) => {
+        Plan::Query(inner) if ours && explain::can_be(&inner) => {
+            let text = fill::text_of(words.rest(), sql);
+            let explained = explain::Explained::of(&inner, text, names.catalogue.slots());
+            Ok(Plan::Explained(Box::new(explained)))
+        }
+        Plan::Query(inner) if !ours => {
             let target = match inner.target {
                 Target::All | Target::Copies(_) if !analyze => Target::Any,
                 Target::Home(used) if !analyze && used != HomeUse::Temporary => Target::Any,

@@ -111,7 +111,14 @@ fn show_query(query: &Query) -> String {
 
 fn show_gathering(gathering: &Gathering) -> String {
     let parts: Vec<String> = gathering.parts.iter().map(ToString::to_string).collect();
-    format!("; gathers {}", parts.join(", "))
+    match &gathering.partial {
+        Some(partial) => {
+            let values: Vec<String> = partial.shown().collect();
+            let (values, part) = (values.join(", "), &partial.part);
+            format!("; aggregates {part}: {values}; or gathers {}", parts.join(", "))
+        }
+        None => format!("; gathers {}", parts.join(", ")),
+    }
 }
 
 fn show(plan: &Result<Plan, Refusal>) -> String {
@@ -143,6 +150,7 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
         Ok(Plan::Prepared(PreparedCommand::Prepare { name, query, types })) => {
             format!("prepare {name} {types:?}: {}", show_query(query))
         }
+        Ok(Plan::Explained(explained)) => explained.lines().join(" / "),
         Ok(Plan::Fill(fill)) => {
             let insert = fill.insert.iter().map(|insert| format!("; {insert}"));
             let insert = insert.collect::<String>();

@@ -248,7 +248,7 @@ async fn rows_move_when_a_table_is_given_another_distribution() {
             // A local table may be in either.
             Some(counts) => {
                 let mut found = found.concat();
-                found.sort_by(|a, b| b.len().cmp(&a.len()));
+                found.sort_by_key(|count| std::cmp::Reverse(count.len()));
                 assert_eq!(found, counts, "{sql}");
             }
             None => assert!(spread(&found), "{sql}: {found:?}"),
