@@ -28,14 +28,16 @@ pub(super) struct Findings {
     pub(super) casts: HashMap<usize, Vec<u32>>,
     /// The first aggregate or window function.
     pub(super) aggregate: Option<String>,
-    /// The first function that may give something else each time that it is called.
-    pub(super) volatile: Option<String>,
     /// The first thing whose value differs from group to group.
     pub(super) local: Option<String>,
+    /// The first function whose value may differ between two groups that run the statement in the same moment.
+    pub(super) unsteady: Option<String>,
     /// The first system column.
     pub(super) system_column: Option<String>,
     /// The first function that tells of what is on its server, as the size of a table.
     pub(super) of_server: Option<String>,
+    /// The first function that can give several rows for one.
+    pub(super) multiplies: Option<String>,
     /// Calls of the functions of sequences.
     pub(super) sequences: Vec<SequenceCall>,
     /// What its functions have to do with the session's home group, and the name of the first that has.
@@ -126,17 +128,21 @@ impl Findings {
         match functions::find(&borrowed) {
             Err(refusal) => ControlFlow::Break(refusal),
             Ok(function) => {
-                let shown = format!("{}()", parts.last().map(String::as_str).unwrap_or_default());
-                if function.volatility == Volatility::Volatile {
-                    self.volatile.get_or_insert(shown.clone());
+                let name = parts.last().map(String::as_str).unwrap_or_default();
+                let shown = format!("{name}()");
+                if function.volatility == Volatility::Volatile
+                    || is_moment(name)
+                    || is_local(name, function.volatility)
+                {
+                    self.unsteady.get_or_insert_with(|| shown.clone());
+                }
+                if multiplies(name) {
+                    self.multiplies.get_or_insert_with(|| shown.clone());
                 }
                 if function.kind != FunctionKind::Normal {
                     self.aggregate.get_or_insert(shown);
-                } else if is_local(
-                    parts.last().map(String::as_str).unwrap_or_default(),
-                    function.volatility,
-                ) {
-                    if is_of_server(parts.last().map(String::as_str).unwrap_or_default()) {
+                } else if is_local(name, function.volatility) {
+                    if is_of_server(name) {
                         self.of_server.get_or_insert(shown.clone());
                     }
                     self.local.get_or_insert(shown);
@@ -176,6 +182,54 @@ fn is_local(name: &str, volatility: Volatility) -> bool {
     volatility != Volatility::Immutable
         && prefixes.iter().any(|prefix| name.starts_with(prefix))
         && !harmless.contains(&name)
+}
+
+/// Whether it tells when its transaction or statement began, which each group has begun at another moment.
+fn is_moment(name: &str) -> bool {
+    const MOMENTS: [&str; 10] = [
+        "age",
+        "current_date",
+        "current_time",
+        "current_timestamp",
+        "localtime",
+        "localtimestamp",
+        "now",
+        "statement_timestamp",
+        "transaction_timestamp",
+        "current_setting",
+    ];
+    MOMENTS.contains(&name)
+}
+
+/// `pg_proc.proretset`, of those that may be called.
+fn multiplies(name: &str) -> bool {
+    const SETS: [&str; 24] = [
+        "_pg_expandarray",
+        "aclexplode",
+        "generate_series",
+        "generate_subscripts",
+        "json_array_elements",
+        "json_array_elements_text",
+        "json_each",
+        "json_each_text",
+        "json_object_keys",
+        "json_populate_recordset",
+        "json_to_recordset",
+        "jsonb_array_elements",
+        "jsonb_array_elements_text",
+        "jsonb_each",
+        "jsonb_each_text",
+        "jsonb_object_keys",
+        "jsonb_path_query",
+        "jsonb_path_query_tz",
+        "jsonb_populate_recordset",
+        "jsonb_to_recordset",
+        "regexp_matches",
+        "regexp_split_to_table",
+        "string_to_table",
+        "unnest",
+    ];
+    SETS.contains(&name) || name.starts_with("ts_") || name.starts_with("pg_") || name.starts_with("txid_")
 }
 
 /// Whether it counts or measures what is on its server, of which others have more.

@@ -6,13 +6,16 @@
 mod check;
 mod configure;
 mod constants;
+mod copies;
 mod copy;
 mod create_table;
 mod databases;
 mod ddl;
+mod distribute;
 mod distributed;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
+mod explain;
 mod fallback;
 mod fill;
 mod functions;
@@ -44,7 +47,9 @@ pub(crate) mod words;
 mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
-pub use distributed::{Condition, Gathering, Part};
+pub use copies::is_of_moment;
+pub use distributed::{Gathering, Part, Partial, Reading, Values};
+pub use explain::Explained;
 pub use moves::Moves;
 pub use plan::*;
 pub use refusal::Refusal;

@@ -34,8 +34,8 @@ pub(super) struct Moved {
     pub(super) instance: usize,
     /// What the key becomes, where that is the same for all rows and can be known before.
     key: Option<Key>,
-    /// It is not the same each time that it is computed.
-    volatile: Option<String>,
+    /// What in it is not the same each time, or in each group.
+    unsteady: Option<String>,
 }
 
 /// How an UPDATE of the shard key is run where rows may leave their group.
@@ -80,7 +80,7 @@ impl Moved {
             return Ok(Some(Moved {
                 instance,
                 key: None,
-                volatile: None,
+                unsteady: None,
             }));
         };
         if key_of(value, &[block], &proof.instances) == Some((0, instance)) {
@@ -89,7 +89,7 @@ impl Moved {
         Ok(Some(Moved {
             instance,
             key: constants::key(value, column, KeyUse::Assignment),
-            volatile: check::look(value)?.volatile,
+            unsteady: check::look(value)?.unsteady,
         }))
     }
 }
@@ -161,7 +161,7 @@ pub(super) fn plan(
     findings: &Findings,
 ) -> Result<Moves, Refusal> {
     let instance = &proof.instances[moved.instance];
-    if let Some(function) = &moved.volatile {
+    if let Some(function) = &moved.unsteady {
         return Err(refusal(instance, &format!("to what {function} gives")));
     }
     let odd = || refusal(instance, "in this form");
@@ -198,11 +198,10 @@ pub(super) fn plan(
     check::mark_open_parameters(&mut keys, findings);
     Ok(Moves {
         key: moved.key.as_ref().and_then(|_| keys.pop()),
-        part: Part {
-            table: RelationName::of(table),
-            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
-            conditions: Vec::new(),
-        },
+        part: Part::of(
+            RelationName::of(table),
+            table.columns.iter().map(|column| column.name.clone()).collect(),
+        ),
         column: instance.key,
         called: (instance.called.clone(), instance.alias_at.is_some()),
         // UPDATE stands before it.

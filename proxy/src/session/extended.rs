@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::captured::Captured;
-use super::commands::Rows;
+use super::commands::{QUERY_PLAN, Rows};
 use super::configure::{check_declared, own_parameters};
 use super::conn::{Audience, Columns, Conn, Kind, Stake};
 use super::cursors::Cursor;
@@ -700,7 +700,8 @@ fn describe_own(plan: &Result<Plan, Refusal>, format: i16, out: &mut bytes::Byte
         Ok(Plan::Session(SessionCommand::ShowTimeout(timeout))) => {
             encode::columns(out, &[(timeout.name(), TEXT)], format);
         }
-        Ok(Plan::Distribute(_)) => encode::columns(out, &[("create_distributed_table", VOID)], format),
+        Ok(Plan::Explained(_)) => encode::columns(out, &[(QUERY_PLAN, TEXT)], format),
+        Ok(Plan::Distribute(distribute)) => encode::columns(out, &[(distribute.function, VOID)], format),
         _ => encode::empty(out, b'n'),
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Memory: all that is gathered, at most [`Limits::max_gathered`](crate::Limits), and once more while it is sent.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::Session;
 use super::captured::{Captured, Kept};
@@ -21,12 +21,12 @@ use super::statements::Portal;
 use super::temporary::Does;
 use super::together::Binding;
 use super::transaction::View;
-use crate::analysis::{Access, Condition, Gathering, Refusal, parameters};
+use crate::analysis::{Access, Gathering, Part, Partial, Reading, Refusal, Values, parameters};
 use crate::failure::{Failure, Halt};
-use crate::protocol::encode;
 use crate::protocol::fields::Fields;
 use crate::protocol::frame::HEADER;
 use crate::protocol::frontend::{Bind, Execute};
+use crate::protocol::{Body, Malformed, encode};
 
 /// The first OID that is not PostgreSQL's own (FirstNormalObjectId).
 const FIRST_OF_USERS: u32 = 16_384;
@@ -52,7 +52,7 @@ struct Asked<'a> {
 /// What the backend that will run the query says of it.
 struct Described {
     /// The RowDescription of the client's own text.
-    columns: bytes::Bytes,
+    columns: Bytes,
     /// The types of the client's parameters.
     types: Vec<u32>,
     /// Of each part, how the rows of its table are made.
@@ -60,7 +60,7 @@ struct Described {
 }
 
 /// A part as the groups are asked for it.
-struct Reading {
+struct Bound {
     /// Its statement, and its portal.
     name: String,
     text: String,
@@ -94,8 +94,8 @@ impl Session {
             bind: Bind::read(&BARE_BIND)?,
             style: Style::Simple,
         };
-        let (place, described) = self.bind_gathered(places, &asked).await?;
-        self.out().extend_from_slice(&described.columns);
+        let (place, columns) = self.bind_gathered(places, &asked).await?;
+        self.out().extend_from_slice(&columns);
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place] {
             conn.captured = Captured::default();
@@ -139,9 +139,9 @@ impl Session {
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,
         };
-        let (place, described) = self.bind_gathered(places, &asked).await?;
+        let (place, columns) = self.bind_gathered(places, &asked).await?;
         if let Some(known) = statement.columns.get()
-            && *known != columns_of(&described.columns)?
+            && *known != columns_of(&columns)?
         {
             return Err(Refusal::new("0A000", "cached plan must not change result type").into());
         }
@@ -181,12 +181,8 @@ impl Session {
         Ok(())
     }
 
-    /// Gathers the rows of a query, and binds it to its portal over them. Gives where, and how it is described.
-    async fn bind_gathered(
-        &mut self,
-        places: &[usize],
-        asked: &Asked<'_>,
-    ) -> Result<(usize, Described), Halt> {
+    /// Gathers the rows of a query, and binds it to its portal over them. Gives where, and its RowDescription.
+    async fn bind_gathered(&mut self, places: &[usize], asked: &Asked<'_>) -> Result<(usize, Bytes), Halt> {
         for place in places {
             self.enter(*place, Access::Read, asked.style).await?;
             self.settle().await?;
@@ -195,8 +191,18 @@ impl Session {
             .iter()
             .find(|place| **place == self.nearest)
             .unwrap_or(&places[0]);
-        let described = self.describe_gathered(place, asked).await?;
-        let readings = readings(asked, &described);
+        let partial = match &asked.gathering.partial {
+            Some(partial) => self.describe_partial(place, asked, partial).await?,
+            None => None,
+        };
+        let (described, readings) = match partial {
+            Some(known) => known,
+            None => {
+                let described = self.describe_gathered(place, asked).await?;
+                let readings = readings(asked, &described);
+                (described, readings)
+            }
+        };
         let mut gathered: Vec<Gathered> = described.rows.iter().map(|_| Gathered::default()).collect();
         self.read_parts(places, asked, &readings, &described.rows, &mut gathered)
             .await?;
@@ -212,13 +218,18 @@ impl Session {
         }
         self.drain(place).await?;
         self.take_captured(place, group, Stake::Nothing)?;
-        Ok((place, described))
+        Ok((place, described.columns))
     }
 
-    /// Has the backend at `place` describe the query, the same over gathered rows, and these.
-    async fn describe_gathered(&mut self, place: usize, asked: &Asked<'_>) -> Result<Described, Halt> {
-        let count = parameters(asked.text).max(asked.types.len());
-        let made = asked.gathering.final_text(asked.text, count);
+    /// Has the backend at `place` describe statements, each of its text and the declared types of its parameters, and these tables. The last
+    /// statement stays there. Gives what was described, and what came of it.
+    async fn describe_on(
+        &mut self,
+        place: usize,
+        style: Style,
+        tables: &[Part],
+        statements: &[(&str, &[u32])],
+    ) -> Result<(Vec<Bytes>, Result<Captured, Halt>), Halt> {
         let number = self.guest.number();
         self.enter_bare(place).await?;
         let group = self.group(place);
@@ -228,45 +239,118 @@ impl Session {
                 described: Some(Vec::new()),
                 ..Captured::default()
             };
-            conn.own(&RowType::query(&asked.gathering.parts), None, Audience::Session);
+            if !tables.is_empty() {
+                conn.own(&RowType::query(tables), None, Audience::Session);
+            }
             let mut parse = BytesMut::new();
-            for text in [asked.gathering.query(asked.text), &made] {
+            for (text, types) in statements {
                 parse.clear();
-                encode::parse(&mut parse, b"", text.as_bytes(), asked.types);
+                encode::parse(&mut parse, b"", text.as_bytes(), types);
                 conn.parse(b"", number, &parse, Audience::Session);
                 encode::describe_statement(&mut conn.output, b"");
                 conn.owes(Kind::Describe, Audience::Session, Stake::Nothing);
             }
-            end_batch(conn, asked.style);
+            end_batch(conn, style);
         }
         self.drain(place).await?;
         if let Some(conn) = &mut self.slots[place] {
             conn.unnamed = None;
             described = conn.captured.described.take().unwrap_or_default();
         }
-        let captured = match self.take_captured(place, group, Stake::Nothing) {
-            Ok(captured) => captured,
-            // It took the client's text, and not the other.
-            Err(Halt::Fail(Failure::Postgres(error))) if described.len() == 2 => {
-                return Err(not_the_same(Some(&error)).into());
-            }
-            Err(halt) => return Err(halt),
-        };
+        Ok((described, self.take_captured(place, group, Stake::Nothing)))
+    }
+
+    /// Has the backend at `place` describe the query, the same over gathered rows, and these.
+    async fn describe_gathered(&mut self, place: usize, asked: &Asked<'_>) -> Result<Described, Halt> {
+        let made = asked.gathering.final_text(asked.text, asked.parameters());
+        let statements = [
+            (asked.gathering.query(asked.text), asked.types),
+            (&made, asked.types),
+        ];
+        let tables = &asked.gathering.parts;
+        let (described, captured) = self.describe_on(place, asked.style, tables, &statements).await?;
+        let captured = the_clients(captured, &described)?;
         let [types, columns, types_made, columns_made] = described.as_slice() else {
             return Err(not_the_same(None).into());
         };
-        let (types, types_made) = (parameter_types(types)?, parameter_types(types_made)?);
-        if !types_made.starts_with(&types) || columns_of(columns)? != columns_of(columns_made)? {
+        let types = parameter_types(types)?;
+        if !is_same((&types, columns), (types_made, columns_made))? {
             return Err(not_the_same(None).into());
         }
         Ok(Described {
             columns: columns.clone(),
             types,
-            rows: RowType::read(
-                captured.value.as_deref().unwrap_or_default(),
-                &asked.gathering.parts,
-            )?,
+            rows: RowType::read(captured.value.as_deref().unwrap_or_default(), tables)?,
         })
+    }
+
+    /// Has the backend at `place` describe the query, what each group gives for it, and the query over that; none where its rows have to be
+    /// gathered.
+    async fn describe_partial(
+        &mut self,
+        place: usize,
+        asked: &Asked<'_>,
+        partial: &Partial,
+    ) -> Result<Option<(Described, Vec<Bound>)>, Halt> {
+        let read: Vec<&str> = partial.part.columns.iter().map(String::as_str).collect();
+        let reading = partial.reading(&read);
+        let declared = |at: &usize| asked.types.get(*at).copied().unwrap_or(0);
+        let declared: Vec<u32> = reading.parameters.iter().map(declared).collect();
+        let query = asked.gathering.query(asked.text);
+        let statements = [(query, asked.types), (&reading.text, &declared)];
+        let tables = std::slice::from_ref(&partial.part);
+        let (described, captured) = self.describe_on(place, asked.style, tables, &statements).await?;
+        let captured = the_clients(captured, &described)?;
+        let [types, columns, types_read, columns_read] = described.as_slice() else {
+            return Err(not_the_same(None).into());
+        };
+        let (types, types_read) = (parameter_types(types)?, parameter_types(types_read)?);
+        let alike = |(at, oid): (&usize, &u32)| types.get(*at) == Some(oid) && *oid < FIRST_OF_USERS;
+        let extras: Vec<u32> = results(columns_read)?
+            .into_iter()
+            .skip(read.len())
+            .map(|(_, oid)| oid)
+            .collect();
+        let mut rows = RowType::read(captured.value.as_deref().unwrap_or_default(), tables)?;
+        let Some(rows) = rows.pop().map(|rows| rows.and(extras.clone(), !read.is_empty())) else {
+            return Ok(None);
+        };
+        let wants = |read: &[&str]| read.is_empty() || rows.read_columns() == read;
+        if !reading.parameters.iter().zip(&types_read).all(alike) || !wants(&read) {
+            return Ok(None);
+        }
+        let names: Vec<String> = results(columns)?.into_iter().map(|(name, _)| name).collect();
+        let count = asked.parameters();
+        let values = Values {
+            types: &extras,
+            own_collation: rows.has_own_collation(),
+        };
+        let made = asked
+            .gathering
+            .partial_text(asked.text, count, (&rows.columns(), values), &names);
+        let Some(made) = made else { return Ok(None) };
+        let (made, captured) = self
+            .describe_on(place, asked.style, &[], &[(&made, &types)])
+            .await?;
+        match (captured, made.as_slice()) {
+            // As where an expression of GROUP BY has a length or a scale, which values do not bring along.
+            (Ok(_), [types_made, columns_made])
+                if !is_same((&types, columns), (types_made, columns_made))? =>
+            {
+                return Ok(None);
+            }
+            (Ok(_), [_, _]) => {}
+            (Err(Halt::Fail(Failure::Postgres(error))), _) => return Err(not_the_same(Some(&error)).into()),
+            (Err(halt), _) => return Err(halt),
+            (Ok(_), _) => return Err(not_the_same(None).into()),
+        }
+        let bound = Bound::of(0, reading, &asked.bind, &types);
+        let described = Described {
+            columns: columns.clone(),
+            types,
+            rows: vec![rows],
+        };
+        Ok(Some((described, vec![bound])))
     }
 
     /// Reads all parts from these groups.
@@ -274,7 +358,7 @@ impl Session {
         &mut self,
         places: &[usize],
         asked: &Asked<'_>,
-        readings: &[Reading],
+        readings: &[Bound],
         rows: &[RowType],
         gathered: &mut [Gathered],
     ) -> Result<(), Halt> {
@@ -379,41 +463,75 @@ pub(super) fn end_batch(conn: &mut Conn, style: Style) {
 }
 
 /// What is asked of each group.
-fn readings(asked: &Asked<'_>, described: &Described) -> Vec<Reading> {
-    let values: Vec<_> = asked.bind.each().collect();
+fn readings(asked: &Asked<'_>, described: &Described) -> Vec<Bound> {
+    // A user's type has another object id in each group.
+    let known = |at: usize| described.types.get(at).is_some_and(|oid| *oid < FIRST_OF_USERS);
     let parts = asked.gathering.parts.iter().zip(&described.rows).enumerate();
     parts
         .map(|(index, (part, rows))| {
-            // A user's type has another object id in each group.
-            let known = |condition: &Condition| {
-                condition
-                    .parameters()
-                    .all(|at| described.types.get(at).is_some_and(|oid| *oid < FIRST_OF_USERS))
-            };
-            let conditions: Vec<&Condition> = part
-                .conditions
+            let reading = part.reading(&rows.read_columns(), known);
+            Bound::of(index, reading, &asked.bind, &described.types)
+        })
+        .collect()
+}
+
+impl Bound {
+    fn of(index: usize, reading: Reading, bind: &Bind<'_>, types: &[u32]) -> Bound {
+        let values: Vec<_> = bind.each().collect();
+        let name = format!("_howdah_{index}");
+        let used = &reading.parameters;
+        let bound = used
+            .iter()
+            .map(|at| values.get(*at).copied().unwrap_or((false, None)));
+        let mut message = BytesMut::new();
+        encode::bind(&mut message, (name.as_bytes(), name.as_bytes()), bound, &BINARY);
+        Bound {
+            types: used
                 .iter()
-                .filter(|condition| known(condition))
-                .collect();
-            let mut used: Vec<usize> = conditions
-                .iter()
-                .flat_map(|condition| condition.parameters())
-                .collect();
-            used.sort_unstable();
-            used.dedup();
-            let numbered = |at: usize| used.iter().position(|known| *known == at).unwrap_or_default() + 1;
-            let name = format!("_howdah_{index}");
-            let mut bind = BytesMut::new();
-            let bound = used
-                .iter()
-                .map(|at| values.get(*at).copied().unwrap_or((false, None)));
-            encode::bind(&mut bind, (name.as_bytes(), name.as_bytes()), bound, &BINARY);
-            Reading {
-                text: part.text(&rows.read_columns(), &conditions, numbered),
-                types: used.iter().map(|at| described.types[*at]).collect(),
-                name,
-                bind,
-            }
+                .map(|at| types.get(*at).copied().unwrap_or(0))
+                .collect(),
+            text: reading.text,
+            name,
+            bind: message,
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// How many parameters the client's statement has.
+    fn parameters(&self) -> usize {
+        parameters(self.text).max(self.types.len())
+    }
+}
+
+/// What came of describing the client's text and then one of ours: what is wrong with ours is not the client's.
+fn the_clients(captured: Result<Captured, Halt>, described: &[Bytes]) -> Result<Captured, Halt> {
+    match captured {
+        Err(Halt::Fail(Failure::Postgres(error))) if described.len() == 2 => {
+            Err(not_the_same(Some(&error)).into())
+        }
+        captured => captured,
+    }
+}
+
+/// Whether the text over gathered rows has the parameters and gives the columns of the client's own.
+fn is_same(
+    (types, columns): (&[u32], &[u8]),
+    (types_made, columns_made): (&[u8], &[u8]),
+) -> Result<bool, Malformed> {
+    Ok(parameter_types(types_made)?.starts_with(types) && columns_of(columns)? == columns_of(columns_made)?)
+}
+
+/// The names and types of a RowDescription.
+fn results(message: &[u8]) -> Result<Vec<(String, u32)>, Malformed> {
+    let mut body = Body::new(message.get(HEADER..).unwrap_or_default());
+    (0..body.i16()?)
+        .map(|_| {
+            let name = String::from_utf8_lossy(body.cstr()?).into_owned();
+            let (_table, _column) = (body.i32()?, body.i16()?);
+            let oid = u32::from_be_bytes(body.i32()?.to_be_bytes());
+            let (_size, _modifier, _format) = (body.i16()?, body.i32()?, body.i16()?);
+            Ok((name, oid))
         })
         .collect()
 }
@@ -437,7 +555,7 @@ fn bind_final(conn: &mut Conn, asked: &Asked<'_>, rows: &[RowType], gathered: Ve
     let arrays: Vec<BytesMut> = gathered
         .into_iter()
         .zip(rows)
-        .map(|(gathered, rows)| gathered.into_array(rows))
+        .flat_map(|(gathered, rows)| gathered.into_arrays(rows))
         .collect();
     let all: Vec<_> = asked
         .bind

@@ -339,11 +339,11 @@ impl Session {
         self.settle().await?;
         let (group, number) = (self.group(place), self.guest.number());
         if let Some(conn) = &mut self.slots[place] {
-            let array = gathered.into_array(&known.rows);
+            let arrays = gathered.into_arrays(&known.rows);
             let values: Vec<_> = given
                 .bind
                 .each()
-                .chain(std::iter::once((true, Some(&array[..]))))
+                .chain(arrays.iter().map(|array| (true, Some(&array[..]))))
                 .collect();
             let put = moves.put(given.text, known.types.len());
             parse(conn, &put, &known.types, number);

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! array: dimensions: i32 (1, or 0 where it is empty) | has NULLs: i32 | type: u32 | length: i32 | first index: i32 | elements
-//! element: length: i32 | record
+//! element: length: i32, -1 for NULL | a value, or a record
 //! record: number of columns: i32 | per column: type: u32 | length: i32, -1 for NULL | bytes
 //! ```
 
@@ -29,6 +29,12 @@ const ELEMENT_TYPE: std::ops::Range<usize> = 8..12;
 pub(super) struct RowType {
     oid: u32,
     columns: Vec<Column>,
+    /// Whether there are rows of the table at all.
+    given: bool,
+    /// The types of values that come behind its columns, each in an array of its own.
+    extras: Vec<u32>,
+    /// No text in the table has a collation but the database's own.
+    own_collation: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +62,8 @@ struct Stored {
     /// Of an array's elements.
     element: Option<u32>,
     element_kind: Option<String>,
+    /// It has no collation but the database's own.
+    own_collation: bool,
 }
 
 impl RowType {
@@ -74,7 +82,8 @@ impl RowType {
             "SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.reltype::int8, \
                (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname, 'type', t.oid::int8, \
                   'domain', t.typtype = 'd', 'base', b.oid::int8, 'kind', b.typtype, 'shown', b.typname, \
-                  'sent', b.typsend <> 0 AND b.typreceive <> 0, 'element', e.oid::int8, 'element_kind', e.typtype) ORDER BY a.attnum), '[]') \
+                  'sent', b.typsend <> 0 AND b.typreceive <> 0, 'element', e.oid::int8, 'element_kind', e.typtype, \
+                  'own_collation', a.attcollation IN (0, 'pg_catalog.\"default\"'::pg_catalog.regcollation)) ORDER BY a.attnum), '[]') \
                 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
                 JOIN pg_catalog.pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END \
                 LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A' \
@@ -95,13 +104,37 @@ impl RowType {
             return Err(Failure::Catalogue("a table of the query is not there".to_owned()).into());
         }
         let rows = stored.into_iter().zip(parts).map(|((oid, columns), part)| {
+            let own_collation = columns.iter().all(|column| column.own_collation);
             let columns = columns.into_iter().map(|column| column.of(part));
             Ok(RowType {
+                own_collation,
                 oid,
                 columns: columns.collect::<Result<_, Refusal>>()?,
+                given: true,
+                extras: Vec::new(),
             })
         });
         Ok(rows.collect::<Result<_, Refusal>>().map_err(Failure::from)?)
+    }
+
+    /// The same with values of these types behind the columns that are read, if any are given.
+    pub(super) fn and(mut self, extras: Vec<u32>, given: bool) -> RowType {
+        self.given = given;
+        self.extras = extras;
+        self
+    }
+
+    /// Whether no text in the table has a collation but the database's own.
+    pub(super) fn has_own_collation(&self) -> bool {
+        self.own_collation
+    }
+
+    /// All columns, and whether they are read.
+    pub(super) fn columns(&self) -> Vec<(&str, bool)> {
+        let columns = self.columns.iter();
+        columns
+            .map(|column| (column.name.as_str(), column.read))
+            .collect()
     }
 
     /// The columns that are read, in the table's order.
@@ -147,50 +180,109 @@ impl Stored {
 /// Rows that have come.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    elements: BytesMut,
+    rows: Elements,
+    extras: Vec<Elements>,
+}
+
+/// Elements of an array.
+#[derive(Debug, Default)]
+struct Elements {
+    bytes: BytesMut,
     count: u32,
+    nulls: bool,
 }
 
 impl Gathered {
     /// Adds the row of a DataRow message's body, which has the columns that are read. Gives its size.
     pub(super) fn add(&mut self, rows: &RowType, row: &[u8]) -> Result<usize, Malformed> {
-        let before = self.elements.len();
         let mut body = Body::new(row);
         body.i16()?;
-        self.elements.put_u32(0);
-        self.elements
+        let mut size = 0;
+        if rows.given {
+            size += self.rows.record(rows, &mut body)?;
+        }
+        self.extras.resize_with(rows.extras.len(), Elements::default);
+        for extra in &mut self.extras {
+            let value = value(&mut body)?;
+            size += extra.add(value);
+        }
+        Ok(size)
+    }
+
+    /// All of them as arrays: of rows, and of what comes behind their columns.
+    pub(super) fn into_arrays(mut self, rows: &RowType) -> Vec<BytesMut> {
+        self.extras.resize_with(rows.extras.len(), Elements::default);
+        let rows_alone = rows.given.then(|| self.rows.into_array(rows.oid));
+        let extras = self.extras.into_iter().zip(&rows.extras);
+        rows_alone
+            .into_iter()
+            .chain(extras.map(|(extra, oid)| extra.into_array(*oid)))
+            .collect()
+    }
+}
+
+/// The next value of a DataRow.
+fn value<'a>(body: &mut Body<'a>) -> Result<Option<&'a [u8]>, Malformed> {
+    match usize::try_from(body.i32()?) {
+        Ok(len) => body.bytes(len).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+impl Elements {
+    fn put(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) => {
+                self.bytes.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                self.bytes.put_slice(value);
+            }
+            None => self.bytes.put_i32(-1),
+        }
+    }
+
+    fn add(&mut self, value: Option<&[u8]>) -> usize {
+        let before = self.bytes.len();
+        self.put(value);
+        self.nulls |= value.is_none();
+        self.count += 1;
+        self.bytes.len() - before
+    }
+
+    fn record(&mut self, rows: &RowType, body: &mut Body<'_>) -> Result<usize, Malformed> {
+        let before = self.bytes.len();
+        self.bytes.put_u32(0);
+        self.bytes
             .put_u32(u32::try_from(rows.columns.len()).unwrap_or(u32::MAX));
         for column in &rows.columns {
-            self.elements.put_u32(column.oid);
-            let len = if column.read { body.i32()? } else { -1 };
-            self.elements.put_i32(len);
-            let Ok(len) = usize::try_from(len) else { continue };
-            let start = self.elements.len();
-            self.elements.put_slice(body.bytes(len)?);
+            self.bytes.put_u32(column.oid);
+            let start = self.bytes.len() + 4;
+            self.put(if column.read { value(body)? } else { None });
             if let Some(element) = column.element
-                && let Some(place) = self.elements[start..].get_mut(ELEMENT_TYPE)
+                && let Some(place) = self
+                    .bytes
+                    .get_mut(start..)
+                    .and_then(|value| value.get_mut(ELEMENT_TYPE))
             {
                 place.copy_from_slice(&element.to_be_bytes());
             }
         }
-        let size = self.elements.len() - before;
+        let size = self.bytes.len() - before;
         let len = u32::try_from(size - 4).unwrap_or(u32::MAX);
-        self.elements[before..before + 4].copy_from_slice(&len.to_be_bytes());
+        self.bytes[before..before + 4].copy_from_slice(&len.to_be_bytes());
         self.count += 1;
         Ok(size)
     }
 
-    /// All of them as an array.
-    pub(super) fn into_array(self, rows: &RowType) -> BytesMut {
-        let mut array = BytesMut::with_capacity(20 + self.elements.len());
+    fn into_array(self, oid: u32) -> BytesMut {
+        let mut array = BytesMut::with_capacity(20 + self.bytes.len());
         array.put_u32(u32::from(self.count > 0));
-        array.put_u32(0);
-        array.put_u32(rows.oid);
+        array.put_u32(u32::from(self.nulls));
+        array.put_u32(oid);
         if self.count > 0 {
             array.put_u32(self.count);
             array.put_u32(1);
         }
-        array.extend_from_slice(&self.elements);
+        array.extend_from_slice(&self.bytes);
         array
     }
 }

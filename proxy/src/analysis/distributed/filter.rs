@@ -23,41 +23,53 @@ use super::quoted;
 
 /// A condition on the rows of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition(Vec<Piece>);
+pub(super) struct Condition(pub(super) Vec<Piece>);
 
-/// A piece of a condition's text.
+/// A piece of a text in which parameters have other numbers than in the client's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     /// SQL.
     Text(String),
     /// A parameter of the client's statement, 0 for `$1`.
     Parameter(usize),
 }
 
+impl Piece {
+    pub(super) fn text(text: impl Into<String>) -> Piece {
+        Piece::Text(text.into())
+    }
+}
+
+/// The client's parameters in a text.
+pub(super) fn parameters(pieces: &[Piece]) -> impl Iterator<Item = usize> {
+    pieces.iter().filter_map(|piece| match piece {
+        Piece::Parameter(index) => Some(*index),
+        Piece::Text(_) => None,
+    })
+}
+
+/// A text with its parameters by these numbers.
+pub(super) fn written(pieces: &[Piece], numbered: impl Fn(usize) -> usize) -> String {
+    let mut text = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(piece) => text.push_str(piece),
+            Piece::Parameter(index) => text.push_str(&format!("${}", numbered(*index))),
+        }
+    }
+    text
+}
+
 impl Condition {
     /// The client's parameters in it.
-    pub fn parameters(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Parameter(index) => Some(*index),
-            Piece::Text(_) => None,
-        })
-    }
-
-    pub(super) fn write(&self, text: &mut String, numbered: &impl Fn(usize) -> usize) {
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(piece) => text.push_str(piece),
-                Piece::Parameter(index) => text.push_str(&format!("${}", numbered(*index))),
-            }
-        }
+    pub(super) fn parameters(&self) -> impl Iterator<Item = usize> {
+        parameters(&self.0)
     }
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        self.write(&mut text, &|index| index + 1);
-        f.write_str(&text)
+        f.write_str(&written(&self.0, |index| index + 1))
     }
 }
 
@@ -118,6 +130,11 @@ impl Block {
         }
         self.more |= item.instance.is_none();
         self.items.push(item);
+    }
+
+    /// Whether it has no other items.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.more
     }
 
     /// The distributed tables among them.
@@ -320,7 +337,7 @@ impl Writing<'_, '_> {
                 self.text("(");
                 self.value(left)?;
                 self.text(" = ANY (");
-                self.constant(right)?;
+                self.fixed(right)?;
                 self.text("))");
                 Some(())
             }
@@ -353,7 +370,7 @@ impl Writing<'_, '_> {
         /// The first OID that is not PostgreSQL's own.
         const FIRST_OF_USERS: u32 = 16_384;
         let Some((at, column)) = self.block.column(expr, self.instances) else {
-            return self.constant(expr);
+            return self.fixed(expr);
         };
         if *self.about.get_or_insert(at) != at || column.type_oid >= FIRST_OF_USERS {
             return None;
@@ -362,9 +379,9 @@ impl Writing<'_, '_> {
         Some(())
     }
 
-    fn constant(&mut self, expr: &Expr) -> Option<()> {
+    fn fixed(&mut self, expr: &Expr) -> Option<()> {
         match expr {
-            Expr::Nested(inner) => self.constant(inner),
+            Expr::Nested(inner) => self.fixed(inner),
             Expr::Value(value) => self.plain(&value.value),
             Expr::UnaryOp {
                 op: UnaryOperator::Minus,
@@ -384,7 +401,7 @@ impl Writing<'_, '_> {
             } => {
                 type_oid(data_type)?;
                 self.text("CAST(");
-                self.constant(expr)?;
+                self.fixed(expr)?;
                 self.text(&format!(" AS {data_type})"));
                 Some(())
             }
@@ -405,14 +422,10 @@ impl Writing<'_, '_> {
             Value::Boolean(value) => self.text(if *value { "true" } else { "false" }),
             Value::Null => self.text("NULL"),
             Value::SingleQuotedString(text) => {
-                // As a time these are the moment at which a group's transaction began.
-                let moment = ["now", "today", "tomorrow", "yesterday"];
-                let lower = text.to_ascii_lowercase();
-                if moment.iter().any(|word| lower.contains(word)) {
+                if is_moment(text) {
                     return None;
                 }
-                let escaped = text.replace('\\', "\\\\").replace('\'', "''");
-                self.text(&format!("E'{escaped}'"));
+                self.text(&constant(text));
             }
             Value::Placeholder(name) => {
                 let number: usize = name.strip_prefix('$')?.parse().ok()?;
@@ -434,4 +447,18 @@ fn comparison(op: &BinaryOperator) -> Option<&'static str> {
         BinaryOperator::GtEq => " >= ",
         _ => return None,
     })
+}
+
+/// Whether it could be, as a time, the moment at which a group's transaction began.
+pub(super) fn is_moment(constant: &str) -> bool {
+    let lower = constant.to_ascii_lowercase();
+    ["now", "today", "tomorrow", "yesterday"]
+        .iter()
+        .any(|word| lower.contains(word))
+}
+
+/// A text as a constant.
+pub(super) fn constant(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('\'', "''");
+    format!("E'{escaped}'")
 }

@@ -11,29 +11,29 @@ use super::super::lexer::Token;
 use super::super::parse::{token_at, token_of};
 use super::super::scope::Instance;
 use super::filter::Block;
-use super::{Columns, Splice, With, quoted};
+use super::{Splice, With, quoted};
 
 /// Types whose values PostgreSQL cannot group: json, xml and the geometric ones.
-const UNGROUPED: [u32; 9] = [114, 142, 600, 601, 602, 603, 604, 628, 718];
+pub(super) const UNGROUPED: [u32; 9] = [114, 142, 600, 601, 602, 603, 604, 628, 718];
 
-/// What must be added to a query's GROUP BY lists.
+/// What must be added to a query's GROUP BY lists, of these columns of a table.
 pub(super) fn completed(
     tokens: &[Token],
     statement: &Statement,
     instances: &[Instance<'_>],
-    columns: &Columns<'_>,
+    columns: impl Fn(&Relation) -> Vec<String>,
 ) -> Vec<Splice> {
-    struct Groups<'g, 'a> {
+    struct Groups<'g, 'a, F> {
         tokens: &'g [Token],
         instances: &'g [Instance<'a>],
-        columns: &'g Columns<'g>,
+        columns: F,
         found: Vec<Splice>,
     }
-    impl Visitor for Groups<'_, '_> {
+    impl<F: Fn(&Relation) -> Vec<String>> Visitor for Groups<'_, '_, F> {
         type Break = ();
         fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
             self.found
-                .extend(completed_here(self.tokens, select, self.instances, self.columns));
+                .extend(completed_here(self.tokens, select, self.instances, &self.columns));
             ControlFlow::Continue(())
         }
     }
@@ -51,7 +51,7 @@ fn completed_here(
     tokens: &[Token],
     select: &Select,
     instances: &[Instance<'_>],
-    columns: &Columns<'_>,
+    columns: &impl Fn(&Relation) -> Vec<String>,
 ) -> Option<Splice> {
     let GroupByExpr::Expressions(keys, modifiers) = &select.group_by else {
         return None;
@@ -79,7 +79,7 @@ fn completed_here(
         if !instance.has_own_names() || !key_of(instance.table)?.into_iter().all(has) {
             continue;
         }
-        let named = columns.of_table(instance.table);
+        let named = columns(instance.table);
         let others = instance.table.columns.iter().filter(|column| {
             named.contains(&column.name) && !UNGROUPED.contains(&column.type_oid) && !has(column)
         });

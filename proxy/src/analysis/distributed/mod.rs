@@ -8,9 +8,15 @@
 //! What such rows do not have is a place (`ctid` and the other system columns, locks), and the table's constraints: a column that is
 //! determined by a primary key in GROUP BY is added to that list ([`grouping`]).
 
+mod clauses;
 mod columns;
+mod combine;
+mod distinct;
 mod filter;
+mod finding;
 mod grouping;
+mod partial;
+mod top;
 
 use std::fmt;
 use std::ops::Range;
@@ -24,7 +30,10 @@ use super::proof::Proof;
 use super::refusal::Refusal;
 
 pub(super) use columns::Columns;
-pub use filter::Condition;
+pub use combine::Values;
+use filter::{Condition, Piece};
+pub use partial::Partial;
+use top::Top;
 
 /// How a SELECT is answered whose rows are in several groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +42,8 @@ pub struct Gathering {
     query: Range<usize>,
     /// What is read of the tables.
     pub parts: Vec<Part>,
+    /// How each group aggregates its own rows, where that is enough.
+    pub partial: Option<Partial>,
     /// What of the text is replaced, in order.
     splices: Vec<Splice>,
 }
@@ -45,7 +56,13 @@ pub struct Part {
     /// The names of the columns that are read.
     pub columns: Vec<String>,
     /// The conditions that its rows fulfil.
-    pub conditions: Vec<Condition>,
+    conditions: Vec<Condition>,
+    /// The first rows in the query's order are enough: how they are found, the query's whole condition included.
+    top: Option<Top>,
+    /// Of rows that are alike one is enough.
+    distinct: bool,
+    /// Columns of texts, which can be equal and yet not alike.
+    texts: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,44 +103,125 @@ impl Gathering {
     /// The query over the gathered rows: those of the first part are the parameter after so many of the client's own.
     #[must_use]
     pub fn final_text(&self, text: &str, parameters: usize) -> String {
-        let mut made = String::with_capacity(self.query.len() + self.splices.len() * 64);
-        let mut from = self.query.start;
-        for splice in &self.splices {
-            made.push_str(text.get(from..splice.at.start).unwrap_or_default());
-            match &splice.with {
-                With::Rows { part, name } => {
-                    let (number, table) = (parameters + part + 1, self.parts[*part].table.quoted());
-                    made.push_str(&format!("pg_catalog.unnest(${number}::{table}[])"));
-                    if let Some(name) = name {
-                        made.push_str(" AS ");
-                        made.push_str(&quoted(name));
-                    }
-                }
-                With::Text(text) => made.push_str(text),
-            }
-            from = splice.at.end;
-        }
-        made.push_str(text.get(from..self.query.end).unwrap_or_default());
-        made
+        spliced(text, &self.query, &self.splices, &self.parts, parameters)
+    }
+
+    /// The query over what groups have aggregated, as [`Partial::final_text`] has it.
+    #[must_use]
+    pub fn partial_text(
+        &self,
+        text: &str,
+        parameters: usize,
+        (columns, values): (&[(&str, bool)], Values<'_>),
+        names: &[String],
+    ) -> Option<String> {
+        self.partial
+            .as_ref()?
+            .final_text(text, (&self.query, parameters), (columns, values), names)
     }
 }
 
-impl Part {
-    /// The statement that reads these columns in a group, with those conditions. Of each parameter `numbered` says which it is there.
-    #[must_use]
-    pub fn text(
-        &self,
-        columns: &[&str],
-        conditions: &[&Condition],
-        numbered: impl Fn(usize) -> usize,
-    ) -> String {
-        let columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
-        let mut text = format!("SELECT {} FROM {}", columns.join(", "), self.table.quoted());
-        for (index, condition) in conditions.iter().enumerate() {
-            text.push_str(if index == 0 { " WHERE " } else { " AND " });
-            condition.write(&mut text, &numbered);
+fn spliced(
+    text: &str,
+    query: &Range<usize>,
+    splices: &[Splice],
+    parts: &[Part],
+    parameters: usize,
+) -> String {
+    let mut made = String::with_capacity(query.len() + splices.len() * 64);
+    let mut from = query.start;
+    for splice in splices {
+        made.push_str(text.get(from..splice.at.start).unwrap_or_default());
+        match &splice.with {
+            With::Rows { part, name } => {
+                let (number, table) = (parameters + part + 1, parts[*part].table.quoted());
+                made.push_str(&format!("pg_catalog.unnest(${number}::{table}[])"));
+                if let Some(name) = name {
+                    made.push_str(" AS ");
+                    made.push_str(&quoted(name));
+                }
+            }
+            With::Text(text) => made.push_str(text),
         }
-        text
+        from = splice.at.end;
+    }
+    made.push_str(text.get(from..query.end).unwrap_or_default());
+    made
+}
+
+/// A statement that reads in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Its text.
+    pub text: String,
+    /// Which parameters of the client's statement are its own, in order.
+    pub parameters: Vec<usize>,
+}
+
+impl Part {
+    /// All rows of these columns.
+    pub(super) fn of(table: RelationName, columns: Vec<String>) -> Part {
+        Part {
+            table,
+            columns,
+            conditions: Vec::new(),
+            top: None,
+            distinct: false,
+            texts: Vec::new(),
+        }
+    }
+
+    /// The statement that reads these columns in a group. Conditions whose parameters are not `usable` there are left out.
+    #[must_use]
+    pub fn reading(&self, columns: &[&str], usable: impl Fn(usize) -> bool) -> Reading {
+        let quoted_columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let list = quoted_columns.join(", ");
+        let from = Piece::text(format!("{list} FROM {}", self.table.quoted()));
+        let mut pieces = vec![Piece::text("SELECT ")];
+        match self.top.as_ref().filter(|top| top.parameters().all(&usable)) {
+            Some(top) => {
+                pieces.extend_from_slice(&top.distinct);
+                pieces.push(from);
+                pieces.extend_from_slice(&top.pieces);
+            }
+            None => {
+                pieces.push(from);
+                let usable = self
+                    .conditions
+                    .iter()
+                    .filter(|condition| condition.parameters().all(&usable));
+                for (index, condition) in usable.enumerate() {
+                    pieces.push(Piece::text(if index == 0 { " WHERE " } else { " AND " }));
+                    pieces.extend_from_slice(&condition.0);
+                }
+                if self.distinct && !columns.is_empty() {
+                    pieces.push(Piece::text(format!(
+                        " GROUP BY {}",
+                        distinct::keys(&quoted_columns, columns, &self.texts)
+                    )));
+                }
+            }
+        }
+        Reading::of(&pieces)
+    }
+}
+
+impl Reading {
+    fn of(pieces: &[Piece]) -> Reading {
+        let mut parameters: Vec<usize> = filter::parameters(pieces).collect();
+        parameters.sort_unstable();
+        parameters.dedup();
+        let numbered = |at: usize| {
+            parameters
+                .iter()
+                .position(|known| *known == at)
+                .unwrap_or_default()
+                + 1
+        };
+        Reading {
+            text: filter::written(pieces, numbered),
+            parameters,
+        }
     }
 }
 
@@ -132,6 +230,12 @@ impl fmt::Display for Part {
         write!(f, "{} ({})", self.table.name, self.columns.join(", "))?;
         for (index, condition) in self.conditions.iter().enumerate() {
             write!(f, " {} {condition}", if index == 0 { "WHERE" } else { "AND" })?;
+        }
+        if let Some(top) = &self.top {
+            write!(f, ", first of them: {}", top.to_string().trim_start())?;
+        }
+        if self.distinct {
+            f.write_str(", each once")?;
         }
         Ok(())
     }
@@ -165,9 +269,12 @@ pub(super) fn plan(
     };
     let columns = Columns::of(tokens, statement, &proof.instances);
     let conditions = filter::conditions(statement, &proof.instances);
+    let top = top::find(tokens, statement, proof, findings);
+    let distinct = distinct::instances(statement, &proof.instances, findings);
     let mut gathering = Gathering {
         query: first.range.start..last.range.end,
         parts: Vec::new(),
+        partial: partial::find(tokens, statement, proof, findings),
         splices: Vec::new(),
     };
     for (number, instance) in proof.instances.iter().enumerate() {
@@ -176,10 +283,14 @@ pub(super) fn plan(
         let (Some(start), Some(end)) = (range(from), range(to)) else {
             return Err(lost());
         };
+        let read = columns.of_table(instance.table);
         let part = Part {
+            distinct: distinct.contains(&number) && distinct::can_be(instance.table, &read),
+            texts: distinct::texts(instance.table),
             table: RelationName::of(instance.table),
-            columns: columns.of_table(instance.table),
+            columns: read,
             conditions: conditions.get(number).cloned().unwrap_or_default(),
+            top: top.clone(),
         };
         let part = match gathering.parts.iter().position(|known| *known == part) {
             Some(known) => known,
@@ -194,9 +305,12 @@ pub(super) fn plan(
             with: With::Rows { part, name },
         });
     }
-    gathering
-        .splices
-        .extend(grouping::completed(tokens, statement, &proof.instances, &columns));
+    gathering.splices.extend(grouping::completed(
+        tokens,
+        statement,
+        &proof.instances,
+        |table| columns.of_table(table),
+    ));
     gathering.splices.extend(without_schemas(tokens, proof)?);
     gathering.splices.sort_by_key(|splice| splice.at.start);
     let apart = |pair: &[Splice]| pair[0].at.end <= pair[1].at.start;

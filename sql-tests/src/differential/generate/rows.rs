@@ -39,13 +39,14 @@ impl Maker {
     /// A statement that reads or writes rows.
     pub(super) fn on_rows(&mut self) -> Statement {
         match self.below(100) {
-            0..25 => self.insert(),
-            25..50 => self.select(),
-            50..58 => self.update(),
-            58..62 => self.move_rows(),
-            62..70 => self.delete(),
-            70..84 => self.on_pairs(),
-            84..97 => self.scatter(),
+            0..22 => self.insert(),
+            22..40 => self.select(),
+            40..46 => self.update(),
+            46..50 => self.move_rows(),
+            50..56 => self.delete(),
+            56..68 => self.on_pairs(),
+            68..78 => self.scatter(),
+            78..98 => self.over_all(),
             _ => self.beyond(),
         }
     }
@@ -267,12 +268,8 @@ impl Maker {
     /// What several groups cannot answer together yet, or not alone.
     fn beyond(&mut self) -> Statement {
         let text = self.pick(&[
-            "SELECT k FROM kv ORDER BY k",
-            "SELECT max(n), min(n) FROM kv",
-            "SELECT n, count(*) FROM kv GROUP BY n ORDER BY n",
-            "SELECT DISTINCT n FROM kv ORDER BY n",
-            "SELECT kv.k, pair.b FROM kv JOIN pair ON pair.a = kv.k ORDER BY 1, 2",
-            "SELECT k FROM kv WHERE k IN (SELECT a FROM pair) ORDER BY k",
+            "SELECT k FROM kv ORDER BY k FOR UPDATE",
+            "SELECT ctid FROM kv ORDER BY k",
             "INSERT INTO kv (k, t) SELECT a, 'from pair' FROM pair WHERE a = 3 LIMIT 1 ON CONFLICT DO NOTHING",
         ]);
         Statement::new(text, Vec::new(), Order::Given)

@@ -1,0 +1,607 @@
+//! What groups compute of their own rows, found in the text of a SELECT of one table.
+
+use std::collections::HashSet;
+use std::ops::{ControlFlow, Range};
+
+use sqlparser::ast::{
+    DuplicateTreatment, Expr, Function, FunctionArguments, Ident, ObjectNamePart, Select, SelectItem, Value,
+    Visitor,
+};
+
+use super::super::functions::{self, FunctionKind};
+use super::super::lexer::{Kind, Token};
+use super::super::parse::token_of;
+use super::super::proof::Proof;
+use super::super::relations::parts;
+use super::super::scope::Instance;
+use super::super::words::split_commas;
+use super::clauses::{Clauses, word_of, write};
+use super::combine::{Combined, Deviation};
+use super::filter::{Block, Piece};
+use super::top::{direction, expression};
+use super::{grouping, name_of, quoted};
+
+/// The first OID that is not PostgreSQL's own (FirstNormalObjectId).
+const FIRST_OF_USERS: u32 = 16_384;
+
+/// Words by which a text gets another collation than the database's own; those that give a value of type `name` do, which has "C".
+const OF_COLLATION: [&str; 8] = [
+    "collate",
+    "current_catalog",
+    "current_database",
+    "current_role",
+    "current_schema",
+    "current_user",
+    "session_user",
+    "user",
+];
+
+/// A call of an aggregate.
+pub(super) struct Call {
+    function: Function,
+    /// Of each of its arguments once.
+    distinct: bool,
+}
+
+/// All calls of aggregates, if they can be computed so.
+pub(super) struct Calls(pub(super) Vec<Call>);
+
+impl Visitor for Calls {
+    type Break = ();
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let Expr::Function(function) = expr else {
+            return ControlFlow::Continue(());
+        };
+        let names = parts(&function.name).unwrap_or_default();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let Ok(found) = functions::find(&names) else {
+            return ControlFlow::Break(());
+        };
+        let list = match &function.args {
+            FunctionArguments::List(list) => Some(list),
+            FunctionArguments::None | FunctionArguments::Subquery(_) => None,
+        };
+        let distinct =
+            list.is_some_and(|list| matches!(list.duplicate_treatment, Some(DuplicateTreatment::Distinct)));
+        // ORDER BY in it matters where each comes once, too: that is written again.
+        let plain = list.is_some_and(|list| distinct || list.clauses.is_empty());
+        match found.kind {
+            _ if function.over.is_some() => ControlFlow::Break(()),
+            FunctionKind::Normal => ControlFlow::Continue(()),
+            // It stays as it is.
+            FunctionKind::Aggregate if names == ["grouping"] => ControlFlow::Continue(()),
+            FunctionKind::Aggregate
+                if plain && function.within_group.is_empty() && function.null_treatment.is_none() =>
+            {
+                self.0.push(Call {
+                    function: function.clone(),
+                    distinct,
+                });
+                ControlFlow::Continue(())
+            }
+            FunctionKind::Aggregate | FunctionKind::Window => ControlFlow::Break(()),
+        }
+    }
+}
+
+/// Where a call is, in tokens: from its name to its end, its arguments, and its FILTER.
+struct Place {
+    all: Range<usize>,
+    arguments: Range<usize>,
+    filter: Range<usize>,
+}
+
+/// What has been found.
+pub(super) struct Finding<'t> {
+    tokens: &'t [Token],
+    clauses: &'t Clauses<'t>,
+    instance: &'t Instance<'t>,
+    select: &'t Select,
+    /// Where WHERE and its condition are, in bytes.
+    pub(super) filter: Option<Range<usize>>,
+    /// What groups give beside columns: what they group by, of which there are so many, then aggregates.
+    pub(super) extras: Vec<Vec<Piece>>,
+    pub(super) keys: usize,
+    /// What stands for bytes of the text.
+    pub(super) combined: Vec<(Range<usize>, Combined)>,
+    /// Tokens that are inside of what is replaced.
+    taken: HashSet<usize>,
+}
+
+impl<'t> Finding<'t> {
+    pub(super) fn of(
+        tokens: &'t [Token],
+        clauses: &'t Clauses<'t>,
+        instance: &'t Instance<'t>,
+        select: &'t Select,
+    ) -> Finding<'t> {
+        let filter = clauses
+            .whole_filter
+            .and_then(|whole| Some(whole.first()?.range.start..whole.last()?.range.end));
+        Finding {
+            tokens,
+            clauses,
+            instance,
+            select,
+            filter,
+            extras: Vec::new(),
+            keys: 0,
+            combined: Vec::new(),
+            taken: HashSet::new(),
+        }
+    }
+
+    /// GROUP BY and aggregates: gives the table's columns that groups give.
+    pub(super) fn grouped(&mut self, by: &[Expr], calls: &[Call], proof: &Proof<'_>) -> Option<Vec<String>> {
+        // What is inside of aggregates is the groups' own.
+        for call in calls {
+            let place = self.place(call)?;
+            self.taken.extend(place.all);
+        }
+        let mut given = self.group(by, proof)?;
+        // What is grouped by comes before what is computed of it.
+        let (distinct, plain): (Vec<&Call>, Vec<&Call>) = calls.iter().partition(|call| call.distinct);
+        for call in distinct {
+            self.each_once(call, &mut given)?;
+        }
+        for call in plain {
+            self.aggregate(call)?;
+        }
+        self.checked(&given)?;
+        // In the table's order.
+        let columns = self.instance.table.columns.iter();
+        Some(
+            columns
+                .filter(|column| given.contains(&column.name))
+                .map(|column| column.name.clone())
+                .collect(),
+        )
+    }
+
+    /// Whether a text in it may have another collation than the database's own.
+    pub(super) fn is_collated(&self) -> bool {
+        let kind = |at: Option<usize>| at.and_then(|at| self.tokens.get(at)).map(|token| &token.kind);
+        (0..self.tokens.len()).any(|at| match &self.tokens[at].kind {
+            Kind::Word(word) if word == "name" => {
+                let cast = match kind(at.checked_sub(1)) {
+                    Some(Kind::Operator(operator)) => operator == "::",
+                    Some(Kind::Word(word)) => word == "as",
+                    _ => false,
+                };
+                cast || matches!(kind(Some(at + 1)), Some(Kind::Text(_) | Kind::Punctuation('(')))
+            }
+            Kind::Word(word) => OF_COLLATION.contains(&word.as_str()),
+            _ => false,
+        })
+    }
+
+    fn is_column(&self, token: &Token) -> bool {
+        name_of(token).is_some_and(|name| self.instance.table.column(name).is_some())
+    }
+
+    /// The columns that are named outside of WHERE, in the table's order.
+    pub(super) fn named(&self) -> Vec<String> {
+        let outside = |token: &&Token| !self.is_filtered(token);
+        let names: HashSet<&str> = self.tokens.iter().filter(outside).filter_map(name_of).collect();
+        let columns = self.instance.table.columns.iter();
+        columns
+            .filter(|column| names.contains(column.name.as_str()))
+            .map(|column| column.name.clone())
+            .collect()
+    }
+
+    fn is_filtered(&self, token: &Token) -> bool {
+        self.filter
+            .as_ref()
+            .is_some_and(|filter| filter.contains(&token.range.start))
+    }
+
+    fn place(&self, call: &Call) -> Option<Place> {
+        let ident = |part: &ObjectNamePart| token_of(part.as_ident()?);
+        let start = ident(call.function.name.0.first()?)?;
+        let open = ident(call.function.name.0.last()?)? + 1;
+        let close = self.closing(open)?;
+        let mut place = Place {
+            all: start..close + 1,
+            arguments: open + 1..close,
+            filter: close + 1..close + 1,
+        };
+        if call.function.filter.is_some() {
+            if word_of(self.tokens.get(close + 1)?) != Some("filter") {
+                return None;
+            }
+            place.all.end = self.closing(close + 2)? + 1;
+            place.filter.end = place.all.end;
+        }
+        Some(place)
+    }
+
+    /// The parenthesis that closes the one at `open`.
+    fn closing(&self, open: usize) -> Option<usize> {
+        let mut depth = 0usize;
+        for (at, token) in self.tokens.iter().enumerate().skip(open) {
+            match token.kind {
+                Kind::Punctuation('(') => depth += 1,
+                Kind::Punctuation(')') => {
+                    depth = depth.checked_sub(1)?;
+                    if depth == 0 {
+                        return Some(at);
+                    }
+                }
+                _ if depth == 0 => return None,
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The number of the token that these begin with.
+    fn number_of(&self, tokens: &[Token]) -> Option<usize> {
+        let start = tokens.first()?.range.start;
+        self.tokens
+            .binary_search_by_key(&start, |token| token.range.start)
+            .ok()
+    }
+
+    fn bytes(&self, tokens: Range<usize>) -> Option<Range<usize>> {
+        let last = self.tokens.get(tokens.end.checked_sub(1)?)?;
+        Some(self.tokens.get(tokens.start)?.range.start..last.range.end)
+    }
+
+    /// A value that groups compute. Gives its number.
+    fn extra(&mut self, pieces: Vec<Piece>) -> usize {
+        if let Some(known) = self.extras[self.keys..].iter().position(|known| *known == pieces) {
+            return self.keys + known;
+        }
+        self.extras.push(pieces);
+        self.extras.len() - 1
+    }
+
+    /// A value that groups group by. Gives its number.
+    fn key_value(&mut self, tokens: &[Token]) -> usize {
+        let mut pieces = vec![Piece::text("(")];
+        write(tokens, &mut pieces);
+        pieces.push(Piece::text(")"));
+        match self.extras.iter().position(|known| *known == pieces) {
+            Some(known) => known,
+            None => {
+                self.extras.push(pieces);
+                self.keys = self.extras.len();
+                self.keys - 1
+            }
+        }
+    }
+
+    fn aggregate(&mut self, call: &Call) -> Option<()> {
+        let place = self.place(call)?;
+        let name = parts(&call.function.name)?.pop()?;
+        let tokens = self.tokens;
+        let of = |before: &str, behind: &str| {
+            let mut pieces = vec![Piece::text(before)];
+            write(&tokens[place.arguments.clone()], &mut pieces);
+            pieces.push(Piece::text(behind));
+            pieces
+        };
+        let called = |name: &str, argument: Vec<Piece>| {
+            let mut pieces = vec![Piece::text(format!("pg_catalog.{}(", quoted(name)))];
+            pieces.extend(argument);
+            pieces.push(Piece::text(") "));
+            write(&tokens[place.filter.clone()], &mut pieces);
+            pieces
+        };
+        let as_it_is = |name: &str| called(name, of("", ""));
+        let combined = match name.as_str() {
+            "count" => Combined::Count(self.extra(as_it_is("count"))),
+            "sum" => Combined::Sum(self.extra(as_it_is("sum"))),
+            "avg" => Combined::Average {
+                sum: self.extra(as_it_is("sum")),
+                count: self.extra(as_it_is("count")),
+            },
+            "min" | "max" | "bool_and" | "bool_or" | "every" | "bit_and" | "bit_or" | "bit_xor"
+            | "any_value" => Combined::Same {
+                value: self.extra(as_it_is(&name)),
+                function: name,
+            },
+            _ => {
+                let deviation = Deviation::called(&name)?;
+                let exact = || of("CAST((", ") AS pg_catalog.numeric)");
+                let mut square = exact();
+                square.push(Piece::text(" OPERATOR(pg_catalog.*) "));
+                square.extend(exact());
+                Combined::Variance {
+                    count: self.extra(as_it_is("count")),
+                    sum: self.extra(as_it_is("sum")),
+                    exact: self.extra(called("sum", exact())),
+                    squares: self.extra(called("sum", square)),
+                    of: deviation,
+                }
+            }
+        };
+        self.combined.push((self.bytes(place.all)?, combined));
+        Some(())
+    }
+
+    /// An aggregate of values that come once: it stays, over those that groups group by.
+    fn each_once(&mut self, call: &Call, given: &mut Vec<String>) -> Option<()> {
+        let place = self.place(call)?;
+        let tokens = self.tokens;
+        let (distinct, arguments) = tokens[place.arguments.clone()].split_first()?;
+        if word_of(distinct) != Some("distinct") {
+            return None;
+        }
+        let (values, ordered) = in_order(arguments);
+        let mut looked_at: Vec<&[Token]> = split_commas(values);
+        for item in ordered.map(split_commas).unwrap_or_default() {
+            looked_at.push(direction(item)?.0);
+        }
+        if let Some(filter) = tokens[place.filter.clone()].get(3..) {
+            // FILTER ( WHERE condition )
+            looked_at.push(filter.split_last()?.1);
+        }
+        for value in looked_at {
+            let row = |token: &Token| name_of(token) == Some(&self.instance.called);
+            match value {
+                // A constant.
+                _ if !value.iter().any(|token| self.is_column(token) || row(token)) => continue,
+                [only]
+                | [
+                    ..,
+                    Token {
+                        kind: Kind::Punctuation('.'),
+                        ..
+                    },
+                    only,
+                ] if self.is_column(only)
+                    && value
+                        .iter()
+                        .all(|token| name_of(token).is_some() || token.kind == Kind::Punctuation('.')) =>
+                {
+                    let name = name_of(only)?.to_owned();
+                    let column = self.instance.table.column(&name)?;
+                    if grouping::UNGROUPED.contains(&column.type_oid) {
+                        return None;
+                    }
+                    if !given.contains(&name) {
+                        given.push(name);
+                    }
+                }
+                _ => {
+                    let at = self.number_of(value)?;
+                    let number = self.key_value(value);
+                    self.combined
+                        .push((self.bytes(at..at + value.len())?, Combined::Key(number)));
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// What groups are made by: gives the table's columns among it.
+    fn group(&mut self, by: &[Expr], proof: &Proof<'_>) -> Option<Vec<String>> {
+        let (select, table) = (self.select, self.instance.table);
+        let block = Block::of(select, &proof.instances);
+        let (items, keys) = (
+            self.clauses.items(),
+            self.clauses.group.map(split_commas).unwrap_or_default(),
+        );
+        if items.len() != select.projection.len() || keys.len() != by.len() {
+            return None;
+        }
+        let (mut given, mut sets): (Vec<String>, bool) = (Vec::new(), false);
+        let mut give = |name: &String| {
+            if !given.contains(name) {
+                given.push(name.clone());
+            }
+        };
+        for (parsed, key) in by.iter().zip(keys) {
+            let (parsed, key) = match parsed {
+                Expr::GroupingSets(all) | Expr::Cube(all) | Expr::Rollup(all) => {
+                    sets = true;
+                    for column in all.iter().flatten() {
+                        give(&block.column(column, &proof.instances)?.1.name);
+                    }
+                    continue;
+                }
+                Expr::Value(value) => match &value.value {
+                    Value::Number(number, _) => result(
+                        number.parse::<usize>().ok()?.checked_sub(1)?,
+                        self.tokens,
+                        &items,
+                        select,
+                    )?,
+                    _ => return None,
+                },
+                // A column comes before a result of that name (`findTargetlistEntrySQL92` in parse_clause.c).
+                Expr::Identifier(name) if table.column(&name.value).is_none() => {
+                    let called = |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { alias, .. } if alias.value == name.value);
+                    let mut found = (0..items.len()).filter(|at| called(&select.projection[*at]));
+                    let at = found.next().filter(|_| found.next().is_none())?;
+                    result(at, self.tokens, &items, select)?
+                }
+                _ => (parsed, key),
+            };
+            match block.column(parsed, &proof.instances) {
+                Some((_, column)) => give(&column.name),
+                None => self.key(key)?,
+            }
+        }
+        let key = table.primary_key.iter().map(|number| {
+            let column = table.columns.iter().find(|column| column.number == *number);
+            column.map(|column| column.name.as_str())
+        });
+        let key: Option<Vec<&str>> = key.collect();
+        let has_key = key
+            .filter(|key| !key.is_empty() && key.iter().all(|name| given.iter().any(|known| known == name)));
+        if has_key.is_some() && !sets {
+            // Then all columns may stand alone.
+            for column in &table.columns {
+                let named =
+                    |at: usize| !self.taken.contains(&at) && name_of(&self.tokens[at]) == Some(&column.name);
+                if !given.contains(&column.name) && (0..self.tokens.len()).any(named) {
+                    if column.type_oid >= FIRST_OF_USERS || grouping::UNGROUPED.contains(&column.type_oid) {
+                        return None;
+                    }
+                    given.push(column.name.clone());
+                }
+            }
+        }
+        Some(given)
+    }
+
+    /// An expression of GROUP BY, of these tokens: it is replaced wherever it stands.
+    fn key(&mut self, key: &[Token]) -> Option<()> {
+        if !key.iter().any(|token| self.is_column(token)) {
+            return None;
+        }
+        let same = |tokens: &[Token]| {
+            tokens.len() == key.len() && tokens.iter().zip(key).all(|(one, other)| one.kind == other.kind)
+        };
+        let mut whole: Vec<&[Token]> = Vec::new();
+        for (item, parsed) in self.clauses.items().into_iter().zip(&self.select.projection) {
+            whole.push(expression(item, self.tokens, parsed)?);
+        }
+        whole.extend(self.clauses.group.map(split_commas).unwrap_or_default());
+        for item in self.clauses.order.map(split_commas).unwrap_or_default() {
+            whole.push(direction(item)?.0);
+        }
+        let mut places: Vec<Range<usize>> = whole
+            .into_iter()
+            .filter(|tokens| same(tokens))
+            .filter_map(|tokens| self.number_of(tokens))
+            .map(|at| at..at + key.len())
+            .collect();
+        if self.is_closed(key) {
+            for at in 0..self.tokens.len().saturating_sub(key.len() - 1) {
+                let found = at..at + key.len();
+                if same(&self.tokens[found.clone()])
+                    && !self.is_filtered(&self.tokens[at])
+                    && !self.taken.contains(&at)
+                    && !places.contains(&found)
+                    && self.is_apart(&found)
+                {
+                    places.push(found);
+                }
+            }
+        }
+        let value = self.key_value(key);
+        for place in places {
+            if self.taken.contains(&place.start) {
+                continue;
+            }
+            self.combined
+                .push((self.bytes(place.clone())?, Combined::Key(value)));
+            self.taken.extend(place);
+        }
+        Some(())
+    }
+
+    /// Whether an expression is one wherever it stands: in parentheses, or a call.
+    fn is_closed(&self, key: &[Token]) -> bool {
+        let Some(start) = self.number_of(key) else {
+            return false;
+        };
+        let open = (0..key.len()).find(|at| key[*at].kind == Kind::Punctuation('('));
+        let called = |open: usize| match open {
+            0 => true,
+            1 => matches!(key[0].kind, Kind::Word(_) | Kind::Quoted(_)),
+            _ => false,
+        };
+        open.is_some_and(|open| called(open) && self.closing(start + open) == Some(start + key.len() - 1))
+    }
+
+    /// Whether such tokens are that expression there, and not the end of a longer name or the arguments of a call.
+    fn is_apart(&self, found: &Range<usize>) -> bool {
+        const BEFORE: [&str; 10] = [
+            "and", "by", "case", "else", "having", "not", "or", "select", "then", "when",
+        ];
+        let point = Kind::Punctuation('.');
+        let behind = self.tokens.get(found.end).map(|token| &token.kind);
+        let before = found.start.checked_sub(1).map(|before| &self.tokens[before]);
+        let in_parentheses = self.tokens[found.start].kind == Kind::Punctuation('(');
+        let apart = before.is_none_or(|token| match &token.kind {
+            Kind::Word(word) => !in_parentheses || BEFORE.contains(&word.as_str()),
+            Kind::Quoted(_) => !in_parentheses,
+            Kind::Punctuation(mark) => *mark != '.' && (!in_parentheses || *mark != ']'),
+            _ => true,
+        });
+        apart && behind != Some(&point)
+    }
+
+    /// Whether what is left of the text names nothing that groups do not give.
+    pub(super) fn checked(&self, given: &[String]) -> Option<()> {
+        let aliases: Vec<&Ident> = self
+            .select
+            .projection
+            .iter()
+            .filter_map(|item| match item {
+                SelectItem::ExprWithAlias { alias, .. } => Some(alias),
+                _ => None,
+            })
+            .collect();
+        // ORDER BY of a name alone is by the result of that name, if there is one.
+        let ordered = self.clauses.order.map(split_commas).unwrap_or_default();
+        let ordered = ordered.into_iter().filter_map(|item| {
+            let by = direction(item)?.0;
+            let [only] = by else { return None };
+            let name = name_of(only)?;
+            let result = aliases.iter().any(|alias| alias.value == name);
+            result.then(|| self.number_of(by))?
+        });
+        let names: Vec<usize> = self
+            .instance
+            .at
+            .into_iter()
+            .flat_map(|(from, to)| from..=to)
+            .chain(self.instance.alias_at)
+            .chain(aliases.iter().filter_map(|alias| token_of(alias)))
+            .chain(ordered)
+            .collect();
+        for (at, token) in self.tokens.iter().enumerate() {
+            let left = !self.is_filtered(token) && !self.taken.contains(&at) && !names.contains(&at);
+            let Some(name) = name_of(token).filter(|_| left) else {
+                continue;
+            };
+            let point = self
+                .tokens
+                .get(at + 1)
+                .is_some_and(|next| next.kind == Kind::Punctuation('.'));
+            let row = name == self.instance.called && !point;
+            let other =
+                self.instance.table.column(name).is_some() && !given.iter().any(|known| known == name);
+            if row || (other && !point) {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
+/// The arguments of a call, and its ORDER BY.
+fn in_order(arguments: &[Token]) -> (&[Token], Option<&[Token]>) {
+    let mut depth = 0usize;
+    for (at, token) in arguments.iter().enumerate() {
+        match token.kind {
+            Kind::Punctuation('(' | '[') => depth += 1,
+            Kind::Punctuation(')' | ']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 && word_of(token) == Some("order") {
+            return (&arguments[..at], arguments.get(at + 2..));
+        }
+    }
+    (arguments, None)
+}
+
+/// A result, by its place in their list.
+fn result<'s, 't>(
+    at: usize,
+    tokens: &'t [Token],
+    items: &[&'t [Token]],
+    select: &'s Select,
+) -> Option<(&'s Expr, &'t [Token])> {
+    let parsed = select.projection.get(at)?;
+    let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = parsed else {
+        return None;
+    };
+    Some((expr, expression(items.get(at)?, tokens, parsed)?))
+}

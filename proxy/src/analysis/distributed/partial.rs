@@ -1,0 +1,258 @@
+//! Aggregates of one table: each group aggregates its own rows, and the query runs over what they give.
+//!
+//! A group gives, for each of its groups of GROUP BY, the columns in that list, the values of the expressions in it, and for each aggregate what
+//! it comes to there. What DISTINCT aggregates look at is grouped by as well, so that each of its values comes once of each group: all that is
+//! made of several can as well be made of smaller ones, and GROUPING SETS of the smallest. SELECT DISTINCT alone is nothing but groups.
+//! The table in the text is replaced by these rows under the same name, with the same names and types of columns (as whole rows
+//! are, [`super`]); aggregates are replaced by what makes one of several: a sum of counts, a sum of sums, the least of the least. What a
+//! group does not give is called otherwise there, so that a text that still names it is refused by PostgreSQL and never computed from nothing.
+
+use std::ops::Range;
+
+use sqlparser::ast::{Distinct, GroupByExpr, Select, SelectItem, Statement, Visit};
+
+use super::super::check::Findings;
+use super::super::lexer::Token;
+use super::super::plan::RelationName;
+use super::super::proof::Proof;
+use super::super::scope::Instance;
+use super::clauses::{Clauses, write};
+use super::combine::{Combined, Values, type_name};
+use super::filter::Piece;
+use super::finding::{Calls, Finding};
+use super::top::of_one_table;
+use super::{Part, Reading, Splice, With, distinct, grouping, name_of, quoted, without_schemas};
+
+/// How a SELECT of aggregates is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// The table, and its columns that groups give.
+    pub part: Part,
+    /// What the table's columns are qualified with.
+    called: String,
+    aliased: bool,
+    /// What else groups give: what they group by, of which there are so many, then aggregates.
+    extras: Vec<Vec<Piece>>,
+    keys: usize,
+    /// Its columns that are texts, where rows that are alike by their bytes are grouped.
+    texts: Option<Vec<String>>,
+    /// A text in it has a collation of its own.
+    collated: bool,
+    filter: Vec<Piece>,
+    /// Where the table and its alias are in the text, in bytes.
+    table_at: Range<usize>,
+    /// What stands for expressions and aggregates.
+    combined: Vec<(Range<usize>, Combined)>,
+    /// Behind which byte the name of which result is missing.
+    unnamed: Vec<(usize, usize)>,
+    splices: Vec<Splice>,
+}
+
+/// Words of our own. No table with such columns is aggregated so.
+const OWN: &str = "_howdah_";
+
+impl Partial {
+    /// The statement that gives these columns of the table and all the rest in a group.
+    #[must_use]
+    pub fn reading(&self, columns: &[&str]) -> Reading {
+        let quoted_columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let list = |items: &mut dyn Iterator<Item = Vec<Piece>>| {
+            let mut pieces = Vec::new();
+            for (index, item) in items.enumerate() {
+                pieces.push(Piece::text(if index == 0 { " " } else { ", " }));
+                pieces.extend(item);
+            }
+            pieces
+        };
+        let plain = || quoted_columns.iter().map(|column| vec![Piece::text(column)]);
+        let mut pieces = vec![Piece::text("SELECT")];
+        pieces.extend(list(&mut plain().chain(self.extras.iter().cloned())));
+        pieces.push(Piece::text(format!(" FROM {}", self.part.table.quoted())));
+        if self.aliased {
+            pieces.push(Piece::text(format!(" AS {}", quoted(&self.called))));
+        }
+        pieces.extend_from_slice(&self.filter);
+        let by = match &self.texts {
+            Some(texts) if !columns.is_empty() => {
+                vec![Piece::text(format!(
+                    " {}",
+                    distinct::keys(&quoted_columns, columns, texts)
+                ))]
+            }
+            _ => list(&mut plain().chain(self.extras[..self.keys].iter().cloned())),
+        };
+        if !by.is_empty() {
+            pieces.push(Piece::text(" GROUP BY"));
+            pieces.extend(by);
+        }
+        Reading::of(&pieces)
+    }
+
+    /// How many values a group gives beside the table's columns.
+    #[must_use]
+    pub fn extras(&self) -> usize {
+        self.extras.len()
+    }
+
+    /// The query over what groups give; none if values of these types are not brought together here. `columns` has the table's columns and
+    /// whether they are given, `names` how the results are called.
+    #[must_use]
+    pub fn final_text(
+        &self,
+        text: &str,
+        (query, parameters): (&Range<usize>, usize),
+        (columns, values): (&[(&str, bool)], Values<'_>),
+        names: &[String],
+    ) -> Option<String> {
+        let values = Values {
+            own_collation: values.own_collation && !self.collated,
+            ..values
+        };
+        let mut splices = self.splices.clone();
+        let mut put = |at: Range<usize>, with: String| {
+            splices.push(Splice {
+                at,
+                with: With::Text(with),
+            })
+        };
+        let value = |extra: usize| format!("{}.\"{OWN}{extra}\"", quoted(&self.called));
+        for (at, combined) in &self.combined {
+            put(at.clone(), combined.text(values, value)?);
+        }
+        for (at, item) in &self.unnamed {
+            put(*at..*at, format!(" AS {}", quoted(names.get(*item)?)));
+        }
+        let given = !self.part.columns.is_empty();
+        let (mut number, mut arrays, mut called) = (parameters, Vec::new(), Vec::new());
+        if given {
+            number += 1;
+            arrays.push(format!(
+                "pg_catalog.unnest(${number}::{}[])",
+                self.part.table.quoted()
+            ));
+            called.extend(columns.iter().enumerate().map(|(at, (name, given))| match given {
+                true => quoted(name),
+                false => format!("\"{OWN}without_{at}\""),
+            }));
+        }
+        for (extra, oid) in values.types.iter().enumerate() {
+            number += 1;
+            arrays.push(format!(
+                "pg_catalog.unnest(${number}::pg_catalog.{}[])",
+                type_name(*oid)?
+            ));
+            called.push(format!("\"{OWN}{extra}\""));
+        }
+        let (arrays, called) = (arrays.join(", "), called.join(", "));
+        put(
+            self.table_at.clone(),
+            format!("ROWS FROM ({arrays}) AS {} ({called})", quoted(&self.called)),
+        );
+        splices.sort_by_key(|splice| splice.at.start);
+        let apart = |pair: &[Splice]| pair[0].at.end <= pair[1].at.start;
+        splices
+            .windows(2)
+            .all(apart)
+            .then(|| super::spliced(text, query, &splices, &[], 0))
+    }
+
+    /// What each group gives beside columns, as text.
+    pub fn shown(&self) -> impl Iterator<Item = String> {
+        self.extras.iter().map(|extra| {
+            let text = super::filter::written(extra, |index| index + 1);
+            text.trim_end().to_owned()
+        })
+    }
+}
+
+/// Plans a SELECT of aggregates, or DISTINCT, of one table; none where its rows have to be gathered.
+pub(super) fn find(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<Partial> {
+    let (_, select) = of_one_table(tokens, statement, proof, findings)?;
+    let instance = proof.instances.first()?;
+    let GroupByExpr::Expressions(by, modifiers) = &select.group_by else {
+        return None;
+    };
+    let star = |item: &SelectItem| {
+        !matches!(
+            item,
+            SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+        )
+    };
+    let own = |name: &str| name.starts_with(OWN);
+    if !modifiers.is_empty()
+        || select.projection.iter().any(star)
+        || !select.named_window.is_empty()
+        || !instance.has_own_names()
+        || instance.table.columns.iter().any(|column| own(&column.name))
+        || tokens.iter().filter_map(name_of).any(own)
+    {
+        return None;
+    }
+    let clauses = Clauses::of(tokens)?;
+    let mut finding = Finding::of(tokens, &clauses, instance, select);
+    let grouped = !by.is_empty() || findings.aggregate.is_some();
+    let given = if grouped {
+        let mut calls = Calls(Vec::new());
+        if statement.visit(&mut calls).is_break() {
+            return None;
+        }
+        finding.grouped(by, &calls.0, proof)?
+    } else {
+        alike(&finding, select, instance)?
+    };
+    let (from, to) = instance.at?;
+    let table_at = tokens.get(from)?.range.start..tokens.get(instance.alias_at.unwrap_or(to))?.range.end;
+    let mut splices = grouping::completed(tokens, statement, &proof.instances, |_| given.clone());
+    let filter_at = finding.filter.clone();
+    splices.extend(without_schemas(tokens, proof).ok()?.into_iter().filter(|splice| {
+        let inside = |range: &Range<usize>| range.start <= splice.at.start && splice.at.end <= range.end;
+        !filter_at.as_ref().is_some_and(inside) && !finding.combined.iter().any(|(range, _)| inside(range))
+    }));
+    let mut filter = Vec::new();
+    if let (Some(at), Some(condition)) = (filter_at, clauses.filter) {
+        filter.push(Piece::text(" WHERE "));
+        write(condition, &mut filter);
+        splices.push(Splice {
+            at,
+            with: With::Text(String::new()),
+        });
+    }
+    let items = clauses.items();
+    let unnamed = items
+        .iter()
+        .zip(&select.projection)
+        .enumerate()
+        .filter_map(|(at, (item, parsed))| {
+            matches!(parsed, SelectItem::UnnamedExpr(_))
+                .then(|| item.last().map(|last| (last.range.end, at)))?
+        });
+    Some(Partial {
+        texts: (!grouped).then(|| distinct::texts(instance.table)),
+        part: Part::of(RelationName::of(instance.table), given),
+        called: instance.called.clone(),
+        aliased: instance.alias_at.is_some(),
+        unnamed: unnamed.collect(),
+        collated: finding.is_collated(),
+        extras: finding.extras,
+        keys: finding.keys,
+        combined: finding.combined,
+        filter,
+        table_at,
+        splices,
+    })
+}
+
+/// The columns of SELECT DISTINCT, if they tell which rows are alike.
+fn alike(finding: &Finding<'_>, select: &Select, instance: &Instance<'_>) -> Option<Vec<String>> {
+    if !matches!(select.distinct, Some(Distinct::Distinct)) || select.having.is_some() {
+        return None;
+    }
+    let given = finding.named();
+    finding.checked(&given)?;
+    distinct::can_be(instance.table, &given).then_some(given)
+}

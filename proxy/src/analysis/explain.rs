@@ -1,0 +1,171 @@
+//! `EXPLAIN (HOWDAH) statement`: where a statement runs and how, as data; shown as rows of text, as EXPLAIN's are.
+
+use std::fmt;
+
+use coordinator::slots::SlotMap;
+use shard::id::GroupId;
+
+use super::plan::{Access, Answers, Form, Query, Route, Spread, Target};
+use super::refusal::Refusal;
+
+/// How a statement is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// Its text.
+    pub text: String,
+    groups: Groups,
+    way: Way,
+}
+
+/// Which groups it runs on.
+#[derive(Clone, Debug, PartialEq)]
+enum Groups {
+    /// Whichever the session works with: it has to do with no distributed rows.
+    Any,
+    /// The session's home group.
+    Home,
+    /// Those that the shard keys in it lead to.
+    OfKeys(Vec<GroupId>),
+    /// Those that its parameters lead to, or the values that PostgreSQL has to read first.
+    OfValues,
+    /// All: nothing in it proves a shard key.
+    All,
+    /// All: each has a copy of the reference table.
+    Copies,
+    /// It is refused.
+    None(Refusal),
+}
+
+/// What happens there, where it is more than one.
+#[derive(Clone, Debug, PartialEq)]
+enum Way {
+    /// Each group runs it on its own rows, and what they give follows one another.
+    Concatenate,
+    /// Each group counts its own rows, and the counts are summed up.
+    Count,
+    /// Each row of VALUES goes to its group.
+    Rows,
+    /// Each group does all of it.
+    Copy,
+    /// Each group does this.
+    Aggregate {
+        /// The columns that it gives, and of which table.
+        columns: String,
+        /// Expressions and aggregates.
+        values: Vec<String>,
+    },
+    /// These are read in each group.
+    Gather(Vec<String>),
+    /// Nothing: it must be one group.
+    Refuse(Refusal),
+}
+
+impl Explained {
+    /// Of a planned statement, of this text.
+    pub(super) fn of(query: &Query, text: &str, slots: &SlotMap) -> Explained {
+        let groups = match query.route(&[], slots, &Answers::new()) {
+            Ok(Route::Any) => Groups::Any,
+            Ok(Route::Home(_)) => Groups::Home,
+            Ok(Route::One(group) | Route::AtHome(group, _)) => Groups::OfKeys(vec![group]),
+            Ok(Route::Several(groups)) => Groups::OfKeys(groups),
+            Ok(Route::Rows(rows)) => Groups::OfKeys(rows.into_iter().map(|(group, _)| group).collect()),
+            Ok(Route::All) => Groups::All,
+            Ok(Route::Copies) => Groups::Copies,
+            Ok(Route::Ask(_)) => Groups::OfValues,
+            // It has parameters, which nobody has given.
+            Err(refusal) if refusal.sqlstate == "08P01" => Groups::OfValues,
+            Err(refusal) => Groups::None(refusal),
+        };
+        let way = match (&query.target, &query.form) {
+            (Target::Keys(_, Spread::Rows(_)), _) => Way::Rows,
+            (Target::Keys(_, Spread::Refuse(refusal) | Spread::Home(refusal)), _) => {
+                Way::Refuse(refusal.clone())
+            }
+            (Target::Copies(_), _) => Way::Copy,
+            (_, Form::Count) => Way::Count,
+            (_, Form::Gathered(gathering)) => match &gathering.partial {
+                Some(partial) => Way::Aggregate {
+                    columns: partial.part.to_string(),
+                    values: partial.shown().collect(),
+                },
+                None => Way::Gather(gathering.parts.iter().map(ToString::to_string).collect()),
+            },
+            (_, _) => Way::Concatenate,
+        };
+        Explained {
+            text: text.to_owned(),
+            groups,
+            way,
+        }
+    }
+
+    fn is_of_several(&self) -> bool {
+        match &self.groups {
+            Groups::Any | Groups::Home | Groups::None(_) => false,
+            Groups::OfKeys(groups) => groups.len() > 1,
+            Groups::OfValues | Groups::All | Groups::Copies => true,
+        }
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("Groups: {}", self.groups)];
+        if !self.is_of_several() {
+            return lines;
+        }
+        let once = if matches!(self.groups, Groups::OfValues) {
+            ", where they are several"
+        } else {
+            ""
+        };
+        match &self.way {
+            Way::Concatenate => lines.push(format!(
+                "Each group{once}: the statement, on its own rows; what they give follows one another"
+            )),
+            Way::Count => lines.push(format!(
+                "Each group{once}: the statement; its counts are summed up"
+            )),
+            Way::Copy => lines.push("Each group: the statement, alike".to_owned()),
+            Way::Rows => lines.push(format!("Each group{once}: its own rows of VALUES")),
+            Way::Refuse(refusal) => lines.push(format!(
+                "Several groups: refused, {}: {}",
+                refusal.sqlstate, refusal.message
+            )),
+            Way::Aggregate { columns, values } => {
+                lines.push(format!("Each group{once}: aggregates its own rows of {columns}"));
+                lines.extend(values.iter().map(|value| format!("  gives {value}")));
+                lines.push("One of them: the statement, over what they give".to_owned());
+            }
+            Way::Gather(parts) => {
+                lines.push(format!("Each group{once}: reads"));
+                lines.extend(parts.iter().map(|part| format!("  {part}")));
+                lines.push("One of them: the statement, over these rows".to_owned());
+            }
+        }
+        lines
+    }
+}
+
+impl fmt::Display for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Groups::Any => f.write_str("any, it needs no distributed rows"),
+            Groups::Home => f.write_str("the session's home group"),
+            Groups::OfKeys(groups) => {
+                let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+                write!(f, "{}, by shard key", groups.join(", "))
+            }
+            Groups::OfValues => f.write_str("by shard key, as its values say"),
+            Groups::All => f.write_str("all, no shard key is given"),
+            Groups::Copies => f.write_str("all, each has a copy of the reference table"),
+            Groups::None(refusal) => write!(f, "none, refused, {}: {}", refusal.sqlstate, refusal.message),
+        }
+    }
+}
+
+/// Whether a statement may be shown so: it reads, or writes rows.
+pub(super) fn can_be(query: &Query) -> bool {
+    let routed = matches!(query.form, Form::Plain | Form::Count | Form::Gathered(_));
+    routed && matches!(query.access, Access::Read | Access::Write)
+}
