@@ -17,6 +17,7 @@ mod distributed;
 mod example;
 mod explain;
 mod fallback;
+mod feed;
 mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
@@ -50,6 +51,7 @@ pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
 pub use distributed::{Gathering, Part, Partial, Reading, Values};
 pub use explain::Explained;
+pub use feed::{Feed, FeedColumn};
 pub use moves::Moves;
 pub use plan::*;
 pub use refusal::Refusal;

@@ -9,7 +9,7 @@ use shard::id::GroupId;
 use super::distributed::Gathering;
 use super::explain::Explained;
 use super::timeouts::Timeout;
-use super::{Moves, Refusal, ValuesRows};
+use super::{Feed, Moves, Refusal, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,6 +228,8 @@ pub enum Form {
     Gathered(Arc<Gathering>),
     /// An UPDATE of the shard key, after which rows may belong to other groups.
     Moves(Arc<Moves>),
+    /// An INSERT ... SELECT whose rows come to the session.
+    Feeds(Arc<Feed>),
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
     CopyOut(CopyOut),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
@@ -356,7 +358,7 @@ impl Query {
     /// When they always have to be.
     pub fn ungathered(self, refusal: impl FnOnce() -> Refusal) -> Result<Query, Refusal> {
         match self.form {
-            Form::Gathered(_) => Ok(Query {
+            Form::Gathered(_) | Form::Feeds(_) => Ok(Query {
                 target: self.target.on_one_group(refusal)?,
                 form: Form::Plain,
                 ..self

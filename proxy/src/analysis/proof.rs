@@ -26,6 +26,7 @@ use sqlparser::ast::{
 };
 
 use super::Refusal;
+use super::feed::Fed;
 use super::moves::Moved;
 use super::parse;
 use super::pins::{JoinKind, Pins, constraint, uses_names};
@@ -63,6 +64,8 @@ pub(super) struct Proof<'a> {
     pub(super) system: bool,
     /// Whether it uses temporary relations.
     pub(super) temporary: bool,
+    /// An INSERT ... SELECT in it, the last one.
+    pub(super) fed: Option<Fed>,
     /// An UPDATE in it that sets a shard key.
     pub(super) moved: Option<Moved>,
 }
@@ -85,6 +88,7 @@ impl<'a> Proof<'a> {
             writes_rows: false,
             system: false,
             temporary: false,
+            fed: None,
             moved: None,
         }
     }
@@ -134,6 +138,11 @@ impl<'a> Proof<'a> {
 
     /// Walks a query and everything in it.
     pub(super) fn query(&mut self, query: &Query, outer: &Scope<'_>) -> Result<(), Refusal> {
+        self.query_block(query, outer).map(drop)
+    }
+
+    /// The same. Gives the block of its SELECT, if it is one.
+    pub(super) fn query_block(&mut self, query: &Query, outer: &Scope<'_>) -> Result<Block, Refusal> {
         self.queries += 1;
         refuse_foreign_query(query)?;
         let outside = self.ctes.len();
@@ -151,7 +160,7 @@ impl<'a> Proof<'a> {
         self.expressions(&query.limit_clause, &scope)?;
         self.expressions(&query.fetch, &scope)?;
         self.ctes.truncate(outside);
-        Ok(())
+        Ok(block)
     }
 
     fn with(&mut self, with: &With) -> Result<(), Refusal> {

@@ -15,7 +15,7 @@ use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag,
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, copies, fallback, moves, temporary, writes};
+use super::{ValuesRows, copies, fallback, feed, moves, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -68,6 +68,12 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
                 &format!("by a statement with {what}"),
             )));
         }
+    }
+    if let (Some(fed), Statement::Insert(_)) = (&proof.fed, &statement)
+        && !proof.temporary
+        && findings.home.is_none()
+    {
+        return feed::plan(tokens, names, (&proof, &findings), fed);
     }
     let (target, gathering) = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
@@ -263,7 +269,7 @@ fn beyond_rows(queries: usize, proof: &Proof<'_>, findings: &Findings) -> Option
     }
 }
 
-fn obstacle_in_query(query: &Tree) -> Option<String> {
+pub(super) fn obstacle_in_query(query: &Tree) -> Option<String> {
     let SetExpr::Select(select) = &*query.body else {
         return Some(
             match &*query.body {

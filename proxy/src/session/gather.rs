@@ -38,15 +38,15 @@ pub(super) const BARE_BIND: [u8; 8] = [0; 8];
 pub(super) const BINARY: [u8; 4] = [0, 1, 0, 1];
 
 /// A client's query whose rows are gathered.
-struct Asked<'a> {
-    gathering: &'a Gathering,
+pub(super) struct Asked<'a> {
+    pub(super) gathering: &'a Gathering,
     /// The statement's text, which has the query in it.
-    text: &'a str,
+    pub(super) text: &'a str,
     /// Declared types of its parameters; 0 for none.
-    types: &'a [u32],
+    pub(super) types: &'a [u32],
     /// What it is bound to and with.
-    bind: Bind<'a>,
-    style: Style,
+    pub(super) bind: Bind<'a>,
+    pub(super) style: Style,
 }
 
 /// What the backend that will run the query says of it.
@@ -182,7 +182,11 @@ impl Session {
     }
 
     /// Gathers the rows of a query, and binds it to its portal over them. Gives where, and its RowDescription.
-    async fn bind_gathered(&mut self, places: &[usize], asked: &Asked<'_>) -> Result<(usize, Bytes), Halt> {
+    pub(super) async fn bind_gathered(
+        &mut self,
+        places: &[usize],
+        asked: &Asked<'_>,
+    ) -> Result<(usize, Bytes), Halt> {
         for place in places {
             self.enter(*place, Access::Read, asked.style).await?;
             self.settle().await?;
@@ -223,7 +227,7 @@ impl Session {
 
     /// Has the backend at `place` describe statements, each of its text and the declared types of its parameters, and these tables. The last
     /// statement stays there. Gives what was described, and what came of it.
-    async fn describe_on(
+    pub(super) async fn describe_on(
         &mut self,
         place: usize,
         style: Style,
@@ -523,7 +527,7 @@ fn is_same(
 }
 
 /// The names and types of a RowDescription.
-fn results(message: &[u8]) -> Result<Vec<(String, u32)>, Malformed> {
+pub(super) fn results(message: &[u8]) -> Result<Vec<(String, u32)>, Malformed> {
     let mut body = Body::new(message.get(HEADER..).unwrap_or_default());
     (0..body.i16()?)
         .map(|_| {

@@ -25,6 +25,7 @@ mod databases;
 mod ddl;
 mod enter;
 mod extended;
+mod feed;
 mod fill;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;

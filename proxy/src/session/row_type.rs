@@ -19,7 +19,8 @@ use crate::protocol::{Body, Malformed};
 const FIRST_OF_USERS: u32 = 16_384;
 
 /// `regproc` and its like, whose binary form is an object id of one group (pg_type.dat).
-const OIDS_OF_OBJECTS: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+pub(super) const OIDS_OF_OBJECTS: [u32; 11] =
+    [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
 
 /// Where the type of an array's elements stands in its binary form.
 const ELEMENT_TYPE: std::ops::Range<usize> = 8..12;

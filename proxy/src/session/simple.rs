@@ -136,6 +136,10 @@ impl Session {
                     Box::pin(self.gathered_query(&places, text, gathering)).await?;
                     Ok(Ready::Now)
                 }
+                Placed::Many(_) if let Form::Feeds(feed) = &query.form => {
+                    Box::pin(self.feeding_query(text, feed, planned)).await?;
+                    Ok(Ready::Now)
+                }
                 Placed::Many(places) if let Form::Moves(moves) = &query.form => {
                     Box::pin(self.moving_query(&places, text, moves)).await?;
                     Ok(Ready::Now)

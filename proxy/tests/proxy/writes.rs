@@ -1,6 +1,8 @@
 //! Statements that write on several groups, compared with one PostgreSQL.
 
+use bytes::BytesMut;
 use proxy::Limits;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::raw::Raw;
@@ -72,6 +74,56 @@ const MOVES: &[&str] = &[
     "UPDATE people SET id = 50, nothing = 1",
     "UPDATE people SET id = 50, id = 51 WHERE id = 1",
     "UPDATE people SET id = 50 WHERE id = 1 RETURNING nothing",
+];
+
+/// INSERT ... SELECT.
+const INSERTS: &[&str] = &[
+    // In each group, from its own rows.
+    "INSERT INTO orders SELECT id + 0, id, credit, name FROM people WHERE id > 8",
+    "INSERT INTO people (id, name) SELECT id, upper(name) FROM people ON CONFLICT (id) DO NOTHING",
+    "INSERT INTO people AS p (id, name) SELECT id, 'x' || name FROM people WHERE credit > 0 ON CONFLICT (id) DO UPDATE SET name = excluded.name || p.name RETURNING p.id, name, twice",
+    "INSERT INTO lines SELECT * FROM lines WHERE quantity > 100",
+    "INSERT INTO lines (order_id, line, product) SELECT l.order_id, l.line + 100, product || '!' FROM lines l WHERE l.order_id IN (1, 2, 5) RETURNING *",
+    // By way of the session.
+    "INSERT INTO people SELECT id + 100, name, credit, tags, mood, moods, since, rank FROM people RETURNING *",
+    "INSERT INTO people (id, name, since, mood) SELECT id + 100, 'it''s', '2024-02-29', 'glad' FROM people",
+    "INSERT INTO people (id, name, since, credit) SELECT id + 100, NULL, date '2024-02-29' + id, id / 3.0 FROM people ORDER BY id LIMIT 2",
+    "INSERT INTO people (name, id, moods, tags) SELECT product, (row_number() OVER (ORDER BY order_id, line))::int + 50, ARRAY['ok']::mood[], ARRAY[product, NULL] FROM lines RETURNING id, name, moods, tags",
+    "INSERT INTO orders (id, amount) SELECT 500 + person, sum(amount) FROM orders WHERE person IS NOT NULL GROUP BY person",
+    "INSERT INTO orders (id, person) SELECT 1000, count(*) FROM orders",
+    "INSERT INTO orders (id, person) SELECT count(*), 3 FROM lines RETURNING id, person",
+    "INSERT INTO orders (id, person) SELECT count(*) + 100, 3 FROM lines WHERE quantity > 2",
+    "INSERT INTO orders (id, note) SELECT o.id + 10000, p.name FROM orders o JOIN people p ON p.id = o.person",
+    "INSERT INTO orders (id, note) SELECT id + 100, name FROM people UNION ALL SELECT id + 200, name FROM people UNION SELECT 999, 'one more'",
+    "INSERT INTO orders (id, note) (SELECT id + 100, name FROM people) RETURNING id",
+    "INSERT INTO orders (id, note) WITH p AS (SELECT max(id) AS id FROM people) SELECT p.id + g, 'g' || g FROM p, generate_series(10, 30) g",
+    "INSERT INTO orders (id, amount) SELECT g, g * 1.5 FROM generate_series(100, 3000) g",
+    "INSERT INTO orders (id, amount, note) SELECT g, 0.5, repeat('long', 300) FROM generate_series(100, 2500) g RETURNING id",
+    "INSERT INTO orders (id) TABLE words",
+    "INSERT INTO words SELECT word || 'x', n FROM words ON CONFLICT DO NOTHING",
+    "INSERT INTO words (word, n) SELECT product, count(*) FROM lines GROUP BY product ON CONFLICT (word) DO UPDATE SET n = words.n + excluded.n RETURNING word, n",
+    "INSERT INTO words AS w (word) SELECT name FROM people WHERE name IS NOT NULL ON CONFLICT (word) DO UPDATE SET n = w.n + 1 WHERE w.n > 0",
+    "INSERT INTO words (n, word) SELECT quantity, product || line FROM lines WHERE quantity IS NOT NULL",
+    "INSERT INTO words (word) SELECT 'same' FROM lines LIMIT 1",
+    "INSERT INTO lines SELECT id, id, note, amount FROM orders WHERE amount IS NOT NULL",
+    "INSERT INTO lines SELECT order_id + 50, line, product FROM lines WHERE false RETURNING line",
+    "INSERT INTO \"Odd \"\"names\"\"\" (\"Big\", \"select\") SELECT name, id * 11 FROM people -- ON CONFLICT",
+    "INSERT INTO people (id, name) SELECT (SELECT max(id) FROM people) + 1, 'sub'",
+    // Errors.
+    "INSERT INTO people (id, name) SELECT id, name FROM people",
+    "INSERT INTO people (id, name) SELECT id + 1, name FROM people",
+    "INSERT INTO people (id, name) SELECT id + 100, name || ' is too long' FROM people WHERE name IS NOT NULL",
+    "INSERT INTO people (id, since) SELECT id + 100, name FROM people",
+    "INSERT INTO people (id, since) SELECT id + 100, 'no date' FROM people",
+    "INSERT INTO people (id, name) SELECT id FROM people",
+    "INSERT INTO people (id) SELECT id, name FROM people",
+    "INSERT INTO people (id, rank) SELECT id + 100, -1 FROM people",
+    "INSERT INTO people (id, credit) SELECT id + 100, 1 / (id - 4) FROM people",
+    "INSERT INTO people (id, credit) SELECT NULL, credit FROM people",
+    "INSERT INTO words (word, n) SELECT 'same', 1 FROM lines ON CONFLICT (word) DO UPDATE SET n = 5",
+    "INSERT INTO people (id, twice) SELECT id + 100, 5 FROM people",
+    "INSERT INTO nothing SELECT id FROM people",
+    "INSERT INTO people (id, name) SELECT id, nothing FROM people",
 ];
 
 /// What a server does with a statement: rows in no order, and what it counts; or the SQLSTATE.
@@ -194,6 +246,70 @@ async fn compare(statements: &[&str], errors: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_of_the_shard_key_moves_rows_as_on_one_server() {
     compare(MOVES, 15).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_selected_is_inserted_as_on_one_server() {
+    compare(INSERTS, 17).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn selected_rows_take_parameters_and_come_in_blocks() {
+    let (_cluster, client, plain) = both().await;
+    for client in [&client, &plain] {
+        refill(client).await;
+        // Of every part of the statement, and of a type of the user.
+        let sql = "INSERT INTO people (id, name, mood, credit) SELECT id + $1, $2, $3::mood, credit FROM people WHERE mood = $3::mood AND id < $4 \
+            ON CONFLICT (id) DO UPDATE SET name = $5 RETURNING id, name, $6::int8";
+        let insert = client.prepare(sql).await.unwrap();
+        let mood = insert.params()[2].clone();
+        assert_eq!(mood.name(), "mood");
+        let glad = Label("glad");
+        for (offset, name) in [(100, "new"), (100, "again"), (0, "again")] {
+            let parameters: [&(dyn ToSql + Sync); 6] = [&offset, &"new", &glad, &7, &"again", &5_i64];
+            let rows = client.query(&insert, &parameters).await.unwrap();
+            let mut rows: Vec<(i32, String, i64)> = rows
+                .iter()
+                .map(|row| (row.get(0), row.get(1), row.get(2)))
+                .collect();
+            rows.sort_unstable();
+            let named = |id| (id + offset, name.to_owned(), 5);
+            assert_eq!(rows, [named(1), named(6)]);
+        }
+        // Many rows, more than a block of each group.
+        let many =
+            "INSERT INTO orders (id, note) SELECT g + $1, repeat($2, 1000) FROM generate_series(1, $3) g";
+        let many = client.prepare(many).await.unwrap();
+        assert_eq!(client.execute(&many, &[&100, &"x", &5000]).await.unwrap(), 5000);
+        let count = "SELECT count(*), sum(length(note)) FROM orders WHERE id > 100";
+        let counted = client.query_one(count, &[]).await.unwrap();
+        assert_eq!(
+            (counted.get::<_, i64>(0), counted.get::<_, i64>(1)),
+            (5000, 5_000_000)
+        );
+    }
+    assert_eq!(contents(&client).await, contents(&plain).await);
+}
+
+/// A value of an enum.
+#[derive(Debug)]
+struct Label(&'static str);
+
+impl ToSql for Label {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
 }
 
 #[tokio::test(flavor = "multi_thread")]
