@@ -3,6 +3,7 @@
 //! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in `proof.rs`;
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
+mod bring;
 mod check;
 mod configure;
 mod constants;
@@ -47,6 +48,7 @@ mod values;
 pub(crate) mod words;
 mod writes;
 
+pub use bring::Bring;
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
 pub use distributed::{Gathering, Part, Partial, Reading, Values};

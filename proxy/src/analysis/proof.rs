@@ -121,6 +121,33 @@ impl<'a> Proof<'a> {
         reached.iter().all(|reached| *reached).then_some(all)
     }
 
+    /// The keys that pin one instance.
+    pub(super) fn keys_of(&self, instance: usize) -> Option<Vec<Key>> {
+        let pins = self
+            .pins
+            .iter()
+            .filter(|(from, _)| self.reached_from(*from)[instance]);
+        let fewest = pins.min_by_key(|(_, keys)| keys.len());
+        fewest.map(|(_, keys)| keys.clone())
+    }
+
+    /// Of which instances no other rows matter than those with the keys that this one's have.
+    pub(super) fn reached_from(&self, instance: usize) -> Vec<bool> {
+        let mut reached = vec![false; self.instances.len()];
+        let mut left = vec![instance];
+        while let Some(at) = left.pop() {
+            if !std::mem::replace(&mut reached[at], true) {
+                left.extend(
+                    self.edges
+                        .iter()
+                        .filter(|(from, _)| *from == at)
+                        .map(|(_, to)| *to),
+                );
+            }
+        }
+        reached
+    }
+
     /// The first instance that nothing pins.
     pub(super) fn unpinned(&self) -> Option<&Instance<'a>> {
         let pinned = |at: usize| {

@@ -15,7 +15,7 @@ use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag,
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, copies, fallback, feed, moves, temporary, writes};
+use super::{ValuesRows, bring, copies, fallback, feed, moves, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -68,6 +68,25 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
                 &format!("by a statement with {what}"),
             )));
         }
+    }
+    if matches!(statement, Statement::Update(_) | Statement::Delete(_))
+        && proof.copies.is_none()
+        && !proof.temporary
+        && !proof.instances.is_empty()
+        && findings.home.is_none()
+        && obstacle(&statement, &proof, &findings).is_some()
+    {
+        let (target, needs) = bring::plan(tokens, &statement, &proof, &findings)?;
+        let form = match needs {
+            bring::Needs::Nothing => Form::Plain,
+            bring::Needs::Rows(bring) => Form::Brings(Arc::from(bring)),
+        };
+        return Ok(Plan::Query(Query {
+            access,
+            target,
+            tag: Tag::AsIs,
+            form,
+        }));
     }
     if let (Some(fed), Statement::Insert(_)) = (&proof.fed, &statement)
         && !proof.temporary
@@ -237,15 +256,13 @@ fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Op
         Statement::Insert(_) => return beyond_rows(1, proof, findings),
         _ => return Some("this statement".to_owned()),
     };
+    if proof.writes && (query.locks.is_empty() || query.with.is_some()) {
+        return Some("a writing WITH".to_owned());
+    }
     if proof.writes {
-        return Some(
-            if query.locks.is_empty() {
-                "a writing WITH"
-            } else {
-                "FOR UPDATE or FOR SHARE"
-            }
-            .to_owned(),
-        );
+        // Each group locks its own rows of the one table.
+        let more = obstacle_in_query(query).or_else(|| beyond_rows(1, proof, findings));
+        return more.map(|what| format!("FOR UPDATE or FOR SHARE with {what}"));
     }
     if query.with.is_some() {
         return Some("WITH".to_owned());

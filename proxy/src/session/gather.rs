@@ -50,17 +50,17 @@ pub(super) struct Asked<'a> {
 }
 
 /// What the backend that will run the query says of it.
-struct Described {
+pub(super) struct Described {
     /// The RowDescription of the client's own text.
-    columns: Bytes,
+    pub(super) columns: Bytes,
     /// The types of the client's parameters.
     types: Vec<u32>,
     /// Of each part, how the rows of its table are made.
-    rows: Vec<RowType>,
+    pub(super) rows: Vec<RowType>,
 }
 
 /// A part as the groups are asked for it.
-struct Bound {
+pub(super) struct Bound {
     /// Its statement, and its portal.
     name: String,
     text: String,
@@ -265,7 +265,11 @@ impl Session {
     }
 
     /// Has the backend at `place` describe the query, the same over gathered rows, and these.
-    async fn describe_gathered(&mut self, place: usize, asked: &Asked<'_>) -> Result<Described, Halt> {
+    pub(super) async fn describe_gathered(
+        &mut self,
+        place: usize,
+        asked: &Asked<'_>,
+    ) -> Result<Described, Halt> {
         let made = asked.gathering.final_text(asked.text, asked.parameters());
         let statements = [
             (asked.gathering.query(asked.text), asked.types),
@@ -358,7 +362,7 @@ impl Session {
     }
 
     /// Reads all parts from these groups.
-    async fn read_parts(
+    pub(super) async fn read_parts(
         &mut self,
         places: &[usize],
         asked: &Asked<'_>,
@@ -467,7 +471,7 @@ pub(super) fn end_batch(conn: &mut Conn, style: Style) {
 }
 
 /// What is asked of each group.
-fn readings(asked: &Asked<'_>, described: &Described) -> Vec<Bound> {
+pub(super) fn readings(asked: &Asked<'_>, described: &Described) -> Vec<Bound> {
     // A user's type has another object id in each group.
     let known = |at: usize| described.types.get(at).is_some_and(|oid| *oid < FIRST_OF_USERS);
     let parts = asked.gathering.parts.iter().zip(&described.rows).enumerate();
@@ -503,7 +507,7 @@ impl Bound {
 
 impl Asked<'_> {
     /// How many parameters the client's statement has.
-    fn parameters(&self) -> usize {
+    pub(super) fn parameters(&self) -> usize {
         parameters(self.text).max(self.types.len())
     }
 }

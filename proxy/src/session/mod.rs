@@ -14,6 +14,7 @@ mod alarm;
 mod authenticate;
 mod backends;
 mod bind;
+mod bring;
 mod captured;
 mod commands;
 mod configure;

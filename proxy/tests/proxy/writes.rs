@@ -126,6 +126,56 @@ const INSERTS: &[&str] = &[
     "INSERT INTO people (id, name) SELECT id, nothing FROM people",
 ];
 
+/// UPDATE and DELETE with FROM, USING and subqueries.
+const BRINGS: &[&str] = &[
+    // With what each group has.
+    "UPDATE lines SET product = o.note FROM orders o WHERE o.id = order_id AND o.note IS NOT NULL RETURNING order_id, line, o.amount",
+    "UPDATE orders o SET amount = amount + 1 WHERE EXISTS (SELECT FROM lines l WHERE l.order_id = o.id AND quantity > 2)",
+    "UPDATE orders SET amount = (SELECT sum(quantity) FROM lines WHERE order_id = orders.id)",
+    "DELETE FROM lines USING orders o WHERE o.id = order_id AND o.amount > 15",
+    "UPDATE people SET name = x.n FROM (VALUES (1, 'one'), (5, 'five')) x (i, n) WHERE x.i = people.id RETURNING id, name",
+    // With what is brought there.
+    "UPDATE people SET name = o.note FROM orders o WHERE o.id = people.id",
+    "UPDATE orders SET note = p.name FROM people p WHERE p.id = person RETURNING orders.*, p.mood",
+    "UPDATE orders SET amount = (SELECT avg(amount) FROM orders) WHERE amount IS NULL RETURNING id, amount",
+    "UPDATE orders SET note = 'x' WHERE id = 5 AND amount > (SELECT avg(amount) FROM orders)",
+    "UPDATE people p SET credit = s.total FROM (SELECT person, sum(amount) AS total FROM orders GROUP BY person) s WHERE s.person = p.id AND s.total < 9000 RETURNING p.id, total",
+    "UPDATE people SET moods = q.moods, tags = q.tags FROM people q WHERE q.id = people.id + 1 RETURNING people.id, people.moods, q.moods",
+    "UPDATE words SET n = (SELECT count(*) FROM lines l JOIN orders o ON o.id = l.order_id WHERE o.note = word)",
+    "UPDATE people SET (name, credit) = (SELECT max(note), 7 FROM orders WHERE person = people.id)",
+    "UPDATE orders SET note = 'first' WHERE id IN (SELECT id FROM orders ORDER BY amount NULLS LAST LIMIT 2)",
+    "UPDATE people SET name = 'x' WHERE id IN (SELECT person FROM orders JOIN lines ON order_id = id WHERE product = 'pen') AND mood = 'glad'",
+    "UPDATE lines SET product = p.name FROM orders o, people p WHERE o.id = order_id AND p.id = o.person AND p.mood <> 'sad' RETURNING *",
+    "UPDATE lines SET product = coalesce(p.name, 'none') FROM orders o LEFT JOIN people p ON p.id = o.person WHERE o.id = order_id",
+    "DELETE FROM orders USING people p WHERE p.id = person AND p.mood = 'glad' RETURNING orders.id, p.name",
+    "DELETE FROM people WHERE id NOT IN (SELECT person FROM orders WHERE person IS NOT NULL)",
+    "DELETE FROM people p WHERE NOT EXISTS (SELECT 1 FROM orders WHERE person = p.id) RETURNING *",
+    "DELETE FROM orders WHERE person IN (SELECT id FROM people WHERE credit > 5)",
+    "DELETE FROM words WHERE n < (SELECT max(n) FROM words)",
+    "DELETE FROM public.orders USING public.people WHERE public.people.id = public.orders.person AND people.name = 'Ann' RETURNING public.people.name",
+    "DELETE FROM orders WHERE id = (SELECT min(id) FROM orders)",
+    "DELETE FROM orders WHERE false AND id = (SELECT min(id) FROM orders) RETURNING note",
+    // Errors.
+    "UPDATE people SET name = (SELECT name FROM people) WHERE id = 1",
+    "UPDATE people SET credit = 1 / (SELECT min(credit) FROM people WHERE credit >= 0)",
+    "UPDATE people SET nothing = 1 FROM orders",
+    "UPDATE people SET name = 'too long for it' FROM orders WHERE orders.person = people.id",
+    "DELETE FROM people USING orders WHERE id = 1",
+    "DELETE FROM people USING nothing WHERE people.id = 1",
+    "DELETE FROM people WHERE id = (SELECT id FROM orders)",
+];
+
+/// SELECT with locks.
+const LOCKS: &[&str] = &[
+    "SELECT id, name FROM people FOR UPDATE",
+    "SELECT * FROM orders WHERE amount > 5 FOR NO KEY UPDATE NOWAIT",
+    "SELECT o.id AS n FROM orders o WHERE person = 1 FOR SHARE OF o SKIP LOCKED",
+    "SELECT name FROM people WHERE false FOR KEY SHARE",
+    "SELECT count(*) FROM people FOR UPDATE",
+    "SELECT id / (id - 4) FROM people FOR UPDATE",
+    "SELECT id FROM people FOR UPDATE OF orders",
+];
+
 /// What a server does with a statement: rows in no order, and what it counts; or the SQLSTATE.
 async fn done(client: &Client, sql: &str) -> Result<(Vec<Vec<Option<String>>>, u64), String> {
     let messages = client
@@ -310,6 +360,95 @@ impl ToSql for Label {
     }
 
     to_sql_checked!();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_other_tables_are_brought_as_on_one_server() {
+    compare(BRINGS, 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brought_rows_take_parameters_and_have_a_limit() {
+    let config = proxy::ProxyConfig {
+        limits: Limits {
+            max_gathered: 1 << 20,
+            ..Limits::default()
+        },
+        ..open_door()
+    };
+    let cluster = Cluster::configured(config).await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    client.batch_execute(ROWS).await.unwrap();
+    let sql = "UPDATE orders o SET note = $1 || p.name FROM people p WHERE p.id = o.person AND p.mood = $2::mood AND o.id >= $3 \
+        RETURNING o.id, note, $4::int8";
+    let update = client.prepare(sql).await.unwrap();
+    let mood = Label("glad");
+    let parameters: [&(dyn ToSql + Sync); 4] = [&"by ", &mood, &2_i64, &9_i64];
+    let rows = client.query(&update, &parameters).await.unwrap();
+    let rows: Vec<(i64, String, i64)> = rows
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect();
+    assert_eq!(rows, [(2, "by Ann".to_owned(), 9)]);
+    // Of one key, which one group does alone, and of one whose rows of the other table are elsewhere.
+    let delete = client
+        .prepare("DELETE FROM lines USING orders o WHERE order_id = $1 AND o.id = $2")
+        .await
+        .unwrap();
+    assert_eq!(client.execute(&delete, &[&1_i64, &1_i64]).await.unwrap(), 2);
+    for (line, order) in [(2_i64, 1_i64), (3, 8), (5, 2), (6, 99)] {
+        let expected = if line == 5 { 3 } else { u64::from(order != 99) };
+        assert_eq!(client.execute(&delete, &[&line, &order]).await.unwrap(), expected);
+    }
+    for sql in [
+        "UPDATE people SET name = 'x' FROM pg_class WHERE relname = name",
+        "UPDATE people SET name = 'x' WHERE id IN (SELECT id FROM orders ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+        "EXPLAIN ANALYZE UPDATE people SET name = 'x' WHERE id = (SELECT max(id) FROM orders)",
+        "PREPARE p AS UPDATE people SET name = 'x' WHERE id = (SELECT max(id) FROM orders)",
+        "COPY (DELETE FROM people WHERE id = (SELECT max(id) FROM orders) RETURNING id) TO STDOUT",
+        "UPDATE people SET name = o.ctid::text FROM orders o WHERE o.id = people.id",
+    ] {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "0A000", "{sql}: {error:?}");
+    }
+    client
+        .batch_execute("UPDATE orders SET note = repeat('x', 300000)")
+        .await
+        .unwrap();
+    let error = client
+        .batch_execute("UPDATE people SET name = left(note, 3) FROM orders WHERE person = people.id")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "53400");
+    let narrow =
+        "UPDATE people SET name = left(note, 3) FROM orders WHERE person = people.id AND orders.id < 3";
+    assert_eq!(done(&client, narrow).await, Ok((Vec::new(), 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_all_groups_are_locked() {
+    compare(LOCKS, 3).await;
+    let (cluster, client, _plain) = both().await;
+    refill(&client).await;
+    let other = cluster.connect().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    let locked = done(&client, "SELECT id FROM people WHERE mood = 'glad' FOR UPDATE").await;
+    assert_eq!(locked.unwrap().0.len(), 2);
+    let left = done(&other, "SELECT id FROM people FOR UPDATE SKIP LOCKED").await;
+    assert_eq!(left.unwrap().0.len(), 4);
+    let error = done(&other, "SELECT id FROM people FOR SHARE NOWAIT").await;
+    assert_eq!(error, Err("55P03".to_owned()));
+    client
+        .batch_execute("UPDATE people SET name = 'locked' WHERE mood = 'glad'; COMMIT")
+        .await
+        .unwrap();
+    let names = done(
+        &other,
+        "SELECT name FROM people WHERE name = 'locked' FOR UPDATE NOWAIT",
+    )
+    .await;
+    assert_eq!(names.unwrap().1, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

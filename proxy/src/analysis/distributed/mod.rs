@@ -251,6 +251,20 @@ pub(super) fn plan(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Result<Gathering, Refusal> {
+    brought(tokens, statement, proof, findings, |_| false)
+}
+
+/// Plans a statement to which the rows of tables are brought, but for those that are `near`.
+///
+/// # Errors
+/// When gathered rows would not do.
+pub(super) fn brought(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+    near: impl Fn(usize) -> bool,
+) -> Result<Gathering, Refusal> {
     if let Some(column) = &findings.system_column {
         return Err(Refusal::unsupported(format!(
             "the system column \"{column}\" in a query of rows of several groups is not supported"
@@ -269,15 +283,27 @@ pub(super) fn plan(
     };
     let columns = Columns::of(tokens, statement, &proof.instances);
     let conditions = filter::conditions(statement, &proof.instances);
-    let top = top::find(tokens, statement, proof, findings);
-    let distinct = distinct::instances(statement, &proof.instances, findings);
+    // Others than a SELECT alone may make something of each row.
+    let (top, distinct) = match statement {
+        Statement::Query(_) => (
+            top::find(tokens, statement, proof, findings),
+            distinct::instances(statement, &proof.instances, findings),
+        ),
+        _ => Default::default(),
+    };
     let mut gathering = Gathering {
         query: first.range.start..last.range.end,
         parts: Vec::new(),
-        partial: partial::find(tokens, statement, proof, findings),
+        partial: match statement {
+            Statement::Query(_) => partial::find(tokens, statement, proof, findings),
+            _ => None,
+        },
         splices: Vec::new(),
     };
     for (number, instance) in proof.instances.iter().enumerate() {
+        if near(number) {
+            continue;
+        }
         let (from, to) = instance.at.ok_or_else(lost)?;
         let range = |at: usize| tokens.get(at).map(|token| token.range.clone());
         let (Some(start), Some(end)) = (range(from), range(to)) else {

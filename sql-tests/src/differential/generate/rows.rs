@@ -44,7 +44,8 @@ impl Maker {
             22..40 => self.select(),
             40..46 => self.update(),
             46..50 => self.move_rows(),
-            50..56 => self.delete(),
+            50..53 => self.delete(),
+            53..56 => self.joined_write(),
             56..68 => self.on_pairs(),
             68..78 => self.scatter(),
             78..98 => self.over_all(),
@@ -134,6 +135,48 @@ impl Maker {
             let value = self.value(self.key);
             return Statement::new(text, vec![value], Order::Any);
         }
+        let (text, types) = self.pick(texts);
+        let values = types.iter().map(|of| self.value(of)).collect();
+        Statement::new(text, values, Order::Any)
+    }
+
+    /// Updates and deletes that need rows of other tables.
+    fn joined_write(&mut self) -> Statement {
+        let texts: &[(&'static str, &'static [&'static Type])] = &[
+            (
+                "UPDATE kv SET n = p.b FROM pair p WHERE p.a = kv.k AND p.b = {} RETURNING k, n, p.t",
+                &[INT4],
+            ),
+            (
+                "UPDATE pair SET t = kv.t FROM kv WHERE kv.k = pair.a AND kv.n > {}",
+                &[INT4],
+            ),
+            (
+                "UPDATE kv SET n = (SELECT count(*) FROM keyed WHERE keyed.n = kv.n) WHERE k IN ({}, {})",
+                &[INT8, INT8],
+            ),
+            (
+                "UPDATE kv SET t = 'most' WHERE n = (SELECT max(n) FROM kv) RETURNING k",
+                &[],
+            ),
+            (
+                "UPDATE keyed SET t = 'seen' WHERE n IN (SELECT b FROM pair) RETURNING n, t",
+                &[],
+            ),
+            (
+                "DELETE FROM pair USING kv WHERE kv.n = pair.b RETURNING a, b",
+                &[],
+            ),
+            ("DELETE FROM pair USING kv WHERE kv.k = a AND kv.t = {}", &[TEXT]),
+            (
+                "DELETE FROM kv WHERE k = {} AND NOT EXISTS (SELECT FROM pair WHERE a = k) RETURNING *",
+                &[INT8],
+            ),
+            (
+                "DELETE FROM keyed WHERE n < (SELECT min(b) FROM pair WHERE a = {})",
+                &[INT8],
+            ),
+        ];
         let (text, types) = self.pick(texts);
         let values = types.iter().map(|of| self.value(of)).collect();
         Statement::new(text, values, Order::Any)
