@@ -53,6 +53,8 @@ struct StoredRelation {
     key: Option<(i16, u32, i32)>,
     columns: Vec<StoredColumn>,
     unique: Vec<StoredIndex>,
+    /// Of a view.
+    definition: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,6 +101,7 @@ impl Catalogue {
              'slots', (SELECT pg_catalog.json_agg(m.group_id ORDER BY m.slot) FROM howdah.slot_map m), \
              'relations', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
                 'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, \
+                'definition', (SELECT v.definition FROM howdah.views v WHERE v.relid = c.oid), \
                 'distribution', d.distribution, 'key', CASE WHEN d.distribution = 'hash' \
                     THEN pg_catalog.json_build_array(d.key_attnum, k.atttypid::int8, k.atttypmod) END, \
                 'columns', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
@@ -203,6 +206,7 @@ fn relation(stored: StoredRelation) -> Result<Relation, CatalogueError> {
         schema: stored.schema,
         name: stored.name,
         placement,
+        definition: stored.definition,
     })
 }
 

@@ -159,6 +159,8 @@ pub struct Relation {
     pub unique: Vec<Vec<AttributeNumber>>,
     /// Where its rows are; none for what has no rows of its own.
     pub placement: Option<Placement>,
+    /// The query that a view stands for, with every name qualified.
+    pub definition: Option<String>,
 }
 
 /// Where the rows of a table are.

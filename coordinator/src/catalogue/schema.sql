@@ -37,6 +37,13 @@ CREATE TABLE howdah.catalogue_version (
     version int8 NOT NULL
 );
 
+-- What views stand for, with every name qualified: kept here since pg_get_viewdef() looks past the snapshot that the rest of the
+-- catalogue is read in. A definition changes with the names in it.
+CREATE TABLE howdah.views (
+    relid oid PRIMARY KEY,
+    definition text NOT NULL
+);
+
 GRANT SELECT ON ALL TABLES IN SCHEMA howdah TO PUBLIC;
 
 -- A transaction with DDL puts a row here; the deferred trigger takes it out and counts the version up. So the version's
@@ -446,6 +453,16 @@ BEGIN
     PERFORM howdah.check_foreign_keys(relation);
 END $$;
 
+CREATE FUNCTION howdah.note_views() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM howdah.views v WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relid AND c.relkind = 'v');
+    INSERT INTO howdah.views AS v (relid, definition)
+        SELECT c.oid, pg_get_viewdef(c.oid) FROM pg_class c
+        WHERE c.relkind = 'v' AND c.relpersistence <> 't' AND c.relnamespace NOT IN
+            ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'howdah'::regnamespace)
+        ON CONFLICT (relid) DO UPDATE SET definition = excluded.definition WHERE v.definition <> excluded.definition;
+$$;
+
 CREATE FUNCTION howdah.on_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -468,6 +485,7 @@ BEGIN
             PERFORM howdah.table_altered(altered);
         END IF;
     END LOOP;
+    PERFORM howdah.note_views();
 END $$;
 
 CREATE FUNCTION howdah.on_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -478,6 +496,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary) THEN
         PERFORM howdah.bump_version();
     END IF;
+    PERFORM howdah.note_views();
 END $$;
 
 -- What became of transactions across groups whose anchor is this group (transaction/mod.rs). The row that got in first

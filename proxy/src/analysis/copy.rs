@@ -144,7 +144,8 @@ fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<P
             _ => Target::All,
         },
         Named::Temporary => Target::Home(HomeUse::Temporary),
-        Named::System => Target::Any,
+        // Of a view PostgreSQL says that it cannot be copied.
+        Named::System | Named::View(..) => Target::Any,
         Named::Unknown => return Err(no_relation(table)),
     };
     Ok(Plan::Query(Query {
@@ -172,6 +173,12 @@ fn copy_in(
     let relation = match names.find(table)? {
         Named::Table(relation) => relation,
         Named::Temporary => return Ok(temporary::at_home(Access::Write, Form::CopyIn)),
+        Named::View(view, _) => {
+            return Err(Refusal::new(
+                "42809",
+                format!("cannot copy to view \"{}\"", view.name),
+            ));
+        }
         Named::System => {
             return Err(Refusal::unsupported(format!(
                 "\"{}\" cannot be written to",

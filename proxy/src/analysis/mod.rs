@@ -35,6 +35,7 @@ mod scope;
 mod session;
 mod settings;
 mod statement;
+mod subquery;
 mod temporaries;
 mod temporary;
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! rules. Names in the tree are folded: equal strings are equal names. What the tree calls a line is the number of a token, so that a
 //! name in the tree is found again in the text ([`token_of`]).
 
-use sqlparser::ast::{Ident, Statement};
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{Ident, Select, Statement, TableFactor, TableWithJoins, VisitMut, VisitorMut};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token as Theirs, TokenWithSpan, Tokenizer};
@@ -38,11 +40,34 @@ pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(MAX_NESTING)
         .with_tokens_with_locations(tokens);
-    let statement = parser.parse_statement().map_err(|_| Unparsed::Unknown)?;
+    let mut statement = parser.parse_statement().map_err(|_| Unparsed::Unknown)?;
     if parser.peek_token().token != Theirs::EOF {
         return Err(Unparsed::Unknown);
     }
+    let _ = statement.visit(&mut LeftJoined);
     Ok(statement)
+}
+
+/// Takes parentheses away that say what holds without them: `(a JOIN b) JOIN c`, as `pg_get_viewdef` writes joins.
+struct LeftJoined;
+
+impl VisitorMut for LeftJoined {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for tree in &mut select.from {
+            while let TableFactor::NestedJoin {
+                table_with_joins,
+                alias: None,
+            } = &mut tree.relation
+            {
+                let inner = TableWithJoins::clone(table_with_joins);
+                tree.relation = inner.relation;
+                tree.joins.splice(0..0, inner.joins);
+            }
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// The place of the token of this number: its line, counted from 1.

@@ -133,6 +133,7 @@ pub fn analyse(sql: &str, facts: &Facts<'_>, catalogue: &Catalogue) -> Result<Pl
         &tokens,
         sql,
         Names {
+            text: sql,
             facts: *facts,
             catalogue,
         },
@@ -274,6 +275,9 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         tables.push(table.clone());
         match names.find(&table)? {
             Named::Table(_) | Named::Temporary => {}
+            Named::View(view, _) => {
+                return Err(Refusal::new("42809", format!("\"{}\" is not a table", view.name)));
+            }
             Named::System => {
                 let table = table.join(".");
                 return Err(Refusal::unsupported(format!("\"{table}\" cannot be written to")));
@@ -325,7 +329,7 @@ fn lock(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         tables.push(table.clone());
         match names.find(&table)? {
             // What is not there PostgreSQL says, in a transaction only.
-            Named::Table(_) | Named::Temporary | Named::Unknown => {}
+            Named::Table(_) | Named::View(..) | Named::Temporary | Named::Unknown => {}
             Named::System => {
                 return Err(Refusal::unsupported(format!("\"{shown}\" cannot be locked"))
                     .detail("It is not a table of users."));
@@ -452,6 +456,6 @@ pub(super) fn distributed<'a>(
 ) -> Result<Option<&'a coordinator::catalogue::Relation>, Refusal> {
     match names.find(parts)? {
         Named::Table(relation) => Ok(Some(relation)),
-        Named::Temporary | Named::System | Named::Unknown => Ok(None),
+        Named::View(..) | Named::Temporary | Named::System | Named::Unknown => Ok(None),
     }
 }

@@ -197,13 +197,13 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
         return insert
             .source
             .as_deref()
-            .map_or(Ok(()), |source| proof.query(source, &[]));
+            .map_or(Ok(()), |source| proof.query(source, &[]).map(drop));
     };
     if proof.instances[at].table.placement == Some(Placement::Local) {
         return insert
             .source
             .as_deref()
-            .map_or(Ok(()), |source| proof.query(source, &[]));
+            .map_or(Ok(()), |source| proof.query(source, &[]).map(drop));
     }
     let Some(source) = insert.source.as_deref() else {
         return Err(keyless(&proof.instances[at]).detail("INSERT ... DEFAULT VALUES gives no key."));

@@ -31,3 +31,4 @@ mod timeouts;
 mod tls;
 mod transactions;
 mod two_phase;
+mod views;

@@ -38,7 +38,11 @@ use top::Top;
 /// How a SELECT is answered whose rows are in several groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gathering {
-    /// Where the query is in the statement's text, in bytes.
+    /// Where the client's own query is in the statement's text, in bytes.
+    own: Range<usize>,
+    /// The same with views replaced by what they stand for, where it has some.
+    expanded: Option<String>,
+    /// Where the query is in that, or in the statement's text.
     query: Range<usize>,
     /// What is read of the tables.
     pub parts: Vec<Part>,
@@ -97,13 +101,29 @@ impl Gathering {
     /// The client's own query, of the statement's text.
     #[must_use]
     pub fn query<'t>(&self, text: &'t str) -> &'t str {
-        text.get(self.query.clone()).unwrap_or_default()
+        text.get(self.own.clone()).unwrap_or_default()
+    }
+
+    /// Says that the query at `own` in the statement's text was planned as this one, which has no views.
+    pub(super) fn is_of(&mut self, own: Range<usize>, expanded: &str) {
+        self.own = own;
+        self.expanded.get_or_insert_with(|| expanded.to_owned());
+    }
+
+    fn text<'t>(&'t self, text: &'t str) -> &'t str {
+        self.expanded.as_deref().unwrap_or(text)
     }
 
     /// The query over the gathered rows: those of the first part are the parameter after so many of the client's own.
     #[must_use]
     pub fn final_text(&self, text: &str, parameters: usize) -> String {
-        spliced(text, &self.query, &self.splices, &self.parts, parameters)
+        spliced(
+            self.text(text),
+            &self.query,
+            &self.splices,
+            &self.parts,
+            parameters,
+        )
     }
 
     /// The query over what groups have aggregated, as [`Partial::final_text`] has it.
@@ -115,9 +135,12 @@ impl Gathering {
         (columns, values): (&[(&str, bool)], Values<'_>),
         names: &[String],
     ) -> Option<String> {
-        self.partial
-            .as_ref()?
-            .final_text(text, (&self.query, parameters), (columns, values), names)
+        self.partial.as_ref()?.final_text(
+            self.text(text),
+            (&self.query, parameters),
+            (columns, values),
+            names,
+        )
     }
 }
 
@@ -272,6 +295,8 @@ pub(super) fn plan(
     let top = top::find(tokens, statement, proof, findings);
     let distinct = distinct::instances(statement, &proof.instances, findings);
     let mut gathering = Gathering {
+        own: first.range.start..last.range.end,
+        expanded: None,
         query: first.range.start..last.range.end,
         parts: Vec::new(),
         partial: partial::find(tokens, statement, proof, findings),
