@@ -9,7 +9,7 @@ use shard::id::GroupId;
 use super::distributed::Gathering;
 use super::explain::Explained;
 use super::timeouts::Timeout;
-use super::{Draws, Refusal, SetSequence, ValuesRows};
+use super::{Draws, Moves, Refusal, SetSequence, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -220,7 +220,7 @@ pub struct Query {
 }
 
 /// How a routed statement is conducted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Form {
     /// An ordinary statement.
     Plain,
@@ -230,6 +230,8 @@ pub enum Form {
     Count,
     /// A SELECT that no group can answer alone: of several groups, its rows are gathered and one PostgreSQL runs it.
     Gathered(Arc<Gathering>),
+    /// An UPDATE of the shard key, after which rows may belong to other groups.
+    Moves(Arc<Moves>),
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
     CopyOut(CopyOut),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
@@ -352,7 +354,7 @@ impl Query {
         }
     }
 
-    /// As it is, but refused with these words where rows would have to be gathered.
+    /// As it is, but refused with these words where rows would have to be gathered, or moved.
     ///
     /// # Errors
     /// When they always have to be.
@@ -363,6 +365,7 @@ impl Query {
                 form: Form::Plain,
                 ..self
             }),
+            Form::Moves(_) => Err(refusal()),
             _ => Ok(self),
         }
     }

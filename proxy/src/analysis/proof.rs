@@ -28,6 +28,7 @@ use sqlparser::ast::{
 };
 
 use super::Refusal;
+use super::moves::Moved;
 use super::parse;
 use super::pins::{JoinKind, Pins, constraint, uses_names};
 use super::plan::Key;
@@ -78,6 +79,8 @@ pub(super) struct Proof<'a> {
     pub(super) system: bool,
     /// Whether it uses temporary relations.
     pub(super) temporary: bool,
+    /// An UPDATE in it that sets a shard key.
+    pub(super) moved: Option<Moved>,
 }
 
 impl<'a> Proof<'a> {
@@ -99,6 +102,7 @@ impl<'a> Proof<'a> {
             writes_rows: false,
             system: false,
             temporary: false,
+            moved: None,
         }
     }
 

@@ -15,7 +15,7 @@ use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag,
 use super::proof::{Proof, View, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, copies, fallback, subquery, temporary, writes};
+use super::{ValuesRows, copies, fallback, moves, subquery, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -72,6 +72,16 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         Some((used, _)) => used.access(),
         None => Access::Read,
     };
+    if let Some(moved) = &proof.moved {
+        let at = &proof.instances[moved.instance];
+        let within = (!matches!(statement, Statement::Update(_))).then(|| "a writing WITH".to_owned());
+        if let Some(what) = within.or_else(|| obstacle(&statement, &proof, &findings)) {
+            return Ok(Plan::Judge(moves::refusal(
+                at,
+                &format!("by a statement with {what}"),
+            )));
+        }
+    }
     let (target, gathering) = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
@@ -79,6 +89,10 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         Tag::AsIs
     };
     let form = match gathering {
+        None if let Some(moved) = &proof.moved => match moves::plan(tokens, moved, &proof, &findings) {
+            Ok(moves) => Form::Moves(Arc::new(moves)),
+            Err(refusal) => return Ok(Plan::Judge(refusal)),
+        },
         Some(gathering) => Form::Gathered(Arc::new(gathering)),
         None if counts_rows(&statement) => Form::Count,
         None => Form::Plain,
@@ -117,8 +131,16 @@ fn expanded(tokens: &[Token], names: Names<'_>, views: &[View<'_>], depth: usize
     let inner = lexer::tokens(&text)?;
     let mut plan = plan_within(&inner, Names { text: &text, ..names }, depth)?;
     if let Plan::Query(query) = &mut plan {
-        if let Form::Gathered(gathering) = &mut query.form {
-            Arc::make_mut(gathering).is_of(whole, &text);
+        match &mut query.form {
+            Form::Gathered(gathering) => Arc::make_mut(gathering).is_of(whole, &text),
+            // It is cut out of the text.
+            Form::Moves(_) => {
+                return Err(
+                    Refusal::unsupported("an UPDATE of the shard key with a view is not supported")
+                        .hint("Write the view's query in the statement."),
+                );
+            }
+            _ => {}
         }
         if let Target::Keys(_, spread @ Spread::Rows(_)) = &mut query.target
             && let Some(rows) = ValuesRows::find(tokens)

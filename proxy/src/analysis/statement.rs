@@ -412,6 +412,12 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         return Err(Refusal::unsupported("EXPLAIN of this statement is not supported"));
     }
     match plan(words.rest(), sql, names)? {
+        Plan::Query(Query {
+            form: Form::Moves(_), ..
+        }) if analyze => Err(Refusal::unsupported(
+            "EXPLAIN ANALYZE of an UPDATE of the shard key is not supported",
+        )
+        .hint("Leave ANALYZE out.")),
         Plan::Query(inner) if ours && explain::can_be(&inner) => {
             let text = fill::text_of(words.rest(), sql);
             let explained = explain::Explained::of(&inner, text, names.catalogue.slots());

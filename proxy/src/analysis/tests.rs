@@ -106,6 +106,13 @@ fn show_query(query: &Query) -> String {
         let _ = write!(text, "; declares {name}, its query at {query_at}");
         text.push_str(if *hold { ", to be held" } else { "" });
         text.push_str(&gathering.as_deref().map(show_gathering).unwrap_or_default());
+    } else if let Form::Moves(moves) = &query.form {
+        let key = moves.key.as_ref().map(show_key);
+        let _ = write!(
+            text,
+            "; moves rows to {}",
+            key.as_deref().unwrap_or("wherever they belong")
+        );
     } else if query.form != Form::Plain {
         let _ = write!(text, "; {:?}", query.form);
     }

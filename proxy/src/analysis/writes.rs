@@ -1,4 +1,4 @@
-//! INSERT, UPDATE and DELETE: which rows they touch, and that no row changes its group.
+//! INSERT, UPDATE and DELETE: which rows they touch, and whether a row may change its group.
 
 use coordinator::catalogue::{Column, FilledBy, Placement};
 use coordinator::hash::KeyUse;
@@ -9,6 +9,7 @@ use sqlparser::ast::{
 
 use super::Refusal;
 use super::constants;
+use super::moves::{self, Moved};
 use super::plan::Key;
 use super::proof::{Proof, not_understood, scope_of};
 use super::relations::parts;
@@ -51,7 +52,12 @@ fn walk_update(proof: &mut Proof<'_>, update: &Update) -> Result<(), Refusal> {
         Some(UpdateTableFromKind::AfterSet(from)) => from,
         Some(UpdateTableFromKind::BeforeSet(_)) => return Err(not_understood("UPDATE")),
     };
-    keep_key(proof, target, &update.assignments)?;
+    keep_counts(proof, target, &update.assignments)?;
+    let moved = Moved::find(proof, target, &update.assignments, &block)?;
+    if let (Some(_), Some(moved)) = (&proof.moved, &moved) {
+        return Err(moves::refusal(&proof.instances[moved.instance], "in this form"));
+    }
+    proof.moved = proof.moved.take().or(moved);
     finish(
         proof,
         block,
@@ -120,34 +126,13 @@ fn finish<V: sqlparser::ast::Visit, W: sqlparser::ast::Visit>(
     proof.selection(selection, &scope)
 }
 
-/// An UPDATE that sets the shard key would move rows to other groups.
-fn keep_key(proof: &Proof<'_>, target: Option<usize>, assignments: &[Assignment]) -> Result<(), Refusal> {
+/// What `SET column = DEFAULT` would take of a sequence.
+fn keep_counts(proof: &Proof<'_>, target: Option<usize>, assignments: &[Assignment]) -> Result<(), Refusal> {
     let Some(instance) = target.map(|at| &proof.instances[at]) else {
         return Ok(());
     };
-    let names = assignments
-        .iter()
-        .flat_map(|assignment| match &assignment.target {
-            AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
-            AssignmentTarget::Tuple(names) => names.as_slice(),
-        });
-    for name in names {
-        // `SET a.b = ...` sets field b of column a.
-        let column = parts(name).and_then(|parts| parts.first().cloned());
-        let column = column.ok_or_else(|| not_understood("SET"))?;
-        if instance.table.key_column().is_some_and(|key| key.name == column) {
-            return Err(Refusal::unsupported(format!(
-                "column \"{column}\" is the shard key of table \"{}\" and cannot be updated",
-                instance.table.name
-            ))
-            .detail("The row would belong to another group.")
-            .hint("Delete the row and insert it again."));
-        }
-    }
-    for assignment in assignments {
-        keep_counting(instance, assignment)?;
-    }
-    Ok(())
+    let mut each = assignments.iter();
+    each.try_for_each(|assignment| keep_counting(instance, assignment))
 }
 
 /// `SET column = DEFAULT` would have each group count for itself.
@@ -277,7 +262,13 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
             return Err(not_understood("INSERT"));
         };
         if let OnConflictAction::DoUpdate(update) = &conflict.action {
-            keep_key(proof, target, &update.assignments)?;
+            keep_counts(proof, target, &update.assignments)?;
+        }
+        if let OnConflictAction::DoUpdate(update) = &conflict.action
+            && let Some(instance) = target.map(|at| &proof.instances[at])
+            && !moves::stays_on_conflict(instance, &update.assignments)?
+        {
+            return Err(moves::refusal(instance, "by ON CONFLICT"));
         }
         proof.expressions(on, &scope)?;
     }

@@ -32,10 +32,10 @@ use crate::protocol::{Body, Malformed, encode};
 const FIRST_OF_USERS: u32 = 16_384;
 
 /// A Bind of the unnamed portal and statement, without parameters, for results as text.
-const BARE_BIND: [u8; 8] = [0; 8];
+pub(super) const BARE_BIND: [u8; 8] = [0; 8];
 
 /// A formats list of one: binary.
-const BINARY: [u8; 4] = [0, 1, 0, 1];
+pub(super) const BINARY: [u8; 4] = [0, 1, 0, 1];
 
 /// A client's query whose rows are gathered.
 struct Asked<'a> {
@@ -455,7 +455,7 @@ impl Session {
 }
 
 /// What follows is answered together with what came before.
-fn end_batch(conn: &mut Conn, style: Style) {
+pub(super) fn end_batch(conn: &mut Conn, style: Style) {
     match style {
         Style::Simple => conn.sync(Audience::Quiet, Stake::Nothing),
         Style::Extended => encode::empty(&mut conn.output, b'H'),
@@ -567,7 +567,7 @@ fn bind_final(conn: &mut Conn, asked: &Asked<'_>, rows: &[RowType], gathered: Ve
 }
 
 /// The text over gathered rows is not what the client's own is.
-fn not_the_same(error: Option<&[u8]>) -> Refusal {
+pub(super) fn not_the_same(error: Option<&[u8]>) -> Refusal {
     let refusal =
         Refusal::unsupported("this query cannot be run over rows that are gathered from several groups")
             .hint("Write it in another form, or add WHERE on the shard key, so that it runs on one group.");
@@ -577,7 +577,7 @@ fn not_the_same(error: Option<&[u8]>) -> Refusal {
     }
 }
 
-fn too_much(limit: usize) -> Refusal {
+pub(super) fn too_much(limit: usize) -> Refusal {
     let limit = limit >> 10;
     Refusal::new(
         "53400",

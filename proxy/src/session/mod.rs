@@ -34,6 +34,7 @@ mod home;
 mod io;
 mod login;
 mod meter;
+mod moves;
 mod outlive;
 mod plans;
 mod pool;

@@ -148,6 +148,9 @@ impl Session {
         if let Form::Gathered(gathering) = &query.form {
             return Box::pin(self.gathered_portal(places, gathering, execute, message)).await;
         }
+        if let Form::Moves(moves) = &query.form {
+            return Box::pin(self.moving_portal(places, moves, execute)).await;
+        }
         if query.access == Access::Write {
             return self.write_portal(places, parts, query, execute).await;
         }

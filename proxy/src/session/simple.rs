@@ -142,6 +142,10 @@ impl Session {
                     Box::pin(self.gathered_query(&places, text, gathering)).await?;
                     Ok(Ready::Now)
                 }
+                Placed::Many(places) if let Form::Moves(moves) = &query.form => {
+                    Box::pin(self.moving_query(&places, text, moves)).await?;
+                    Ok(Ready::Now)
+                }
                 Placed::Many(places) => {
                     self.query_on_several(&places, text, Statement::Itself, query)
                         .await?;
@@ -366,8 +370,25 @@ impl Session {
         routed
     }
 
-    /// Finds where a statement runs. Its text is given where no backend gets it by a Parse.
+    /// Finds where a statement runs. Its text is given where no backend gets it by a Parse. One that may take rows out of their group runs
+    /// on several, even if all of them are on one now.
     pub(super) async fn route(
+        &mut self,
+        query: &Query,
+        parameters: &[Parameter<'_>],
+        text: Option<&str>,
+        planned: &Planned,
+    ) -> Result<Placed, Halt> {
+        let placed = self.place_rows(query, parameters, text, planned).await?;
+        let (Form::Moves(moves), &Placed::One(place)) = (&query.form, &placed) else {
+            return Ok(placed);
+        };
+        let stays =
+            self.slots.len() == 1 || moves.group(parameters, &planned.slots) == Some(self.group(place));
+        Ok(if stays { placed } else { Placed::Many(vec![place]) })
+    }
+
+    async fn place_rows(
         &mut self,
         query: &Query,
         parameters: &[Parameter<'_>],

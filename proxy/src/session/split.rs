@@ -289,7 +289,7 @@ impl Session {
         Ok(())
     }
 
-    fn room_for_rows(&self) -> Kept {
+    pub(super) fn room_for_rows(&self) -> Kept {
         Kept::with_description(self.shared.limits.max_message)
     }
 

@@ -34,3 +34,4 @@ mod tls;
 mod transactions;
 mod two_phase;
 mod views;
+mod writes;

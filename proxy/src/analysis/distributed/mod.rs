@@ -85,7 +85,7 @@ enum With {
 }
 
 /// An identifier as PostgreSQL reads it back unchanged.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -183,7 +183,7 @@ pub struct Reading {
 
 impl Part {
     /// All rows of these columns.
-    fn of(table: RelationName, columns: Vec<String>) -> Part {
+    pub(super) fn of(table: RelationName, columns: Vec<String>) -> Part {
         Part {
             table,
             columns,

@@ -41,7 +41,8 @@ impl Maker {
         match self.below(100) {
             0..22 => self.insert(),
             22..40 => self.select(),
-            40..50 => self.update(),
+            40..46 => self.update(),
+            46..50 => self.move_rows(),
             50..56 => self.delete(),
             56..68 => self.on_pairs(),
             68..78 => self.scatter(),
@@ -134,6 +135,52 @@ impl Maker {
         )
     }
 
+    /// Updates of the shard key. No row becomes what another was before: whether these two meet depends on their order.
+    fn move_rows(&mut self) -> Statement {
+        let table = self.table();
+        let (name, of) = {
+            let place = self.below(table.columns.len());
+            table.columns[place].clone()
+        };
+        let (key, value) = (self.value(table.key), self.value(of));
+        let returning = self.pick(&["", "", " RETURNING *", " RETURNING k, k IS NULL AS none"]);
+        let table_name = table.name;
+        let (text, values) = match self.below(7) {
+            0 => (
+                format!("UPDATE {table_name} SET k = {{}} WHERE k = {{}}"),
+                vec![key],
+            ),
+            1 => (
+                format!("UPDATE {table_name} SET k = {{}}, {name} = {{}} WHERE k = {{}}"),
+                vec![key, value],
+            ),
+            2 => (
+                format!("UPDATE {table_name} x SET ({name}, k) = ({{}}, {{}}) WHERE x.k = {{}}"),
+                vec![value, key],
+            ),
+            3 => (
+                format!("UPDATE {table_name} SET k = k, {name} = DEFAULT WHERE k = {{}}"),
+                Vec::new(),
+            ),
+            4 => {
+                let text = "UPDATE kv SET k = k + 1000003, n = n + 1 WHERE k BETWEEN 0 AND 1000";
+                return Statement::new(format!("{text}{returning}"), Vec::new(), Order::Any);
+            }
+            5 => {
+                let text = "UPDATE pair SET a = a + 5000001, t = coalesce(t, '') || b WHERE a BETWEEN 0 AND 1000 AND b < {}";
+                return Statement::new(text, vec![self.value(INT4)], Order::Any);
+            }
+            _ => {
+                let text = "UPDATE pair SET b = 7, a = {} WHERE a = {} AND b = {} RETURNING a, b, t";
+                let values = vec![self.value(INT8), self.value(INT8), self.value(INT4)];
+                return Statement::new(text, values, Order::Any);
+            }
+        };
+        let mut values = values;
+        values.push(self.value(table.key));
+        Statement::new(format!("{text}{returning}"), values, Order::Any)
+    }
+
     fn delete(&mut self) -> Statement {
         let table = self.table();
         let returning = self.pick(&["", "", " RETURNING *"]);
@@ -224,7 +271,6 @@ impl Maker {
             "SELECT k FROM kv ORDER BY k FOR UPDATE",
             "SELECT ctid FROM kv ORDER BY k",
             "INSERT INTO kv (k, t) SELECT a, 'from pair' FROM pair WHERE a = 3 LIMIT 1 ON CONFLICT DO NOTHING",
-            "UPDATE kv SET k = k + 1 WHERE k = 3",
         ]);
         Statement::new(text, Vec::new(), Order::Given)
     }

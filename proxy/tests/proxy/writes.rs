@@ -1,0 +1,351 @@
+//! Statements that write on several groups, compared with one PostgreSQL.
+
+use proxy::Limits;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::harness::raw::Raw;
+use crate::harness::{Cluster, code, hint, open_door};
+
+const SCHEMA: &str = r#"
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');
+CREATE DOMAIN positive AS int NOT NULL CHECK (VALUE > 0);
+CREATE TABLE people (id int PRIMARY KEY, name varchar(8), gone int, credit numeric(6,2) DEFAULT 5, tags text[], mood mood,
+    moods mood[], since date, rank positive DEFAULT 1, twice int GENERATED ALWAYS AS (id * 2) STORED, CHECK (credit > -100));
+ALTER TABLE people DROP COLUMN gone;
+CREATE TABLE orders (id bigint PRIMARY KEY, person int, amount numeric, note text);
+CREATE TABLE lines (order_id bigint, line int, product text, quantity int, PRIMARY KEY (order_id, line));
+CREATE TABLE words (word text PRIMARY KEY, n int NOT NULL DEFAULT 7);
+CREATE TABLE "Odd ""names""" ("select" int PRIMARY KEY, "Big" text, "with space" int);
+"#;
+
+/// Their rows.
+const ROWS: &str = r#"
+INSERT INTO people VALUES
+    (1, 'Ann', 10.50, '{a,b}', 'glad', '{ok,sad}', '2020-01-01', 1), (2, 'bob', NULL, '{}', 'sad', NULL, '2021-05-05', 2),
+    (3, 'Cid', 0, NULL, NULL, '{}', NULL, 3), (4, 'Äda', 99.99, '{"x y",NULL}', 'ok', '{glad}', '1999-12-31', 4),
+    (5, 'Eve', 7.25, '{c}', 'ok', '{sad,NULL}', '2020-01-01', 5), (6, 'fay', -1.5, '{a}', 'glad', NULL, '2022-02-02', 6);
+INSERT INTO orders VALUES (1, 1, 10, 'first'), (2, 1, 20.5, NULL), (3, 2, 5, 'Third'), (4, 2, NULL, 'fourth'), (5, 4, 100, 'x''y\z'),
+    (6, 9, 1, 'nobody'), (7, NULL, 3, ''), (8, 5, 10, 'first');
+INSERT INTO lines VALUES (1, 1, 'pen', 2), (1, 2, 'ink', 1), (2, 1, 'pen', 5), (3, 1, 'cup', NULL), (5, 1, 'ink', 3),
+    (5, 2, 'pen', 1), (5, 3, 'cup', 8), (6, 1, 'pen', 1), (8, 1, 'jar', 4);
+INSERT INTO words VALUES ('a', 1), ('b', 2), ('it''s', 3), ('', 4);
+INSERT INTO "Odd ""names""" VALUES (1, 'a', 5), (2, 'b', 6), (3, 'A', NULL);
+"#;
+
+const TABLES: [&str; 5] = ["people", "orders", "lines", "words", r#""Odd ""names""""#];
+
+/// UPDATE of the shard key.
+const MOVES: &[&str] = &[
+    "UPDATE people SET id = 101 WHERE id = 1",
+    "UPDATE people SET id = id + 100",
+    "UPDATE people SET id = id + 100, name = 'x' || name, credit = credit * 2 WHERE credit > 0 RETURNING *",
+    "UPDATE people p SET id = p.id - 1000, tags = tags || '{z}', moods = NULL WHERE p.mood = 'ok' RETURNING p.id, p.twice, id + twice AS s",
+    "UPDATE people AS \"P p\" SET (id, name) = (id * 7 + 50, 'new'), rank = DEFAULT RETURNING \"P p\".*",
+    "UPDATE people SET (name, id) = ROW(lower(name), - id), credit = DEFAULT, since = '2024-02-29', mood = 'sad' WHERE id IN (1, 2, 3, 4)",
+    "UPDATE people SET id = id::numeric + 50.6, name = 5, since = NULL RETURNING people.id, public.people.name, rank",
+    "UPDATE people SET id = '77' WHERE name = 'Cid' -- with a comment; WHERE",
+    "UPDATE people SET id = CASE WHEN id > 3 THEN id + 200 ELSE id END, twice = DEFAULT /* RETURNING */ RETURNING (id)",
+    "UPDATE people SET id = id WHERE id = 2",
+    "UPDATE people SET id = 2, name = 'same' WHERE id = 2 RETURNING name",
+    "UPDATE people SET id = 900 WHERE false RETURNING id",
+    "UPDATE people SET id = 900 WHERE id = NULL",
+    "UPDATE people SET id = id + 10 WHERE since IS DISTINCT FROM date '2020-01-01' AND name IS NOT NULL",
+    "UPDATE lines SET order_id = order_id + 10, line = line + 1 WHERE product = 'pen' RETURNING order_id, line",
+    "UPDATE lines SET order_id = line + 100, line = order_id",
+    "UPDATE words SET word = word || n, n = DEFAULT RETURNING word, n",
+    "UPDATE words SET word = n::text || '.' WHERE word IN ('a', '') RETURNING words",
+    "UPDATE \"Odd \"\"names\"\"\" SET \"select\" = \"select\" * 1000, \"with space\" = \"select\" RETURNING *",
+    "UPDATE orders SET id = id * 1000, note = NULL",
+    // Errors.
+    "UPDATE people SET id = 5 WHERE id IN (1, 2)",
+    "UPDATE people SET id = 2 WHERE id = 1",
+    "UPDATE people SET id = NULL WHERE id = 1",
+    "UPDATE people SET id = 'x' WHERE id = 1",
+    "UPDATE people SET id = id + 100 / (id - 4)",
+    "UPDATE people SET id = id + 2147483647",
+    "UPDATE people SET id = 50, name = 'longer than eight' WHERE id = 1",
+    "UPDATE people SET id = 50, since = name WHERE id = 1",
+    "UPDATE people SET id = name WHERE id = 1",
+    "UPDATE people SET id = 50, credit = -500 WHERE id = 1",
+    "UPDATE people SET id = 50, rank = -1 WHERE id = 1",
+    "UPDATE people SET id = 50, twice = 5 WHERE id = 1",
+    "UPDATE people SET id = 50, nothing = 1",
+    "UPDATE people SET id = 50, id = 51 WHERE id = 1",
+    "UPDATE people SET id = 50 WHERE id = 1 RETURNING nothing",
+];
+
+/// What a server does with a statement: rows in no order, and what it counts; or the SQLSTATE.
+async fn done(client: &Client, sql: &str) -> Result<(Vec<Vec<Option<String>>>, u64), String> {
+    let messages = client
+        .simple_query(sql)
+        .await
+        .map_err(|error| code(&error).to_owned())?;
+    let (mut rows, mut counted) = (Vec::new(), 0);
+    for message in messages {
+        match message {
+            SimpleQueryMessage::Row(row) => {
+                rows.push((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect());
+            }
+            SimpleQueryMessage::CommandComplete(count) => counted += count,
+            _ => {}
+        }
+    }
+    rows.sort();
+    Ok((rows, counted))
+}
+
+/// The same by the extended protocol, of which rows are only counted.
+async fn executed(client: &Client, sql: &str) -> Result<(Vec<String>, usize), String> {
+    let failed = |error| code(&error).to_owned();
+    let statement = client.prepare(sql).await.map_err(failed)?;
+    let columns = statement.columns().iter();
+    let columns = columns
+        .map(|c| format!("{} {}", c.name(), c.type_().name()))
+        .collect();
+    if statement.columns().is_empty() {
+        let counted = client.execute(&statement, &[]).await.map_err(failed)?;
+        return Ok((columns, usize::try_from(counted).expect("few")));
+    }
+    Ok((
+        columns,
+        client.query(&statement, &[]).await.map_err(failed)?.len(),
+    ))
+}
+
+async fn contents(client: &Client) -> String {
+    let mut all = String::new();
+    for table in TABLES {
+        all.push_str(&format!(
+            "{table}: {:?}\n",
+            done(client, &format!("SELECT * FROM {table}")).await
+        ));
+    }
+    all
+}
+
+async fn refill(client: &Client) {
+    client
+        .batch_execute(&format!("TRUNCATE {}", TABLES.join(", ")))
+        .await
+        .expect("empty tables");
+    client.batch_execute(ROWS).await.expect("rows");
+}
+
+/// A cluster, and one PostgreSQL, with the same tables.
+async fn both() -> (Cluster, Client, Client) {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.expect("tables");
+    let direct = cluster.direct(0).await;
+    let made = direct
+        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
+        .await;
+    made.expect("a database");
+    let plain = cluster.direct_in(0, "plain").await;
+    plain.batch_execute(SCHEMA).await.expect("tables");
+    (cluster, client, plain)
+}
+
+/// Runs each of the statements on both, and wants the same answers and the same rows afterwards; so many fail.
+async fn compare(statements: &[&str], errors: usize) {
+    let (_cluster, client, plain) = both().await;
+    refill(&client).await;
+    refill(&plain).await;
+    let mut different = Vec::new();
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ", ""] {
+        let mut failed = 0;
+        for sql in statements {
+            client.batch_execute(begin).await.expect("begins");
+            plain.batch_execute(begin).await.expect("begins");
+            let (here, there) = if begin == "BEGIN" {
+                let (here, there) = (executed(&client, sql).await, executed(&plain, sql).await);
+                (format!("{here:?}"), format!("{there:?}"))
+            } else {
+                let (here, there) = (done(&client, sql).await, done(&plain, sql).await);
+                (format!("{here:?}"), format!("{there:?}"))
+            };
+            let fails = there.starts_with("Err");
+            failed += usize::from(fails);
+            let (mut rows, mut those) = (String::new(), String::new());
+            if here.starts_with("Err") == fails && (!fails || begin.is_empty()) {
+                (rows, those) = (contents(&client).await, contents(&plain).await);
+            }
+            if here != there || rows != those {
+                if rows == those {
+                    (rows, those) = (String::new(), String::new());
+                }
+                different.push(format!(
+                    "{sql}\n  here: {here}\n  there: {there}\n{rows}{those}\n"
+                ));
+            }
+            if !begin.is_empty() {
+                client.batch_execute("ROLLBACK").await.expect("ends");
+                plain.batch_execute("ROLLBACK").await.expect("ends");
+            } else if !fails || here != there {
+                refill(&client).await;
+                refill(&plain).await;
+            }
+        }
+        assert!(different.is_empty(), "{begin}:\n{}", different.concat());
+        assert_eq!(failed, errors);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_the_shard_key_moves_rows_as_on_one_server() {
+    compare(MOVES, 15).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moved_rows_are_where_their_keys_say() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, v bigint); CREATE INDEX ON t (v)";
+    client.batch_execute(sql).await.unwrap();
+    let (one, two) = (cluster.keys_of(0, 3), cluster.keys_of(1, 3));
+    let insert = client.prepare("INSERT INTO t VALUES ($1, $2)").await.unwrap();
+    client.execute(&insert, &[&one[0], &7_i64]).await.unwrap();
+    let update = client
+        .prepare("UPDATE t SET id = $1, v = v + $3 WHERE id = $2 RETURNING v, id")
+        .await
+        .unwrap();
+    let mut v = 7;
+    // To the other group, within that, and back.
+    for pair in [one[0], two[0], two[1], one[1]].windows(2) {
+        let row = client
+            .query_one(&update, &[&pair[1], &pair[0], &1_i64])
+            .await
+            .unwrap();
+        v += 1;
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (v, pair[1]));
+        let there = client
+            .query_one("SELECT v FROM t WHERE id = $1", &[&pair[1]])
+            .await
+            .unwrap();
+        assert_eq!(there.get::<_, i64>(0), v);
+        for server in [0, 1] {
+            let direct = cluster.direct(server).await;
+            let here = direct.query("SELECT FROM t", &[]).await.unwrap().len();
+            let expected = usize::from(two.contains(&pair[1]) == (server == 1));
+            assert_eq!(here, expected);
+        }
+    }
+    // A row is gone, or moved, only when the transaction is committed.
+    let other = cluster.connect().await;
+    client.batch_execute("BEGIN; SAVEPOINT a").await.unwrap();
+    client.execute("UPDATE t SET id = $1", &[&two[2]]).await.unwrap();
+    let seen = other.query_one("SELECT id FROM t", &[]).await.unwrap();
+    assert_eq!(seen.get::<_, i64>(0), one[1]);
+    client.batch_execute("ROLLBACK TO a").await.unwrap();
+    let own = client.query_one("SELECT id FROM t", &[]).await.unwrap();
+    assert_eq!(own.get::<_, i64>(0), one[1]);
+    client.execute("UPDATE t SET id = $1", &[&two[2]]).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    let seen = other.query_one("SELECT id FROM t", &[]).await.unwrap();
+    assert_eq!(seen.get::<_, i64>(0), two[2]);
+    // A few of the rows at a time.
+    let mut raw = Raw::start(&cluster).await;
+    raw.query(&format!("INSERT INTO t VALUES ({}, 1), ({}, 2)", one[0], two[0]));
+    raw.send().await;
+    raw.until_ready().await;
+    raw.parse("", "UPDATE t SET id = - id, v = v RETURNING id");
+    raw.bind("", "");
+    raw.describe('P', "");
+    raw.execute("", 2);
+    raw.execute("", 2);
+    raw.sync();
+    raw.send().await;
+    let (tags, errors) = raw.until_ready().await;
+    assert_eq!((tags.as_str(), errors.len()), ("12TDDsDCZ", 0));
+    let negative = client
+        .query_one("SELECT count(*) FROM t WHERE id < 0", &[])
+        .await
+        .unwrap();
+    assert_eq!(negative.get::<_, i64>(0), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_moved_is_refused_and_nothing_changes() {
+    let config = proxy::ProxyConfig {
+        limits: Limits {
+            max_gathered: 1 << 20,
+            ..Limits::default()
+        },
+        ..open_door()
+    };
+    let cluster = Cluster::configured(config).await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    client.batch_execute(ROWS).await.unwrap();
+    let before = contents(&client).await;
+    for sql in [
+        "UPDATE people SET id = (SELECT max(id) FROM orders) + 1 WHERE id = 1",
+        "UPDATE people SET id = orders.id + 100 FROM orders WHERE orders.id = 1 AND people.id = 1",
+        "UPDATE people SET id = 100 + (random() * 1000)::int WHERE id = 1",
+        "UPDATE people SET tags[1] = 'x', id = 200 WHERE id = 1",
+        "UPDATE words SET word = DEFAULT WHERE word = 'a'",
+        "WITH u AS (UPDATE people SET id = 200 WHERE id = 1 RETURNING id) SELECT * FROM u",
+        "EXPLAIN ANALYZE UPDATE people SET id = 200 WHERE id = 1",
+        "COPY (UPDATE people SET id = 200 WHERE id = 1 RETURNING id) TO STDOUT",
+        "PREPARE p AS UPDATE people SET id = 200 WHERE id = 1",
+        "INSERT INTO people (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 200",
+    ] {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "0A000", "{sql}: {error:?}");
+        assert!(!hint(&error).is_empty(), "{sql}");
+    }
+    let error = client
+        .batch_execute("BEGIN READ ONLY; UPDATE people SET id = id + 1")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "25006");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(contents(&client).await, before);
+    // Rows that follow by foreign keys do not follow a row that is deleted and inserted; those that lead to it go where it is.
+    for sql in [
+        "CREATE TABLE top (id int PRIMARY KEY)",
+        "CREATE TABLE under (id int REFERENCES top ON DELETE CASCADE, n int, PRIMARY KEY (id, n))",
+        "CREATE TABLE beside (id int REFERENCES top, n int, PRIMARY KEY (id, n))",
+        "INSERT INTO top VALUES (1), (2), (3), (4), (5), (6), (7)",
+        "INSERT INTO under VALUES (1, 1), (2, 1), (3, 1)",
+        "UPDATE under SET id = id + 4, n = 2",
+    ] {
+        client
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    let error = client
+        .batch_execute("UPDATE top SET id = id + 10")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "0A000");
+    let error = client
+        .batch_execute("UPDATE under SET id = 99 WHERE id = 5")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "23503");
+    assert_eq!(
+        done(&client, "SELECT id, n FROM under").await.unwrap().0,
+        [["5", "2"], ["6", "2"], ["7", "2"]].map(|row| row.map(|id| Some(id.to_owned())).to_vec())
+    );
+    let words = "CREATE TABLE long (id int PRIMARY KEY, t text)";
+    client.batch_execute(words).await.unwrap();
+    for id in 0..3 {
+        let sql = format!("INSERT INTO long VALUES ({id}, repeat('w', 500000))");
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let error = client
+        .batch_execute("UPDATE long SET id = id + 10")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "53400");
+    client
+        .batch_execute("UPDATE long SET id = id + 10 WHERE id < 2")
+        .await
+        .unwrap();
+    assert_eq!(
+        done(&client, "SELECT id FROM long").await.unwrap().0,
+        [["10"], ["11"], ["2"]].map(|row| row.map(|id| Some(id.to_owned())).to_vec())
+    );
+}
