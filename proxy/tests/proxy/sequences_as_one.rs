@@ -367,7 +367,7 @@ async fn tables_of_every_kind_are_filled_as_on_one_server() {
         "CREATE TABLE docs (doc jsonb, id serial, n int GENERATED ALWAYS AS IDENTITY)",
         "INSERT INTO docs VALUES ('{}'), ('[]') RETURNING id, n",
         "INSERT INTO docs DEFAULT VALUES RETURNING id, n",
-        "INSERT INTO docs (doc, id) SELECT '1', 70 RETURNING id",
+        "INSERT INTO docs (doc, id, n) OVERRIDING SYSTEM VALUE VALUES ('1', 70, 70) RETURNING id",
         "SELECT id, n FROM docs ORDER BY id",
         "TRUNCATE docs RESTART IDENTITY",
         "INSERT INTO docs VALUES ('{}') RETURNING id, n",
