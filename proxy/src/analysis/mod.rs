@@ -3,6 +3,7 @@
 //! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in `proof.rs`;
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
+mod calls;
 mod check;
 mod configure;
 mod constants;
@@ -13,6 +14,7 @@ mod databases;
 mod ddl;
 mod distribute;
 mod distributed;
+mod draws;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
 mod explain;
@@ -21,6 +23,7 @@ mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod insert;
 pub(crate) mod lexer;
 mod parse;
 mod pins;
@@ -32,6 +35,7 @@ pub mod refusal;
 mod relations;
 mod route;
 mod scope;
+mod sequences;
 mod session;
 mod settings;
 mod statement;
@@ -45,13 +49,16 @@ mod values;
 pub(crate) mod words;
 mod writes;
 
+pub use calls::{REGCLASS, sequence_of};
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
 pub use distributed::{Gathering, Part, Partial, Reading, Values};
+pub use draws::{Draw, Draws, Places, SequenceName, Source};
 pub use explain::Explained;
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;
+pub use sequences::SetSequence;
 pub use settings::check as check_setting;
 pub use statement::{analyse, parameters, split};
 pub use temporaries::Temporaries;

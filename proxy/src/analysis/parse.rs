@@ -31,7 +31,7 @@ pub(super) enum Unparsed {
 pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     bound_depth(tokens).map_err(Unparsed::Refused)?;
     let dialect = PostgreSqlDialect {};
-    let tokens = plain_locks(tokens)
+    let tokens = plain(tokens)
         .map(|(at, token)| Some(TokenWithSpan::new(translate(token)?, place(at))))
         .collect::<Option<Vec<_>>>()
         .ok_or(Unparsed::Unknown)?;
@@ -61,9 +61,9 @@ pub(super) fn token_of(ident: &Ident) -> Option<usize> {
     token_at(ident.span)
 }
 
-/// Leaves NO KEY and KEY out of FOR NO KEY UPDATE and FOR KEY SHARE, which the parser does not know: they touch
-/// the same rows as FOR UPDATE and FOR SHARE.
-fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
+/// Leaves out what the parser does not know: NO KEY and KEY of FOR NO KEY UPDATE and FOR KEY SHARE, which touch
+/// the same rows as FOR UPDATE and FOR SHARE; and OVERRIDING SYSTEM VALUE, which only lets through what is given.
+fn plain(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
     let mut skip = 0usize;
     tokens.iter().enumerate().filter_map(move |(at, token)| {
         if skip > 0 {
@@ -75,6 +75,9 @@ fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
             skip = 2;
         } else if next.sees(&["for", "key", "share"]) {
             skip = 1;
+        } else if next.sees(&["overriding", "system", "value", "values"]) {
+            skip = 2;
+            return None;
         }
         Some((at, token))
     })

@@ -65,9 +65,11 @@ fn unusable(relation: &Relation) -> Refusal {
                 .detail("A view's rows may come from several groups.")
                 .hint("Write the view's query in the statement.")
         }
-        RelationKind::Sequence => Refusal::unsupported(format!("\"{name}\" is a sequence")).detail(
-            "Sequences of the whole cluster are not supported yet; each group would count for itself.",
-        ),
+        RelationKind::Sequence => Refusal::unsupported(format!("\"{name}\" is a sequence"))
+            .detail("What a sequence has is in the first group.")
+            .hint(format!(
+                "Read it in a SELECT of its own: SELECT last_value, is_called FROM {name}."
+            )),
         RelationKind::Table | RelationKind::PartitionedTable | RelationKind::ForeignTable => {
             Refusal::unsupported(format!("table \"{name}\" is not distributed"))
                 .detail("No group owns its rows.")

@@ -5,11 +5,11 @@ use std::ops::Range;
 use coordinator::catalogue::Catalogue;
 
 use super::lexer::{self, Kind, Token};
-use super::plan::{Access, DdlEffect, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
+use super::plan::{Access, Ddl, DdlEffect, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
 use super::{
-    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, session, temporary,
+    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, sequences, session, temporary,
     transaction,
 };
 
@@ -235,6 +235,9 @@ fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> 
     if let Some(fills) = fills.or_else(|| fill::insert(tokens, sql, names)) {
         return fills;
     }
+    if let Some(draws) = sequences::plan(tokens, sql, names) {
+        return draws;
+    }
     query::plan(tokens, names)
 }
 
@@ -292,13 +295,22 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
             break;
         }
     }
-    let _ = words.take(&["restart", "identity"]) || words.take(&["continue", "identity"]);
+    let restart = words.take(&["restart", "identity"]);
+    if !restart {
+        words.take(&["continue", "identity"]);
+    }
     let _ = words.take_any(&["cascade", "restrict"]);
     if !words.is_empty() {
         return Ok(syntax_for_postgres());
     }
     let target = if temporary::all_are(&tables, names)? {
         Target::Home(HomeUse::Temporary)
+    } else if restart {
+        return Ok(Plan::Ddl(Ddl {
+            effect: DdlEffect::RestartIdentity,
+            outside_transaction: false,
+            leaves: None,
+        }));
     } else {
         Target::All
     };
@@ -402,7 +414,15 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
             Ok(Plan::Explained(Box::new(explained)))
         }
         Plan::Query(inner) if !ours => {
+            let draws = matches!(inner.form, Form::Draws(_));
+            if draws && analyze {
+                return Err(Refusal::unsupported(
+                    "EXPLAIN ANALYZE of a statement that takes values of sequences is not supported",
+                )
+                .hint("Leave ANALYZE out."));
+            }
             let target = match inner.target {
+                _ if draws => Target::Any,
                 Target::All | Target::Copies(_) if !analyze => Target::Any,
                 Target::Home(used) if !analyze && used != HomeUse::Temporary => Target::Any,
                 target => target.on_one_group(|| {

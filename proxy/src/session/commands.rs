@@ -42,6 +42,7 @@ impl Session {
             Plan::Lock => self.lock_tables(text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
             Plan::Explained(explained) => self.explain(explained, rows).await,
+            Plan::SetSequence(set) => Box::pin(self.set_sequence(set, text, rows)).await,
             Plan::Prepared(command) => self.prepared_command(command, text).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
             Plan::Query(_) | Plan::CopyIn(_) | Plan::Fill(_) => {
@@ -249,6 +250,9 @@ impl Session {
         }
         if self.temporary.any() {
             self.temporary.defined();
+        }
+        if matches!(discard, Discard::All | Discard::Sequences) {
+            self.sequences.forget();
         }
         if discard == Discard::All {
             self.statements.clear();

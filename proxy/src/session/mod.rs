@@ -29,6 +29,7 @@ mod fill;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod gather;
+mod holes;
 mod home;
 mod io;
 mod login;
@@ -43,12 +44,15 @@ mod relay;
 mod row_type;
 mod rows;
 mod scatter;
+mod sequences;
 mod settings;
+mod setval;
 mod simple;
 mod split;
 mod startup;
 mod statements;
 mod stranger;
+mod supplies;
 mod syntax;
 mod temporary;
 mod timeouts;
@@ -116,6 +120,7 @@ pub(crate) struct Session {
     cursors: HashMap<String, Cursor>,
     temporary: Temporary,
     at_home: AtHome,
+    sequences: sequences::Drawn,
     /// Cursors WITH HOLD that may have been declared outside of a transaction.
     declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.

@@ -23,6 +23,8 @@ mod pool;
 mod prepared;
 mod protocol;
 mod scatter;
+mod sequences;
+mod sequences_as_one;
 mod snapshots;
 mod split;
 mod syntax;
