@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use coordinator::deadlock::Transaction;
 
 use parking_lot::Mutex;
-use shard::client::Groups;
+use shard::client::{ConnectError, Groups};
 use shard::id::{GroupId, NodeId};
 
 /// A cancel that was sent so long ago has met something or was dropped.
@@ -20,6 +20,13 @@ pub(crate) struct Target {
     pub(crate) group: GroupId,
     pub(crate) process_id: i32,
     pub(crate) secret_key: i32,
+}
+
+impl Target {
+    /// Asks its group to cancel what it does.
+    pub(crate) async fn cancel(self, groups: &dyn Groups) -> Result<(), ConnectError> {
+        groups.cancel(self.group, self.process_id, self.secret_key).await
+    }
 }
 
 /// What proves that a cancel request comes from the session's own client: 4 random bytes, from protocol 3.2 on 32.
@@ -332,10 +339,7 @@ impl Sessions {
             return false;
         };
         for (target, under_way) in targets {
-            let asked = groups
-                .cancel(target.group, target.process_id, target.secret_key)
-                .await;
-            if let Err(error) = asked {
+            if let Err(error) = target.cancel(groups).await {
                 tracing::debug!(%error, "a statement could not be cancelled");
                 under_way.lost();
             }

@@ -54,11 +54,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 async fn break_off(shared: &Shared, victim: u64) {
     for (target, under_way) in shared.sessions.break_off(victim) {
         tracing::info!(group = %target.group, "a deadlock across groups: a transaction is broken off");
-        let cancelled = shared
-            .groups
-            .cancel(target.group, target.process_id, target.secret_key)
-            .await;
-        if let Err(error) = cancelled {
+        if let Err(error) = target.cancel(&*shared.groups).await {
             tracing::info!(%error, "the victim of a deadlock could not be cancelled; it is tried again");
             under_way.lost();
         }

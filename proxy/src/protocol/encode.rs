@@ -96,7 +96,10 @@ pub(crate) struct Type {
 }
 
 /// `text`.
-pub(crate) const TEXT: Type = Type { oid: 25, length: -1 };
+pub(crate) const TEXT: Type = Type {
+    oid: crate::analysis::TEXT,
+    length: -1,
+};
 /// `void`, the result of functions that give none.
 pub(crate) const VOID: Type = Type { oid: 2278, length: 4 };
 

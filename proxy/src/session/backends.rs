@@ -8,9 +8,10 @@ use shard::id::GroupId;
 use super::conn::{Audience, Conn, Stake};
 use super::home::HOME;
 use super::io;
-use super::pool::Given;
+use super::meter::{asked, unless_killed};
+use super::pool::{Given, Ticket};
 use super::settings::{RESET, Undone};
-use super::{Cursor, Session, Timeouts};
+use super::{Cursor, Session};
 use crate::cancel::Rest;
 use crate::failure::{Failure, Halt};
 use crate::registry::Pin;
@@ -21,17 +22,23 @@ const WITH_TICKET: Duration = Duration::from_millis(250);
 impl Session {
     /// Takes a backend for a place that has none, within `patience` for a new one.
     pub(super) async fn open(&mut self, place: usize, patience: Duration) -> Result<(), Halt> {
-        if place == HOME {
-            self.stop_if_bereft()?;
-        }
+        self.stop_if_lost()?;
         let group = self.group(place);
-        let waits = self.meter.client().waits();
-        let opened = self.take_backend(place, group, patience).await;
-        drop(waits);
-        if opened.is_err() {
-            self.in_time().await?;
-        }
-        let mut conn = opened?;
+        let mut conn = loop {
+            let waits = self.meter.client().waits();
+            let opened = self.take_backend(place, group, patience).await;
+            drop(waits);
+            if let Err(Halt::Fail(_)) = &opened {
+                self.in_time().await?;
+            }
+            let mut conn = opened?;
+            conn.held = Some(self.meter.client().holds(group, conn.process_id, conn.opened));
+            // A PAUSE that came meanwhile has seen no backend of this session.
+            if !self.is_held_off() {
+                break conn;
+            }
+            self.ticket = None;
+        };
         if self.told.parameters.is_empty() {
             let owned = conn
                 .parameters
@@ -40,27 +47,16 @@ impl Session {
             self.told.parameters.extend(owned);
         }
         conn.belongs_to(self.guest.id, self.entered.session.cancels());
-        conn.held = Some(self.meter.client().holds(group, conn.process_id, conn.opened));
         self.slots[place] = Some(conn);
         Ok(())
     }
 
     /// One that another session has given back, or a new one.
-    async fn take_backend(
-        &mut self,
-        place: usize,
-        group: GroupId,
-        patience: Duration,
-    ) -> Result<Conn, Failure> {
-        let left = |timeouts: &Timeouts, most| timeouts.left().map_or(most, |left| left.min(most));
+    async fn take_backend(&mut self, place: usize, group: GroupId, patience: Duration) -> Result<Conn, Halt> {
         let until = Instant::now() + patience;
         loop {
             if self.ticket.is_none() {
-                let wait = left(&self.timeouts, self.shared.limits.backend_wait);
-                self.ticket = self.guest.ticket(wait).await;
-            }
-            if self.ticket.is_none() {
-                return Err(Failure::NoBackend);
+                self.ticket = Some(self.stand_in_line().await?);
             }
             let berth = match self.guest.take(place) {
                 Given::Kept(mut conn) => {
@@ -71,11 +67,12 @@ impl Session {
                 }
                 Given::Room(berth) => berth,
             };
-            let most = left(&self.timeouts, until.saturating_duration_since(Instant::now()));
+            let most = self.at_most(until.saturating_duration_since(Instant::now()));
             let alone = self.slots.iter().all(Option::is_none);
             let leader_wait = if alone { most.min(WITH_TICKET) } else { most };
             let (groups, max) = (&*self.shared.groups, self.shared.limits.max_message);
-            match Conn::open(groups, group, &self.startup, most, leader_wait, max).await {
+            let opening = Conn::open(groups, group, &self.startup, most, leader_wait, max);
+            match unless_killed(self.meter.client(), self.commits(), opening).await? {
                 Ok(mut conn) => {
                     conn.berth = Some(berth);
                     return Ok(conn);
@@ -86,9 +83,36 @@ impl Session {
                 {
                     self.ticket = None;
                 }
-                Err(failure) => return Err(failure.after_waiting(patience)),
+                Err(failure) => return Err(failure.after_waiting(patience).into()),
             }
         }
+    }
+
+    /// The right to have backends, when it is its turn. While the database is paused it does not stand in line.
+    async fn stand_in_line(&mut self) -> Result<Ticket, Halt> {
+        loop {
+            self.stop_if_killed()?;
+            let asked = asked(self.meter.client());
+            if self.is_held_off() {
+                asked.await;
+                if self.timeouts.left().is_some() {
+                    // The statement has its time once it may begin.
+                    self.timeouts.restart();
+                }
+                continue;
+            }
+            let patience = self.at_most(self.shared.limits.backend_wait);
+            tokio::select! {
+                biased;
+                ticket = self.guest.ticket(patience) => return Ok(ticket.ok_or(Failure::NoBackend)?),
+                () = asked => {}
+            }
+        }
+    }
+
+    /// As much of this time as the statement has left.
+    fn at_most(&self, patience: Duration) -> Duration {
+        self.timeouts.left().map_or(patience, |left| left.min(patience))
     }
 
     /// Gives back the backends that nothing pins, unless they are disturbed.
@@ -146,10 +170,20 @@ impl Session {
     /// Gives up backends that have something of a transaction that did not commit on all of its groups.
     pub(super) fn give_up(&mut self, places: &[usize]) {
         for place in places {
-            self.slots[*place] = None;
+            self.close_backend(
+                *place,
+                "a transaction failed when a part of it may have been committed",
+            );
             self.cursors.retain(|_, cursor| !cursor.is_at(*place));
         }
         self.current = self.current.filter(|place| self.slots[*place].is_some());
+    }
+
+    /// Ends a backend that cannot be used any more, and with it what the session has there and nowhere else.
+    pub(super) fn close_backend(&mut self, place: usize, why: &str) {
+        if self.slots[place].take().is_some() {
+            self.lose_home(place, why);
+        }
     }
 
     /// What keeps the backend at `place` with the session, beyond what it does now.

@@ -274,7 +274,12 @@ fn check_count(bind: &Bind<'_>, statement: &Statement, planned: &Planned) -> Res
     if !matches!(&one.plan, Ok(Plan::Query(query)) if !copies_out(&query.form)) {
         return Ok(());
     }
-    let (given, needed) = (bind.each().count(), one.parameters.max(statement.types.len()));
+    check_given(bind, one.parameters.max(statement.types.len()))
+}
+
+/// The same where it is known how many are needed.
+pub(super) fn check_given(bind: &Bind<'_>, needed: usize) -> Result<(), Refusal> {
+    let given = bind.each().count();
     if given == needed {
         return Ok(());
     }

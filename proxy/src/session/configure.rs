@@ -5,6 +5,7 @@ use std::sync::Arc;
 use postgres_protocol::escape::escape_literal;
 
 use super::Session;
+use super::bind::check_given;
 use super::commands::Rows;
 use super::enter::Style;
 use super::plans::Planned;
@@ -66,15 +67,7 @@ impl Session {
     ) -> Result<(), Halt> {
         self.settle().await?;
         let types = own_parameters(planned.only()?);
-        let given = bind.each().count();
-        if given != types.len() {
-            let name = String::from_utf8_lossy(bind.statement);
-            let words = format!(
-                "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {}",
-                types.len()
-            );
-            return Err(Refusal::new("08P01", words).into());
-        }
+        check_given(bind, types.len())?;
         let mut bound = None;
         if let Ok(Plan::Session(SessionCommand::Configure(columns))) = planned.only()? {
             let values = bind.each().zip(types);

@@ -274,8 +274,13 @@ impl Session {
                 return Err(Halt::End(ended));
             }
             // One that is still in a transaction cannot be used for anything else.
-            let ended = |conn: &mut super::Conn| conn.status == super::TransactionStatus::Idle;
-            self.slots[participant.place].take_if(|conn| !ended(conn));
+            let ended = |conn: &super::Conn| conn.status == super::TransactionStatus::Idle;
+            if self.slots[participant.place]
+                .as_ref()
+                .is_some_and(|conn| !ended(conn))
+            {
+                self.close_backend(participant.place, "its transaction could not be rolled back");
+            }
         }
         self.after_transaction();
         Ok(())

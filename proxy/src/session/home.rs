@@ -45,9 +45,9 @@ pub(super) struct AtHome {
     listens: bool,
     /// It was told to listen since it had nothing there.
     listened: bool,
-    /// The right to keep something there: not all backends of a node may be kept so.
+    /// The right to keep something there, temporary tables too: not all backends of a node may be kept so.
     permit: Option<Stay>,
-    /// Why the connection ended, when something was there.
+    /// Why the connection ended, when something was there, or temporary tables.
     lost: Option<String>,
 }
 
@@ -85,6 +85,7 @@ impl AtHome {
 
     fn leave(&mut self) {
         *self = AtHome {
+            permit: self.permit.take(),
             lost: self.lost.take(),
             ..AtHome::default()
         };
@@ -106,13 +107,31 @@ impl Session {
             HomeUse::Listens | HomeUse::LocksForSession => {
                 self.anchor_at_home(used.access())?;
                 self.at_home.listened |= used == HomeUse::Listens;
-                if self.at_home.permit.is_none() {
-                    self.at_home.permit = Some(self.guest.stay().ok_or(Failure::TooManyStay)?);
-                }
+                self.stay_at_home()?;
                 self.at_home.unsure = true;
             }
         }
         Ok(HOME)
+    }
+
+    /// Sees to it that the session may keep its backend at home.
+    pub(super) fn stay_at_home(&mut self) -> Result<(), Failure> {
+        if self.at_home.permit.is_none() {
+            self.at_home.permit = Some(self.guest.stay().ok_or(Failure::TooManyStay)?);
+        }
+        Ok(())
+    }
+
+    /// Learns what the session has at home, temporary tables too, when it is about to rest. Ends it where that is lost.
+    pub(super) async fn settle_home(&mut self) -> Result<(), Ended> {
+        self.settle_temporaries().await?;
+        if let Err(Halt::End(ended)) = self.look_home().await {
+            return Err(ended);
+        }
+        if !self.temporary.any() && !self.at_home.is_there() && !self.is_owed() {
+            self.at_home.permit = None;
+        }
+        self.stop_if_lost()
     }
 
     /// The home group is the anchor of what is open, should that write there and on other groups.
@@ -132,7 +151,7 @@ impl Session {
     }
 
     /// Learns what is at home after something may have changed there, when the session is about to rest.
-    pub(super) async fn look_home(&mut self) -> Result<(), Halt> {
+    async fn look_home(&mut self) -> Result<(), Halt> {
         if !self.at_home.unsure || self.transaction.is_some() || self.is_owed() {
             return Ok(());
         }
@@ -192,18 +211,19 @@ impl Session {
 
     /// The connection to a backend is lost.
     pub(super) fn lose_home(&mut self, place: usize, why: &str) {
-        if place == HOME && self.at_home.is_there() {
+        if place == HOME && (self.at_home.is_there() || self.temporary.any()) {
             self.at_home.lost = Some(why.to_owned());
         }
     }
 
-    /// Nothing more is done for a session that has lost what it had at home.
+    /// Nothing more is done for a session that has lost what it had at home: nothing may run as if that had never been.
     pub(super) fn stop_if_lost(&self) -> Result<(), Ended> {
         match &self.at_home.lost {
             None => Ok(()),
             Some(why) => Err(Ended::Fatal(Failure::HomeLost {
                 group: self.group(HOME),
                 what: match (self.at_home.locks, self.at_home.listens) {
+                    _ if self.temporary.any() => "its temporary tables are",
                     (true, true) => "its advisory locks and its LISTEN are",
                     (_, false) => "its advisory locks are",
                     (false, true) => "its LISTEN is",
@@ -279,10 +299,9 @@ impl Session {
         } else {
             Err(Failure::TransactionAborted.into())
         };
-        if released.is_err() && self.slots[HOME].is_some() {
+        if released.is_err() {
             // Only its end lets go of them.
-            self.slots[HOME] = None;
-            self.lose_home(HOME, "its locks could not be released");
+            self.close_backend(HOME, "its locks could not be released");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a session tells the registry of itself, and what it does when an operator asks something of it.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -123,7 +124,7 @@ impl Session {
     }
 
     /// Whether something is being committed: it is let finish, and the client is told.
-    fn commits(&self) -> bool {
+    pub(super) fn commits(&self) -> bool {
         let commits = |conn: &Conn| conn.expect.iter().any(|due| due.stake == Stake::Commit);
         self.unbroken || self.slots.iter().flatten().any(commits)
     }
@@ -134,6 +135,11 @@ impl Session {
             return Err(Ended::Fatal(Failure::Killed));
         }
         Ok(())
+    }
+
+    /// Whether it waits for RESUME before it takes a first backend, whatever it has begun. Who has one goes on: PAUSE waits for him.
+    pub(super) fn is_held_off(&self) -> bool {
+        self.meter.client().is_paused() && self.slots.iter().all(Option::is_none) && !self.commits()
     }
 
     /// Does what an operator asks before a message is handled. Waits until RESUME, if that message would begin something.
@@ -160,7 +166,7 @@ impl Session {
             let disturbed = self.give_back() == Rest::Cancelling;
             let turn = async {
                 if self.client.input.len() >= HIGH_WATER {
-                    poll_fn(|cx| client.poll_bell(cx)).await;
+                    asked(&client).await;
                     return Event::Asked;
                 }
                 let alarm = &mut self.timeouts.alarm;
@@ -176,5 +182,29 @@ impl Session {
             }
         }
         self.stop_if_killed()
+    }
+}
+
+/// Waits until an operator asks something.
+pub(super) async fn asked(client: &Client) {
+    poll_fn(|cx| client.poll_bell(cx)).await;
+}
+
+/// Waits for this, which can be given up at any time, unless an operator ends the session, and it does not commit.
+pub(super) async fn unless_killed<T>(
+    client: &Client,
+    commits: bool,
+    waited: impl Future<Output = T>,
+) -> Result<T, Ended> {
+    let mut waited = pin!(waited);
+    loop {
+        if client.is_killed() && !commits {
+            return Err(Ended::Fatal(Failure::Killed));
+        }
+        tokio::select! {
+            biased;
+            done = &mut waited => return Ok(done),
+            () = asked(client) => {}
+        }
     }
 }

@@ -170,10 +170,7 @@ impl Session {
             if let Err(Halt::End(ended)) = self.let_go().await {
                 return ended;
             }
-            if let Err(ended) = self.settle_temporaries().await {
-                return ended;
-            }
-            if let Err(Halt::End(ended)) = self.look_home().await {
+            if let Err(ended) = self.settle_home().await {
                 return ended;
             }
             self.time_the_client();
@@ -274,7 +271,6 @@ impl Session {
 
     async fn handle(&mut self, tag: u8, message: &[u8]) -> Result<(), Ended> {
         self.timeouts.wake();
-        self.stop_if_bereft()?;
         match tag {
             b'Q' | b'P' | b'B' | b'D' | b'E' => self.begin_timing().await,
             b'S' => self.stricken().await,

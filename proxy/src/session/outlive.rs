@@ -68,11 +68,7 @@ async fn cancel(shared: &Shared, target: Target) {
     if waiting.is_none_or(|waiting| matches!(waiting, Waiting::Replication)) {
         return;
     }
-    let cancelled = shared
-        .groups
-        .cancel(target.group, target.process_id, target.secret_key)
-        .await;
-    if let Err(error) = cancelled {
+    if let Err(error) = target.cancel(&*shared.groups).await {
         tracing::info!(%error, "a statement that takes too long could not be cancelled");
     }
 }

@@ -4,7 +4,7 @@
 //! runs whatever is about them; the session only has to know their names, which come before those of other tables.
 //!
 //! Invariants:
-//! - While the session has any, or may have, it keeps its home backend. If that is lost it ends, and is told why.
+//! - While the session has any, or may have, it keeps its home backend. If that is lost it ends, and is told why (`home`).
 //! - No name is looked up before whatever may have changed them is over, and their backend was asked.
 //! - What the home backend holds prepared was parsed while it had the temporary relations that it has now. PostgreSQL parses
 //!   a statement again when a table of it is gone, but not when a new one takes the place of another one.
@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use super::Session;
 use super::home::HOME;
-use super::pool::Stay;
 use crate::analysis::{Access, Form, HomeUse, Plan, Query, Refusal, Spread, Target, Temporaries};
 use crate::failure::{Ended, Failure, Halt};
 
@@ -27,8 +26,6 @@ pub(super) struct Temporary {
     stale: bool,
     /// It was a part of a transaction or pipeline that is open, whose end may undo it.
     unsettled: bool,
-    /// The right to keep a backend for them.
-    stay: Option<Stay>,
 }
 
 impl Temporary {
@@ -85,10 +82,7 @@ impl Session {
             return Ok(());
         }
         self.check_held(HOME, Access::Write, true)?;
-        if self.temporary.stay.is_none() {
-            self.temporary.stay = Some(self.guest.stay().ok_or(Failure::TooManyStay)?);
-        }
-        Ok(())
+        Ok(self.stay_at_home()?)
     }
 
     /// Notes that a definition of temporary relations was sent.
@@ -163,21 +157,6 @@ impl Session {
                 }
                 Err(Halt::Skip) | Ok(()) => {}
             }
-        }
-        if self.temporary.stay.is_some() && !self.temporary.any() && !self.is_owed() {
-            self.temporary.stay = None;
-        }
-        self.stop_if_bereft()
-    }
-
-    /// Ends the session if its temporary tables are gone with their backend: nothing may run as if they had never been.
-    pub(super) fn stop_if_bereft(&self) -> Result<(), Ended> {
-        if self.temporary.any() && self.slots[HOME].is_none() {
-            return Err(Ended::Fatal(Failure::HomeLost {
-                group: self.group(HOME),
-                what: "its temporary tables are",
-                why: self.last_break.clone(),
-            }));
         }
         Ok(())
     }

@@ -398,11 +398,7 @@ impl Session {
                     break;
                 }
                 let under_way = cancels.begin(reason);
-                let cancelled = shared
-                    .groups
-                    .cancel(target.group, target.process_id, target.secret_key)
-                    .await;
-                if let Err(error) = cancelled {
+                if let Err(error) = target.cancel(&*shared.groups).await {
                     tracing::info!(%error, "a statement that takes too long could not be cancelled");
                     under_way.lost();
                     certain = false;

@@ -222,7 +222,7 @@ impl Session {
             };
             // Its leader is gone, somebody was faster, or a timeout or a cancel has struck. If that struck the last SET, what
             // commits there next would be answered before it is replicated: the backend is not used again.
-            self.slots[place] = None;
+            self.close_backend(place, "it did not commit what was prepared there");
             let group = self.group(place);
             let outcome = Outcome::Committed;
             let finished = self

@@ -26,39 +26,6 @@ async fn value(client: &Client, sql: &str) -> String {
     row.expect("a row")
 }
 
-/// A table with a row on each group: the keys.
-async fn rows_on_both(cluster: &Cluster) -> [i64; 2] {
-    let client = cluster.connect().await;
-    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, v bigint)";
-    client.batch_execute(sql).await.expect(sql);
-    let keys = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
-    for key in keys {
-        let sql = format!("INSERT INTO t VALUES ({key}, 0)");
-        client.batch_execute(&sql).await.expect(&sql);
-    }
-    keys
-}
-
-/// Waits until the console shows these reasons for the backends of the client with this application name.
-async fn until_pinned(cluster: &Cluster, name: &str, expected: &str) {
-    let console = cluster.connect_as("dbname=howdah").await;
-    let begun = Instant::now();
-    loop {
-        let rows = console.simple_query("SHOW CLIENTS").await.expect("clients");
-        let pins = rows.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) if row.get("application_name") == Some(name) => {
-                Some(row.get("pins").unwrap_or_default().to_owned())
-            }
-            _ => None,
-        });
-        if pins.as_deref() == Some(expected) {
-            return;
-        }
-        assert!(begun.elapsed() < LATE, "{pins:?} instead of {expected:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// Advisory locks that PostgreSQL has on this group.
 async fn held(cluster: &Cluster, server: usize) -> i64 {
     let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
@@ -86,11 +53,11 @@ async fn until_waiting(cluster: &Cluster, server: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_two_nodes_exclude_each_other() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let port = cluster.second_node().await;
     let one = cluster.connect_as("application_name=one").await;
     let two = cluster.try_connect(port, "").await.unwrap();
-    until_pinned(&cluster, "one", "").await;
+    cluster.until_pinned("one", "").await;
     // By the simple and the extended protocol, with constants and parameters.
     one.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
     one.execute("SELECT pg_advisory_lock($1, $2)", &[&-3_i32, &7_i32])
@@ -99,7 +66,7 @@ async fn sessions_of_two_nodes_exclude_each_other() {
     let sql = "SELECT pg_try_advisory_lock(hashtext('x')) AS got, pg_catalog.pg_try_advisory_lock_shared(-9) AS too";
     let row = one.query_one(sql, &[]).await.unwrap();
     assert_eq!((row.get("got"), row.get("too")), (true, true));
-    until_pinned(&cluster, "one", "advisory lock").await;
+    cluster.until_pinned("one", "advisory lock").await;
     for sql in [
         "SELECT pg_try_advisory_lock(1)",
         "SELECT pg_try_advisory_lock_shared(1)",
@@ -142,7 +109,7 @@ async fn sessions_of_two_nodes_exclude_each_other() {
     one.batch_execute("SELECT pg_advisory_unlock_all()")
         .await
         .unwrap();
-    until_pinned(&cluster, "one", "").await;
+    cluster.until_pinned("one", "").await;
     assert_eq!(value(&two, "SELECT pg_try_advisory_lock(-3, 7)").await, "t");
     drop(two);
     until_held(&cluster, 0).await;
@@ -151,7 +118,7 @@ async fn sessions_of_two_nodes_exclude_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_is_kept_for_as_long_as_it_has_a_lock() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let client = cluster.connect_as("application_name=keeper").await;
     // As long as it has been taken more often than released.
     client
@@ -174,39 +141,39 @@ async fn a_backend_is_kept_for_as_long_as_it_has_a_lock() {
         });
         join_all(work).await;
     }
-    until_pinned(&cluster, "keeper", "advisory lock").await;
+    cluster.until_pinned("keeper", "advisory lock").await;
     client
         .batch_execute("SELECT pg_advisory_unlock(5)")
         .await
         .unwrap();
-    until_pinned(&cluster, "keeper", "").await;
+    cluster.until_pinned("keeper", "").await;
     // It outlives the transaction in which it was taken, also one that is rolled back.
     client
         .batch_execute("BEGIN; SAVEPOINT s; SELECT pg_advisory_lock(6); ROLLBACK TO s; ROLLBACK")
         .await
         .unwrap();
-    until_pinned(&cluster, "keeper", "advisory lock").await;
+    cluster.until_pinned("keeper", "advisory lock").await;
     let error = client
         .batch_execute("BEGIN; SELECT pg_advisory_unlock(6); SELECT 1 / 0")
         .await;
     assert_eq!(code(&error.unwrap_err()), "22012");
     client.batch_execute("ROLLBACK").await.unwrap();
-    until_pinned(&cluster, "keeper", "").await;
+    cluster.until_pinned("keeper", "").await;
     // As asyncpg's pool has it, and as others do.
     for sql in [
         "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;",
         "DISCARD ALL",
     ] {
         client.batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
-        until_pinned(&cluster, "keeper", "advisory lock").await;
+        cluster.until_pinned("keeper", "advisory lock").await;
         client.batch_execute(sql).await.unwrap();
-        until_pinned(&cluster, "keeper", "").await;
+        cluster.until_pinned("keeper", "").await;
         assert_eq!(held(&cluster, 0).await, 0, "{sql}");
     }
     // A statement that fails has taken it none the less.
     let error = client.batch_execute("SELECT pg_advisory_lock(8), 1 / (pg_try_advisory_lock(8)::int - 1)");
     assert_eq!(code(&error.await.unwrap_err()), "22012");
-    until_pinned(&cluster, "keeper", "advisory lock").await;
+    cluster.until_pinned("keeper", "advisory lock").await;
     drop(client);
     until_held(&cluster, 0).await;
 }
@@ -237,7 +204,7 @@ enum Style {
 async fn who_gets_a_lock_sees_what_was_written_under_it() {
     const TIMES: i64 = 15;
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let clients = join_all((0..4).map(|_| cluster.connect())).await;
     let work = clients.iter().enumerate().map(|(number, client)| async move {
         for _ in 0..TIMES {
@@ -262,7 +229,7 @@ async fn who_gets_a_lock_sees_what_was_written_under_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_keeps_its_lock_until_all_of_it_is_committed() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let mut raw = Raw::start(&cluster).await;
     cluster.hold_commits(1).await;
     raw.parse("", "SELECT pg_advisory_xact_lock(3)");
@@ -288,7 +255,7 @@ async fn a_pipeline_keeps_its_lock_until_all_of_it_is_committed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_has_lost_its_lock_does_not_commit() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let client = cluster.connect().await;
     client
         .batch_execute("BEGIN; SELECT pg_advisory_xact_lock(4)")
@@ -314,7 +281,7 @@ async fn end_holders(cluster: &Cluster) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_has_lost_its_lock_ends() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     // While its client says nothing, and is in a transaction of another group.
     let begin = format!("BEGIN; UPDATE t SET v = 5 WHERE id = {}", keys[1]);
     for also in ["SELECT 1", &begin] {
@@ -387,7 +354,7 @@ async fn a_wait_for_a_lock_ends_by_cancel_and_by_timeouts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_between_a_lock_and_a_row_of_another_group_has_one_victim() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let update = format!("UPDATE t SET v = v + 1 WHERE id = {}", keys[1]);
     // Of a transaction, and of a session that is in none.
     for locks in [
@@ -426,7 +393,7 @@ async fn half_of_a_nodes_backends_can_be_kept_and_one_more_is_told() {
         ..Limits::default()
     })
     .await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let clients = join_all((0..3).map(|_| cluster.connect())).await;
     let lock = |number: usize| format!("SELECT pg_try_advisory_lock({number})");
     for (number, client) in clients.iter().take(2).enumerate() {
@@ -462,7 +429,7 @@ async fn half_of_a_nodes_backends_can_be_kept_and_one_more_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_of_rows_is_refused() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let client = cluster.connect().await;
     for sql in [
         "SELECT pg_advisory_lock(id) FROM t".to_owned(),
@@ -487,4 +454,34 @@ async fn a_lock_of_rows_is_refused() {
             .await
             .unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_goes_with_its_backend_when_a_commit_fails_ends_the_session() {
+    let cluster = Cluster::start().await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
+    let client = cluster.connect().await;
+    let table = "CREATE TABLE u (id bigint, UNIQUE (id) DEFERRABLE INITIALLY DEFERRED)";
+    client.batch_execute(table).await.unwrap();
+    client.batch_execute("SELECT pg_advisory_lock(5)").await.unwrap();
+    let (read, wrote) = (keys[0], keys[1]);
+    // The home group was only read, and commits before the other one finds its rule broken: it may have the setting.
+    let sql = format!(
+        "BEGIN; SET work_mem = '7MB'; SELECT v FROM t WHERE id = {read}; \
+         INSERT INTO u VALUES ({wrote}); INSERT INTO u VALUES ({wrote})"
+    );
+    client.batch_execute(&sql).await.unwrap();
+    let error = client.batch_execute("COMMIT").await.unwrap_err();
+    assert!(
+        error.is_closed() || ["23505", "57P01"].contains(&code(&error)),
+        "{error}"
+    );
+    let error = client.batch_execute("SELECT 1").await.unwrap_err();
+    assert!(error.is_closed() || code(&error) == "57P01", "{error}");
+    // Another may have it.
+    let other = cluster.connect().await;
+    timeout(LATE, other.batch_execute("SELECT pg_advisory_lock(5)"))
+        .await
+        .expect("it is free")
+        .unwrap();
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use coordinator::transaction::Gid;
+use proxy::Limits;
 use shard::id::{GroupId, NodeId};
 use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -636,4 +637,110 @@ async fn kill_ends_clients_and_lets_commits_finish() {
     let sql = "SELECT count(*) FROM t";
     let count: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(count, 3, "the open transaction is rolled back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_backend_is_paused_and_killed_like_others() {
+    let cluster = Cluster::with(Limits {
+        max_backends: 1,
+        backend_wait: Duration::from_secs(60),
+        ..Limits::default()
+    })
+    .await;
+    let keys = table(&cluster).await;
+    let console = console(&cluster).await;
+    let insert = |nth: usize| format!("INSERT INTO t VALUES ({}, 1)", cluster.keys_of(1, 4)[nth]);
+    let connect = async |name: &str| {
+        let client = cluster.connect_as(&format!("application_name={name}")).await;
+        run(&client, "SET statement_timeout = '50s'").await;
+        client
+    };
+    let spawn = |client: Client, sql: String| tokio::spawn(async move { client.batch_execute(&sql).await });
+    let (one, two) = (connect("one").await, connect("two").await);
+    let three = connect("three").await;
+    let holder = cluster.connect().await;
+    // It has begun, and has no backend.
+    let begun = cluster.connect().await;
+    run(&begun, "BEGIN").await;
+    run(
+        &holder,
+        &format!("BEGIN; UPDATE t SET v = 1 WHERE id = {}", keys[0]),
+    )
+    .await;
+    let mut waiting = [spawn(one, insert(1)), spawn(two, insert(2))];
+    for name in ["one", "two"] {
+        until_state(&console, name, "waiting").await;
+    }
+    let admin = self::console(&cluster).await;
+    let mut pausing = tokio::spawn(async move { admin.batch_execute("PAUSE postgres").await });
+    let paused = async || {
+        let databases = show(&console, "DATABASES").await;
+        databases
+            .iter()
+            .any(|row| (row.get("name"), row.get("paused")) == ("postgres", "1"))
+    };
+    while !paused().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(
+        timeout(SOON, &mut pausing).await.is_err(),
+        "a transaction is open"
+    );
+    run(&holder, "COMMIT").await;
+    timeout(LATE, pausing)
+        .await
+        .expect("nobody takes his place")
+        .unwrap()
+        .unwrap();
+    let sql = format!("SELECT v FROM t WHERE id = {}", keys[1]);
+    assert!(timeout(SOON, begun.query_one(&sql, &[])).await.is_err());
+    for done in &mut waiting {
+        assert!(timeout(SOON, done).await.is_err(), "it is paused");
+    }
+    assert!(show(&console, "SERVERS").await.is_empty());
+    drop(begun);
+    run(&console, "RESUME postgres").await;
+    for done in waiting {
+        timeout(LATE, done).await.expect("it goes on").unwrap().unwrap();
+    }
+
+    // Ended while they wait: the one in the line at once, as it has nothing that could be committed.
+    run(&holder, "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT").await;
+    let killed = spawn(three, insert(3));
+    until_state(&console, "three", "waiting").await;
+    run(&console, "KILL postgres").await;
+    let error = timeout(LATE, killed)
+        .await
+        .expect("long before it would have waited in vain")
+        .unwrap()
+        .unwrap_err();
+    assert!(error.is_closed() || code(&error) == "57P01", "{error}");
+    run(&console, "RESUME postgres").await;
+    let client = cluster.connect().await;
+    let count = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 4, "the third was not run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_leader_is_ended_by_kill() {
+    let mut cluster = Cluster::with(Limits {
+        leader_wait: Duration::from_secs(60),
+        ..Limits::default()
+    })
+    .await;
+    let keys = table(&cluster).await;
+    let console = console(&cluster).await;
+    let client = cluster.connect_as("application_name=waits").await;
+    run(&client, &format!("BEGIN; SELECT v FROM t WHERE id = {}", keys[0])).await;
+    cluster.stop_server(1);
+    let sql = format!("SELECT v FROM t WHERE id = {}", keys[1]);
+    let waiting = tokio::spawn(async move { client.batch_execute(&sql).await });
+    until_state(&console, "waits", "waiting").await;
+    run(&console, "KILL postgres").await;
+    let error = timeout(LATE, waiting)
+        .await
+        .expect("long before it would have waited in vain")
+        .unwrap()
+        .unwrap_err();
+    assert!(error.is_closed() || code(&error) == "57P01", "{error}");
 }

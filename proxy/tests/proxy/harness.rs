@@ -19,7 +19,7 @@ use shard::client::{Backend, ConnectError, Groups, Hold};
 use shard::id::{GroupId, NodeId, Term};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::{BIN, Directory, as_postgres};
@@ -567,6 +567,41 @@ impl Cluster {
             &["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql],
         )
         .await
+    }
+
+    /// Table `t` with a row on each group, made by this client: their keys.
+    pub(crate) async fn rows_on_both(&self, client: &Client) -> [i64; 2] {
+        let sql = "CREATE TABLE t (id bigint PRIMARY KEY, v bigint)";
+        client.batch_execute(sql).await.expect(sql);
+        let keys = [self.keys_of(0, 1)[0], self.keys_of(1, 1)[0]];
+        for key in keys {
+            let sql = format!("INSERT INTO t VALUES ({key}, 0)");
+            client.batch_execute(&sql).await.expect(&sql);
+        }
+        keys
+    }
+
+    /// Waits until the console shows these reasons for the backends of the client with this application name.
+    pub(crate) async fn until_pinned(&self, name: &str, expected: &str) {
+        let console = self.connect_as("dbname=howdah").await;
+        let begun = Instant::now();
+        loop {
+            let rows = console.simple_query("SHOW CLIENTS").await.expect("clients");
+            let pins = rows.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) if row.get("application_name") == Some(name) => {
+                    Some(row.get("pins").unwrap_or_default().to_owned())
+                }
+                _ => None,
+            });
+            if pins.as_deref() == Some(expected) {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{pins:?} instead of {expected:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// `count` int8 keys of the group at this place, ascending.

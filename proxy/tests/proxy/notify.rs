@@ -82,31 +82,6 @@ async fn shown(cluster: &Cluster, name: &str, column: &str) -> Option<String> {
     })
 }
 
-async fn until_pinned(cluster: &Cluster, name: &str, expected: &str) {
-    let begun = Instant::now();
-    loop {
-        let pins = shown(cluster, name, "pins").await;
-        if pins.as_deref() == Some(expected) {
-            return;
-        }
-        assert!(begun.elapsed() < LATE, "{pins:?} instead of {expected:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// A table with a row on each group: the keys.
-async fn rows_on_both(cluster: &Cluster) -> [i64; 2] {
-    let client = cluster.connect().await;
-    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, v bigint)";
-    client.batch_execute(sql).await.expect(sql);
-    let keys = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
-    for key in keys {
-        let sql = format!("INSERT INTO t VALUES ({key}, 0)");
-        client.batch_execute(&sql).await.expect(&sql);
-    }
-    keys
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_listens_on_any_node_hears_it_while_it_does_nothing() {
     let cluster = Cluster::start().await;
@@ -117,7 +92,7 @@ async fn who_listens_on_any_node_hears_it_while_it_does_nothing() {
     one.does("LISTEN news").await;
     // By the extended protocol; a name as PostgreSQL folds it.
     two.client.execute("LISTEN News", &[]).await.unwrap();
-    until_pinned(&cluster, "one", "listen").await;
+    cluster.until_pinned("one", "listen").await;
     let other = cluster.connect().await;
     other.batch_execute("NOTIFY news, 'first'").await.unwrap();
     other.execute("NOTIFY news", &[]).await.unwrap();
@@ -138,7 +113,7 @@ async fn who_listens_on_any_node_hears_it_while_it_does_nothing() {
     assert_eq!(one.hears("news", "mine").await.to_string(), own);
     assert_ne!(two.hears("news", "mine").await.to_string(), own);
     // It works as others do meanwhile.
-    rows_on_both(&cluster).await;
+    cluster.rows_on_both(&cluster.connect().await).await;
     assert_eq!(
         value(&one.client, "SELECT count(*) FROM t").await.as_deref(),
         Some("2")
@@ -154,23 +129,23 @@ async fn who_listens_on_any_node_hears_it_while_it_does_nothing() {
         ("LISTEN a", "DISCARD ALL"),
     ] {
         one.does(listen).await;
-        until_pinned(&cluster, "one", "listen").await;
+        cluster.until_pinned("one", "listen").await;
         one.does(unlisten).await;
-        until_pinned(&cluster, "one", "").await;
+        cluster.until_pinned("one", "").await;
         other.batch_execute("NOTIFY a; NOTIFY news").await.unwrap();
         one.hears_nothing().await;
     }
     // Together with a lock, of which each is a reason.
     one.does("LISTEN a; SELECT pg_advisory_lock(1)").await;
-    until_pinned(&cluster, "one", "advisory lock, listen").await;
+    cluster.until_pinned("one", "advisory lock, listen").await;
     one.does("UNLISTEN *").await;
-    until_pinned(&cluster, "one", "advisory lock").await;
+    cluster.until_pinned("one", "advisory lock").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listen_and_notify_are_of_their_transaction() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let mut one = Listener::start(cluster.address.port(), "one").await;
     let other = cluster.connect().await;
     let notify = |payload: &str| format!("NOTIFY news, '{payload}'");
@@ -179,7 +154,7 @@ async fn listen_and_notify_are_of_their_transaction() {
         "BEGIN; SAVEPOINT s; LISTEN news; ROLLBACK TO s; COMMIT",
     ] {
         one.does(undone).await;
-        until_pinned(&cluster, "one", "").await;
+        cluster.until_pinned("one", "").await;
         other.batch_execute(&notify("unheard")).await.unwrap();
         one.hears_nothing().await;
     }
@@ -189,7 +164,7 @@ async fn listen_and_notify_are_of_their_transaction() {
         keys.map(update).concat()
     };
     one.does(&format!("BEGIN; LISTEN news; {} COMMIT", both(1))).await;
-    until_pinned(&cluster, "one", "listen").await;
+    cluster.until_pinned("one", "listen").await;
     // While it is in a transaction it is not told, on whichever group that works.
     for key in keys {
         one.does(&format!("BEGIN; UPDATE t SET v = v WHERE id = {key}"))
@@ -242,10 +217,10 @@ async fn listen_and_notify_are_of_their_transaction() {
     }
     one.does(&format!("BEGIN; UNLISTEN news; {} ROLLBACK", both(9)))
         .await;
-    until_pinned(&cluster, "one", "listen").await;
+    cluster.until_pinned("one", "listen").await;
     one.does(&format!("BEGIN; UNLISTEN news; {} COMMIT", both(9)))
         .await;
-    until_pinned(&cluster, "one", "").await;
+    cluster.until_pinned("one", "").await;
     // A backend that has listened is nobody's trap.
     other
         .batch_execute(&format!("BEGIN; {} UNLISTEN *; COMMIT", both(10)))
@@ -260,7 +235,7 @@ async fn listen_and_notify_are_of_their_transaction() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_heard_before_it_is_replicated_and_seen() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let mut one = Listener::start(cluster.address.port(), "one").await;
     one.does("LISTEN news").await;
     let other = cluster.connect().await;
@@ -307,7 +282,7 @@ async fn nothing_is_heard_before_it_is_replicated_and_seen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_announces_what_it_has_committed() {
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let mut one = Listener::start(cluster.address.port(), "one").await;
     one.does("LISTEN news").await;
     let mut raw = Raw::start(&cluster).await;
@@ -362,7 +337,7 @@ async fn a_listener_whose_backend_is_lost_is_told() {
 async fn many_notifications_come_in_their_order() {
     const MANY: usize = 3000;
     let cluster = Cluster::start().await;
-    let keys = rows_on_both(&cluster).await;
+    let keys = cluster.rows_on_both(&cluster.connect().await).await;
     let mut one = Listener::start(cluster.address.port(), "one").await;
     one.does("LISTEN news").await;
     // More than is kept for a client in a transaction: it is told then.

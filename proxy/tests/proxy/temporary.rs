@@ -39,26 +39,6 @@ async fn rows(client: &Client, sql: &str) -> Vec<String> {
     rows.collect()
 }
 
-/// The pins of the client of this application, once they are these.
-async fn until_pinned(cluster: &Cluster, name: &str, pins: &str) {
-    let console = cluster.connect_as("dbname=howdah").await;
-    let mut seen = String::new();
-    for _ in 0..100 {
-        for message in console.simple_query("SHOW CLIENTS").await.expect("rows") {
-            if let SimpleQueryMessage::Row(row) = message
-                && row.get("application_name") == Some(name)
-            {
-                seen = row.get("pins").unwrap_or("NULL").to_owned();
-            }
-        }
-        if seen == pins {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the pins are {seen:?}, not {pins:?}");
-}
-
 /// Temporary relations that there are in a group's PostgreSQL.
 async fn temporaries(cluster: &Cluster, server: usize) -> i64 {
     let sql = "SELECT count(*) FROM pg_class WHERE relpersistence = 't'";
@@ -328,7 +308,7 @@ async fn transactions_take_temporary_tables_along() {
 async fn the_backend_is_kept_for_as_long_as_there_are_temporary_tables() {
     let cluster = Cluster::start().await;
     let client = cluster.connect_as("application_name=keeps").await;
-    until_pinned(&cluster, "keeps", "").await;
+    cluster.until_pinned("keeps", "").await;
     for (make, end) in [
         ("CREATE TEMP TABLE tmp (n int)", "DROP TABLE tmp"),
         (
@@ -343,10 +323,10 @@ async fn the_backend_is_kept_for_as_long_as_there_are_temporary_tables() {
         ),
     ] {
         run(&client, make).await;
-        until_pinned(&cluster, "keeps", "temporary table").await;
+        cluster.until_pinned("keeps", "temporary table").await;
         assert!(temporaries(&cluster, 0).await > 0, "{make}");
         run(&client, end).await;
-        until_pinned(&cluster, "keeps", "").await;
+        cluster.until_pinned("keeps", "").await;
         assert_eq!(temporaries(&cluster, 0).await, 0, "{end}");
     }
     assert_eq!(fails(&client, "CREATE TEMP TABLE tmp (n nothing)").await, "42704");
@@ -355,7 +335,7 @@ async fn the_backend_is_kept_for_as_long_as_there_are_temporary_tables() {
         "22012"
     );
     run(&client, "ROLLBACK").await;
-    until_pinned(&cluster, "keeps", "").await;
+    cluster.until_pinned("keeps", "").await;
     // With the session they go.
     run(&client, "CREATE TEMP TABLE tmp (n int)").await;
     drop(client);
@@ -403,7 +383,7 @@ async fn a_session_whose_temporary_tables_are_lost_ends() {
     let client = cluster.connect_as("application_name=loses").await;
     run(&client, "CREATE TEMP TABLE tmp (n int); DROP TABLE tmp; SELECT 1").await;
     // Until the session has asked what it still has, it may have lost something.
-    until_pinned(&cluster, "loses", "").await;
+    cluster.until_pinned("loses", "").await;
     assert!(!direct.query(end, &[]).await.unwrap().is_empty());
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(rows(&client, "SELECT id FROM t").await.len(), 20);

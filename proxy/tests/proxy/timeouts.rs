@@ -25,25 +25,11 @@ async fn value(client: &Client, sql: &str) -> String {
     row.expect("a value")
 }
 
-/// A table with a row on each group: the keys.
-async fn rows_on_both(cluster: &Cluster, client: &Client) -> [i64; 2] {
-    client
-        .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, v bigint)")
-        .await
-        .expect("it succeeds");
-    let keys = [cluster.keys_of(0, 1)[0], cluster.keys_of(1, 1)[0]];
-    for key in keys {
-        let sql = format!("INSERT INTO t VALUES ({key}, 0)");
-        client.batch_execute(&sql).await.expect(&sql);
-    }
-    keys
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_takes_too_long_is_cancelled_and_the_next_is_not() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    let [one, two] = rows_on_both(&cluster, &client).await;
+    let [one, two] = cluster.rows_on_both(&client).await;
     client
         .batch_execute("SET statement_timeout = '300ms'")
         .await
@@ -182,7 +168,7 @@ async fn timeouts_are_set_and_shown_as_in_postgresql() {
 async fn who_waits_too_long_for_a_lock_is_told_so() {
     let cluster = Cluster::start().await;
     let [holder, waiter] = [cluster.connect().await, cluster.connect().await];
-    let keys = rows_on_both(&cluster, &holder).await;
+    let keys = cluster.rows_on_both(&holder).await;
     waiter.batch_execute("SET lock_timeout = '300ms'").await.unwrap();
     for key in keys {
         let update = format!("UPDATE t SET v = v + 1 WHERE id = {key}");
@@ -215,7 +201,7 @@ async fn who_waits_too_long_for_a_lock_is_told_so() {
 async fn idle_sessions_are_ended() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    let [key, _] = rows_on_both(&cluster, &client).await;
+    let [key, _] = cluster.rows_on_both(&client).await;
     let mut raw = Raw::start(&cluster).await;
     for sql in [
         "SET idle_in_transaction_session_timeout = '400ms'",
@@ -282,7 +268,7 @@ async fn idle_sessions_are_ended() {
 async fn a_copy_whose_client_says_nothing_is_ended() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    let keys = rows_on_both(&cluster, &client).await;
+    let keys = cluster.rows_on_both(&client).await;
     let mut raw = Raw::start(&cluster).await;
     for sql in ["SET statement_timeout = '500ms'", "COPY t FROM STDIN"] {
         raw.query(sql);
@@ -309,7 +295,7 @@ async fn a_copy_whose_client_says_nothing_is_ended() {
 async fn a_commit_that_waits_for_its_majority_is_not_struck() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    let keys = rows_on_both(&cluster, &client).await;
+    let keys = cluster.rows_on_both(&client).await;
     let group = cluster.direct(1).await;
     let waiting = async || -> i64 {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
