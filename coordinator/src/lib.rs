@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! session: cache.database("app") -> current(group) -> Catalogue::resolve(search_path, schema, name) -> Relation
-//!          relation.shard_key.column.slot(Comparison | Assignment, value) -> catalogue.slots().group(slot)
+//!          relation.shard_key().column.slot(Comparison | Assignment, value) -> catalogue.slots().group(slot)
 //! ```
 //!
 //! Invariants:

@@ -10,7 +10,7 @@ use crate::connection::{Connection, OpenError};
 use crate::slots::SlotMap;
 
 /// The version of `schema.sql`. There is no upgrade yet: another version found is an error.
-const SCHEMA_VERSION: i32 = 3;
+const SCHEMA_VERSION: i32 = 5;
 
 /// Howdah's own advisory lock ("howdah" in ASCII): one installs, the others find it done.
 const INSTALL_LOCK: i64 = 0x686f_7764_6168;
@@ -129,19 +129,27 @@ async fn check(transaction: &Transaction<'_>, identity: Identity<'_>) -> Result<
     Ok(())
 }
 
-/// The SQL of `create_distributed_table(table, column)` for one group: `None` chooses the default column.
+/// The SQL that gives a table another distribution in one group: `hash` by this column, the default one where none is named,
+/// `reference` or `local`. It answers with the former one, and the table stays locked; its rows are moved next ([`Moving`]).
 ///
-/// Send it to every group in a transaction of its own and commit these only when all have succeeded: each group looks
-/// at its own rows only, and finds its table empty or not. Its errors are the user's: 42P01, 42703, 42809, 42501,
-/// 0A000 (type, unique constraint, foreign key), 55000 (the table has rows).
+/// Its errors are the user's: 42P01, 42703, 42809, 42501, 0A000 (type, unique constraint, foreign key), 55000 (rows that other
+/// tables refer to).
 #[must_use]
-pub fn distribute_table_sql(schema: &str, table: &str, column: Option<&str>) -> String {
+pub fn distribute_table_sql(schema: &str, table: &str, distribution: &str, column: Option<&str>) -> String {
     let relation = literal(&format!("{}.{}", identifier(schema), identifier(table)));
     let column = column.map_or_else(|| "NULL".to_owned(), literal);
-    format!("SELECT howdah.distribute_table({relation}::pg_catalog.regclass, {column})")
+    let distribution = literal(distribution);
+    format!("SELECT howdah.distribute_table({relation}::pg_catalog.regclass, {distribution}, {column})")
 }
 
-/// What moves a table's rows to where another shard key wants them, on each group in turn.
+/// Takes the lock of who writes to a reference table, on one group.
+#[must_use]
+pub fn lock_reference_sql(schema: &str, table: &str) -> String {
+    let relation = literal(&format!("{}.{}", identifier(schema), identifier(table)));
+    format!("SELECT howdah.lock_reference({relation}::pg_catalog.regclass)")
+}
+
+/// What moves a table's rows to where another distribution wants them, on each group in turn.
 #[derive(Clone, Debug)]
 pub struct Moving {
     table: String,
@@ -149,15 +157,18 @@ pub struct Moving {
 }
 
 impl Moving {
-    /// Of this table, to the groups of this column's hash slots.
+    /// Of this table, to the groups of this column's hash slots; without one, to that of slot 0.
     #[must_use]
-    pub fn new(schema: &str, table: &str, key: &str) -> Moving {
-        Moving {
-            table: format!("{}.{}", identifier(schema), identifier(table)),
-            slot: format!(
+    pub fn new(schema: &str, table: &str, key: Option<&str>) -> Moving {
+        let slot = |key| {
+            format!(
                 "pg_catalog.hash_record_extended(ROW({}), 0) & 4095",
                 identifier(key)
-            ),
+            )
+        };
+        Moving {
+            table: format!("{}.{}", identifier(schema), identifier(table)),
+            slot: key.map_or_else(|| "0".to_owned(), slot),
         }
     }
 
@@ -189,13 +200,25 @@ impl Moving {
         format!("COPY (SELECT {slot}, {columns} FROM ONLY {table} WHERE NOT howdah.owns({slot})) TO STDOUT")
     }
 
+    /// All rows, without their slots.
+    #[must_use]
+    pub fn read_all(&self, columns: &str) -> String {
+        format!("COPY (SELECT {columns} FROM ONLY {}) TO STDOUT", self.table)
+    }
+
     /// Takes such rows, without their slots.
     #[must_use]
     pub fn write(&self, columns: &str) -> String {
         format!("COPY {} ({columns}) FROM STDIN", self.table)
     }
 
-    /// Takes them away where they were.
+    /// Takes all rows away.
+    #[must_use]
+    pub fn delete_all(&self) -> String {
+        format!("DELETE FROM ONLY {}", self.table)
+    }
+
+    /// Takes those that belong elsewhere away where they were.
     #[must_use]
     pub fn delete(&self) -> String {
         format!(
@@ -205,7 +228,7 @@ impl Moving {
     }
 }
 
-/// Asks for the name of a table's shard key; no row where it is not distributed, or there is no such table.
+/// Asks for the name of a table's shard key; no row where it has none, or there is no such table.
 #[must_use]
 pub fn shard_key_sql(schema: &str, table: &str) -> String {
     let relation = literal(&format!("{}.{}", identifier(schema), identifier(table)));

@@ -8,7 +8,7 @@ use shard::id::GroupId;
 use tokio_postgres::Client;
 
 use super::{
-    AttributeNumber, Catalogue, CatalogueError, CatalogueVersion, Column, FilledBy, Oid, Relation,
+    AttributeNumber, Catalogue, CatalogueError, CatalogueVersion, Column, FilledBy, Oid, Placement, Relation,
     RelationKind, ShardKey,
 };
 use crate::hash::{KeyColumn, KeyType};
@@ -47,6 +47,8 @@ struct StoredRelation {
     name: String,
     /// `pg_class.relkind`.
     kind: String,
+    /// `howdah.distributed_tables.distribution`.
+    distribution: Option<String>,
     /// Number, type and type modifier of the shard key's column.
     key: Option<(i16, u32, i32)>,
     columns: Vec<StoredColumn>,
@@ -64,7 +66,19 @@ struct StoredColumn {
     identity: bool,
     generated: bool,
     not_null: bool,
+    /// Of a reference table: whether every group fills it with the same value.
+    same: Option<bool>,
 }
+
+/// Whether a column gets the same value in every group where a statement gives none: nothing in its default, or its type's, is
+/// of the moment, of the session or counted.
+const SAME: &str = "NOT EXISTS ( \
+        SELECT FROM pg_catalog.pg_attrdef f WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum AND a.attgenerated = '' AND ( \
+            f.adbin::text ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR' OR EXISTS ( \
+                SELECT FROM pg_catalog.regexp_matches(f.adbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') AS called (number) \
+                JOIN pg_catalog.pg_proc p ON p.oid = called.number[1]::oid WHERE p.provolatile <> 'i'))) \
+    AND a.attidentity = '' \
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_type y WHERE y.oid = a.atttypid AND y.typdefaultbin IS NOT NULL)";
 
 #[derive(Debug, Deserialize)]
 struct StoredIndex {
@@ -85,12 +99,13 @@ impl Catalogue {
              'slots', (SELECT pg_catalog.json_agg(m.group_id ORDER BY m.slot) FROM howdah.slot_map m), \
              'relations', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
                 'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, \
-                'key', CASE WHEN d.relid IS NOT NULL \
+                'distribution', d.distribution, 'key', CASE WHEN d.distribution = 'hash' \
                     THEN pg_catalog.json_build_array(d.key_attnum, k.atttypid::int8, k.atttypmod) END, \
                 'columns', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
                     'number', a.attnum, 'name', a.attname, 'type', a.atttypid::int8, 'modifier', a.atttypmod, \
                     'default', a.atthasdef, 'identity', a.attidentity <> '', 'generated', a.attgenerated <> '', \
-                    'not_null', a.attnotnull) ORDER BY a.attnum), '[]') \
+                    'not_null', a.attnotnull, \
+                    'same', CASE WHEN d.distribution = 'reference' THEN {SAME} END) ORDER BY a.attnum), '[]') \
                     FROM pg_catalog.pg_attribute a \
                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
                 'unique', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
@@ -155,22 +170,25 @@ fn read(answer: &str) -> Result<Catalogue, CatalogueError> {
 }
 
 fn relation(stored: StoredRelation) -> Result<Relation, CatalogueError> {
-    let shard_key = stored.key.map(|(number, type_oid, type_modifier)| {
-        let no_type = || {
-            damaged(format!(
-                "no type for the shard key of {}.{}",
-                stored.schema, stored.name
-            ))
-        };
-        Ok::<_, CatalogueError>(ShardKey {
-            number: AttributeNumber(number),
-            column: KeyColumn {
-                key_type: KeyType::from_oid(type_oid).ok_or_else(no_type)?,
-                type_modifier,
-            },
-        })
-    });
-    let shard_key = shard_key.transpose()?;
+    let placement = match (stored.distribution.as_deref(), stored.key) {
+        (None, _) => None,
+        (Some("reference"), _) => Some(Placement::Reference),
+        (Some("local"), _) => Some(Placement::Local),
+        (Some("hash"), Some((number, type_oid, type_modifier))) => {
+            let key_type = KeyType::from_oid(type_oid).ok_or_else(|| {
+                let (schema, name) = (&stored.schema, &stored.name);
+                damaged(format!("no type for the shard key of {schema}.{name}"))
+            })?;
+            Some(Placement::Hash(ShardKey {
+                number: AttributeNumber(number),
+                column: KeyColumn {
+                    key_type,
+                    type_modifier,
+                },
+            }))
+        }
+        (Some(other), _) => return Err(damaged(format!("a table of distribution {other:?}"))),
+    };
     let numbers = |index: &StoredIndex| {
         let numbers = index.columns.iter().filter(|number| **number != 0);
         numbers.copied().map(AttributeNumber).collect::<Vec<_>>()
@@ -184,7 +202,7 @@ fn relation(stored: StoredRelation) -> Result<Relation, CatalogueError> {
         columns: stored.columns.into_iter().map(column).collect(),
         schema: stored.schema,
         name: stored.name,
-        shard_key,
+        placement,
     })
 }
 
@@ -202,6 +220,7 @@ fn column(stored: StoredColumn) -> Column {
         type_modifier: stored.modifier,
         filled_by,
         not_null: stored.not_null,
+        filled_alike: stored.same.unwrap_or(false),
     }
 }
 

@@ -157,15 +157,29 @@ pub struct Relation {
     pub primary_key: Vec<AttributeNumber>,
     /// The columns of each unique index, the primary key's included. Expressions are left out.
     pub unique: Vec<Vec<AttributeNumber>>,
-    /// What spreads its rows over the groups; none for what is not distributed.
-    pub shard_key: Option<ShardKey>,
+    /// Where its rows are; none for what has no rows of its own.
+    pub placement: Option<Placement>,
+}
+
+/// Where the rows of a table are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// A distributed table: each row is in the group of its shard key's slot.
+    Hash(ShardKey),
+    /// A reference table: all rows are in every group.
+    Reference,
+    /// A local table: all rows are in the group of [`HashSlot::LOCAL`](crate::hash::HashSlot::LOCAL).
+    Local,
 }
 
 impl Relation {
-    /// Whether its rows are spread over the groups.
+    /// What spreads its rows over the groups; none for one that is not distributed.
     #[must_use]
-    pub fn is_distributed(&self) -> bool {
-        self.shard_key.is_some()
+    pub fn shard_key(&self) -> Option<&ShardKey> {
+        match &self.placement {
+            Some(Placement::Hash(key)) => Some(key),
+            _ => None,
+        }
     }
 
     /// The column of that name.
@@ -177,7 +191,7 @@ impl Relation {
     /// The shard key's column.
     #[must_use]
     pub fn key_column(&self) -> Option<&Column> {
-        let number = self.shard_key.as_ref()?.number;
+        let number = self.shard_key()?.number;
         self.columns.iter().find(|column| column.number == number)
     }
 }
@@ -218,6 +232,8 @@ pub struct Column {
     pub filled_by: FilledBy,
     /// Whether it is NOT NULL.
     pub not_null: bool,
+    /// Of a reference table: whether every group fills it with the same value where a statement gives none.
+    pub filled_alike: bool,
 }
 
 /// What a column gets where a statement gives no value.

@@ -20,12 +20,15 @@ CREATE TABLE howdah.slot_map (
     group_id int4 NOT NULL
 );
 
--- Object ids are this group's own.
+-- Where a table's rows are: each in the group of its shard key's slot ('hash'), all of them in every group ('reference'),
+-- or all of them in the group that has slot 0 ('local'). Object ids are this group's own.
 CREATE TABLE howdah.distributed_tables (
     relid oid PRIMARY KEY,
-    key_attnum int2 NOT NULL,
-    key_type oid NOT NULL,
-    chosen text NOT NULL CHECK (chosen IN ('default', 'user'))
+    distribution text NOT NULL CHECK (distribution IN ('hash', 'reference', 'local')),
+    key_attnum int2,
+    key_type oid,
+    chosen text NOT NULL CHECK (chosen IN ('default', 'user')),
+    CHECK ((distribution = 'hash') = (key_attnum IS NOT NULL)), CHECK ((distribution = 'hash') = (key_type IS NOT NULL))
 );
 
 -- Grows with every transaction that commits DDL.
@@ -89,6 +92,32 @@ BEGIN
             SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
 END $$;
 
+-- All writers of a reference table take this lock in each group, in ascending order, before their statement has a snapshot
+-- there. So each statement finds the same committed rows in every group. A prepared transaction keeps it to its end.
+CREATE FUNCTION howdah.lock_reference(relation regclass) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    writer name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    -- Who may not write to it gets PostgreSQL's own words from his statement, and holds up nobody.
+    IF has_table_privilege(writer, relation, 'INSERT, UPDATE, DELETE')
+        OR has_any_column_privilege(writer, relation, 'INSERT, UPDATE') THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation);
+        PERFORM set_config('howdah.writes_reference', 'yes', true);
+    END IF;
+END $$;
+
+-- The last line of defence of copies: a statement that was routed as if the table were another.
+CREATE FUNCTION howdah.refuse_copy() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('howdah.writes_reference', true) IS DISTINCT FROM 'yes' THEN
+        RAISE EXCEPTION 'reference table "%" would be changed in one shard group alone', TG_TABLE_NAME
+            USING ERRCODE = '40001', DETAIL = 'The distribution of the table changed while the statement ran.',
+                HINT = 'Try the statement again.', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
+    END IF;
+    RETURN NULL;
+END $$;
+
 -- The types that Howdah can hash (hash/key.rs has the same).
 CREATE FUNCTION howdah.can_be_key(type oid) RETURNS bool LANGUAGE sql IMMUTABLE AS $$
     SELECT type = ANY ('{int2,int4,int8,text,varchar,bpchar,uuid,bool,date,timestamp,timestamptz,numeric,bytea}'::regtype[]::oid[])
@@ -118,10 +147,13 @@ BEGIN
 END $$;
 
 -- The column of a new table that is its shard key until someone says otherwise: its parent's (of a partition), else the
--- first of its primary key, else its first.
+-- first of its primary key, else its first. None where the parent has none.
 CREATE FUNCTION howdah.default_key(relation regclass) RETURNS int2 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(
+    SELECT CASE WHEN NOT EXISTS (
+        SELECT FROM pg_inherits h JOIN howdah.distributed_tables d ON d.relid = h.inhparent
+        WHERE h.inhrelid = relation AND d.distribution <> 'hash')
+    THEN coalesce(
         (SELECT own.attnum
          FROM pg_inherits h
          JOIN howdah.distributed_tables d ON d.relid = h.inhparent
@@ -131,7 +163,60 @@ SET search_path = pg_catalog, pg_temp AS $$
         (SELECT i.indkey[0] FROM pg_index i WHERE i.indrelid = relation AND i.indisprimary),
         (SELECT min(a.attnum) FROM pg_attribute a
          WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped))
+    END
 $$;
+
+-- Whether the column is of a kind that can be a shard key.
+CREATE FUNCTION howdah.can_distribute(relation regclass, key int2) RETURNS bool LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation
+        WHERE a.attrelid = relation AND a.attnum = key AND NOT a.attisdropped AND howdah.can_be_key(a.atttypid)
+          AND a.attgenerated = '' AND c.collisdeterministic IS NOT FALSE)
+$$;
+
+-- Raises what stands against a table's foreign keys, and those that refer to it: each group must find the row that a row of
+-- its own refers to, and the rows that refer to a row of its own.
+CREATE FUNCTION howdah.check_foreign_keys(relation regclass) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    f record;
+    beside text;
+BEGIN
+    FOR f IN
+        SELECT k.conname, k.conrelid::regclass AS child, k.confrelid::regclass AS parent,
+            c.distribution AS child_is, p.distribution AS parent_is,
+            k.confupdtype IN ('c', 'n', 'd') AND c.key_attnum = ANY (k.conkey)
+                OR k.confdeltype IN ('n', 'd')
+                AND c.key_attnum = ANY (translate(coalesce(nullif(to_jsonb(k) -> 'confdelsetcols', 'null'),
+                    to_jsonb(k.conkey))::text, '[]', '{}')::int2[]) AS moves,
+            EXISTS (
+                SELECT FROM unnest(k.conkey, k.confkey) AS pair (child_att, parent_att)
+                JOIN pg_attribute ca ON ca.attrelid = k.conrelid AND ca.attnum = child_att
+                JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = parent_att
+                WHERE child_att = c.key_attnum AND parent_att = p.key_attnum
+                  AND howdah.hash_family(ca.atttypid) = howdah.hash_family(pa.atttypid)) AS together
+        FROM pg_constraint k
+        JOIN howdah.distributed_tables c ON c.relid = k.conrelid
+        JOIN howdah.distributed_tables p ON p.relid = k.confrelid
+        WHERE k.contype = 'f' AND relation IN (k.conrelid, k.confrelid)
+    LOOP
+        IF f.moves THEN
+            RAISE EXCEPTION 'foreign key "%" of table % would change the shard key', f.conname, f.child
+                USING ERRCODE = '0A000', DETAIL = 'SET NULL, SET DEFAULT and CASCADE of updates change rows where they are.',
+                    HINT = 'Leave ON UPDATE out, and use ON DELETE CASCADE or NO ACTION.';
+        END IF;
+        CONTINUE WHEN f.parent_is = 'reference' OR f.child_is = 'local' AND f.parent_is = 'local'
+            OR f.child_is = 'hash' AND f.parent_is = 'hash' AND f.together;
+        beside := CASE f.parent_is WHEN 'local' THEN 'all in one shard group' ELSE 'in the group of their shard key' END;
+        RAISE EXCEPTION 'foreign key "%" of table % does not refer from shard key to shard key', f.conname, f.child
+            USING ERRCODE = '0A000',
+                DETAIL = format('Rows of table %s are %s, which need not be that of the rows that refer to them.',
+                    f.parent, beside),
+                HINT = format('Distribute both tables by the columns of the foreign key, or have table %s in every group, '
+                    'SELECT create_reference_table(''%s''), and add the foreign key then.', f.parent, f.parent);
+    END LOOP;
+END $$;
 
 -- Raises what stands against this shard key.
 CREATE FUNCTION howdah.check_key(relation regclass, key int2) RETURNS void LANGUAGE plpgsql
@@ -174,42 +259,31 @@ BEGIN
             HINT = 'Add the shard key to its columns, or choose another with create_distributed_table(table, column) '
                    'while the table is empty.';
     END IF;
-    SELECT f.conname AS name, f.conrelid::regclass AS child, f.confrelid::regclass AS parent INTO obstacle
-    FROM pg_constraint f
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN f.conrelid = relation THEN key
-             ELSE (SELECT key_attnum FROM howdah.distributed_tables d WHERE d.relid = f.conrelid) END AS child_key,
-        CASE WHEN f.confrelid = relation THEN key
-             ELSE (SELECT key_attnum FROM howdah.distributed_tables d WHERE d.relid = f.confrelid) END AS parent_key) k
-    WHERE f.contype = 'f' AND relation IN (f.conrelid, f.confrelid)
-      AND NOT EXISTS (
-        SELECT FROM unnest(f.conkey, f.confkey) AS pair (child_att, parent_att)
-        JOIN pg_attribute c ON c.attrelid = f.conrelid AND c.attnum = child_att
-        JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = parent_att
-        WHERE child_att = k.child_key AND parent_att = k.parent_key
-          AND howdah.hash_family(c.atttypid) = howdah.hash_family(p.atttypid))
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'foreign key "%" of table % does not refer from shard key to shard key',
-            obstacle.name, obstacle.child USING ERRCODE = '0A000',
-            DETAIL = format('The rows that it refers to in table %s can be in another shard group.', obstacle.parent),
-            HINT = 'Distribute both tables by the columns of the foreign key.';
-    END IF;
 END $$;
 
--- Distributes an empty table by this column.
-CREATE FUNCTION howdah.register_table(relation regclass, key int2, chosen_by text) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
+-- Notes where the rows of a table are, and guards it against others.
+CREATE FUNCTION howdah.register_table(relation regclass, new_distribution text, key int2, chosen_by text)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    column_name name;
+    condition text := 'NOT howdah.owns(0)';
+    columns text := '';
 BEGIN
-    PERFORM howdah.check_key(relation, key);
-    SELECT a.attname INTO column_name FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = key;
-    INSERT INTO howdah.distributed_tables (relid, key_attnum, key_type, chosen)
-        SELECT a.attrelid, a.attnum, a.atttypid, chosen_by FROM pg_attribute a
-        WHERE a.attrelid = relation AND a.attnum = key
-        ON CONFLICT (relid) DO UPDATE
-        SET key_attnum = excluded.key_attnum, key_type = excluded.key_type, chosen = excluded.chosen;
+    IF new_distribution = 'hash' THEN
+        PERFORM howdah.check_key(relation, key);
+        SELECT format('NOT howdah.owns(hash_record_extended(ROW(NEW.%1$I), 0) & 4095)', a.attname), format(' OF %I', a.attname)
+            INTO condition, columns FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = key;
+    END IF;
+    INSERT INTO howdah.distributed_tables AS d (relid, distribution, key_attnum, key_type, chosen)
+        SELECT relation, new_distribution, a.attnum, a.atttypid, chosen_by
+        FROM (SELECT) AS one LEFT JOIN pg_attribute a
+            ON a.attrelid = relation AND a.attnum = key AND new_distribution = 'hash'
+        ON CONFLICT (relid) DO UPDATE SET distribution = excluded.distribution, key_attnum = excluded.key_attnum,
+            key_type = excluded.key_type, chosen = excluded.chosen;
+    PERFORM howdah.check_foreign_keys(relation);
+    PERFORM howdah.bump_version();
+    IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'howdah_copy') THEN
+        EXECUTE format('DROP TRIGGER howdah_copy ON %s', relation);
+    END IF;
     -- A partition has its parent's trigger.
     IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'howdah_slot' AND tgparentid <> 0) THEN
         RETURN;
@@ -217,24 +291,30 @@ BEGIN
     IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'howdah_slot') THEN
         EXECUTE format('DROP TRIGGER howdah_slot ON %s', relation);
     END IF;
-    -- PostgreSQL refuses to change the type of a column that a trigger names, and so nothing ever rewrites the keys of
-    -- rows that are stored.
-    EXECUTE format(
-        'CREATE TRIGGER howdah_slot AFTER INSERT OR UPDATE OF %1$I ON %2$s FOR EACH ROW '
-        'WHEN (NOT howdah.owns(hash_record_extended(ROW(NEW.%1$I), 0) & 4095)) '
-        'EXECUTE FUNCTION howdah.refuse_row()', column_name, relation);
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER howdah_slot', relation);
+    IF new_distribution = 'reference' THEN
+        EXECUTE format('CREATE TRIGGER howdah_copy AFTER INSERT OR UPDATE OR DELETE ON %s '
+            'FOR EACH STATEMENT EXECUTE FUNCTION howdah.refuse_copy()', relation);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER howdah_copy', relation);
+    ELSE
+        -- PostgreSQL refuses to change the type of a column that a trigger names, and so nothing ever rewrites the keys of
+        -- rows that are stored.
+        EXECUTE format('CREATE TRIGGER howdah_slot AFTER INSERT OR UPDATE%s ON %s FOR EACH ROW WHEN (%s) '
+            'EXECUTE FUNCTION howdah.refuse_row()', columns, relation, condition);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER howdah_slot', relation);
+    END IF;
     -- Neither a dump nor psql shows internal triggers: whoever creates the table again gets it anyway.
-    UPDATE pg_trigger SET tgisinternal = true WHERE tgrelid = relation AND tgname = 'howdah_slot';
-    PERFORM howdah.bump_version();
+    UPDATE pg_trigger SET tgisinternal = true WHERE tgrelid = relation AND tgname IN ('howdah_slot', 'howdah_copy');
 END $$;
 
--- create_distributed_table(): the user's choice. NULL takes the default.
-CREATE FUNCTION howdah.distribute_table(relation regclass, key name DEFAULT NULL) RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- What is about to become of a table: create_distributed_table(), create_reference_table(), undistribute_table(). The session
+-- moves its rows next. Gives where they are. NULL takes the default shard key.
+CREATE FUNCTION howdah.distribute_table(relation regclass, new_distribution text, key name) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     class pg_class;
     chosen_key int2;
+    former text;
+    referrer regclass;
 BEGIN
     SELECT * INTO class FROM pg_class c WHERE c.oid = relation;
     IF NOT FOUND THEN
@@ -251,25 +331,40 @@ BEGIN
         RAISE EXCEPTION 'table % cannot be distributed', relation USING ERRCODE = '0A000',
             DETAIL = 'It is a temporary or a system table.';
     END IF;
-    IF key IS NULL THEN
-        chosen_key := howdah.default_key(relation);
-    ELSE
-        SELECT a.attnum INTO chosen_key FROM pg_attribute a
-        WHERE a.attrelid = relation AND a.attname = key AND a.attnum > 0 AND NOT a.attisdropped;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'column "%" of relation "%" does not exist', key, relation USING ERRCODE = '42703';
-        END IF;
-    END IF;
     IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = relation OR inhparent = relation) THEN
-        RAISE EXCEPTION 'the shard key of %, a partition or parent of other tables, cannot be changed', relation
+        RAISE EXCEPTION 'the distribution of %, a partition or parent of other tables, cannot be changed', relation
             USING ERRCODE = '0A000', HINT = 'Choose it before partitions are added.';
     END IF;
-    IF NOT howdah.is_empty(relation) THEN
-        RAISE EXCEPTION 'table % has rows', relation USING ERRCODE = '55000',
-            DETAIL = 'The shard key can be chosen only while the table is empty.',
-            HINT = 'Create a new table, distribute it, and copy the rows.';
+    IF new_distribution = 'hash' THEN
+        IF key IS NULL THEN
+            chosen_key := howdah.default_key(relation);
+        ELSE
+            SELECT a.attnum INTO chosen_key FROM pg_attribute a
+            WHERE a.attrelid = relation AND a.attname = key AND a.attnum > 0 AND NOT a.attisdropped;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'column "%" of relation "%" does not exist', key, relation USING ERRCODE = '42703';
+            END IF;
+        END IF;
     END IF;
-    PERFORM howdah.register_table(relation, chosen_key, CASE WHEN key IS NULL THEN 'default' ELSE 'user' END);
+    SELECT distribution INTO former FROM howdah.distributed_tables WHERE relid = relation;
+    IF NOT howdah.is_empty(relation) THEN
+        SELECT k.conrelid INTO referrer FROM pg_constraint k
+        WHERE k.contype = 'f' AND k.confrelid = relation ORDER BY k.conname LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'rows of table % cannot be moved while table % refers to them', relation, referrer
+                USING ERRCODE = '55000', HINT = 'Drop the foreign key, and add it again afterwards.';
+        END IF;
+        IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND NOT tgisinternal) THEN
+            RAISE EXCEPTION 'rows of table % cannot be moved while it has triggers', relation
+                USING ERRCODE = '55000', HINT = 'Drop them, and create them again afterwards.';
+        END IF;
+    END IF;
+    PERFORM howdah.register_table(relation, new_distribution, chosen_key,
+        CASE WHEN new_distribution = 'hash' AND key IS NULL THEN 'default' ELSE 'user' END);
+    IF 'reference' IN (former, new_distribution) THEN
+        PERFORM howdah.lock_reference(relation);
+    END IF;
+    RETURN former;
 END $$;
 
 -- A primary key is about to be added that begins with this column: it becomes the shard key, also of a table with rows,
@@ -290,16 +385,29 @@ BEGIN
     END IF;
     SELECT a.attnum INTO new_key FROM pg_attribute a
     WHERE a.attrelid = relation AND a.attname = key AND a.attnum > 0 AND NOT a.attisdropped;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR NOT howdah.can_distribute(relation, new_key) THEN
         RETURN false;
     END IF;
     -- Where the table is empty, its new trigger would give it back the default key of before (on_ddl).
-    PERFORM howdah.register_table(relation, new_key, 'user');
+    PERFORM howdah.register_table(relation, 'hash', new_key, 'user');
     UPDATE howdah.distributed_tables SET chosen = 'default' WHERE relid = relation;
     RETURN true;
 END $$;
 
--- A new table gets its default shard key.
+-- A table gets the distribution that it has where nobody chooses one: its parent's (of a partition), else by its default shard
+-- key, and where that cannot be one it is local.
+CREATE FUNCTION howdah.register_default(relation regclass) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rule int2 := howdah.default_key(relation);
+    kind text := (SELECT d.distribution FROM pg_inherits h JOIN howdah.distributed_tables d ON d.relid = h.inhparent
+        WHERE h.inhrelid = relation ORDER BY h.inhseqno LIMIT 1);
+BEGIN
+    kind := coalesce(kind, CASE WHEN howdah.can_distribute(relation, rule) THEN 'hash' ELSE 'local' END);
+    PERFORM howdah.register_table(relation, kind, rule, 'default');
+END $$;
+
+-- A new table gets its default distribution.
 CREATE FUNCTION howdah.table_created(relation regclass, tag text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -310,11 +418,11 @@ BEGIN
         RAISE EXCEPTION '% with rows is not supported', tag USING ERRCODE = '0A000',
             HINT = 'Use CREATE TABLE, or CREATE TABLE AS ... WITH NO DATA, and then INSERT.';
     END IF;
-    PERFORM howdah.register_table(relation, howdah.default_key(relation), 'default');
+    PERFORM howdah.register_default(relation);
 END $$;
 
--- A distributed table was altered: its shard key must still hold, or a default one be chosen again while it is empty
--- (CREATE TABLE, then ALTER TABLE ... ADD PRIMARY KEY, as dumps do).
+-- A table was altered: its shard key must still hold, or a default one be chosen again while it is empty (CREATE TABLE, then
+-- ALTER TABLE ... ADD PRIMARY KEY, as dumps do).
 CREATE FUNCTION howdah.table_altered(relation regclass) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -326,12 +434,16 @@ BEGIN
         RETURN;
     END IF;
     rule := howdah.default_key(relation);
+    IF NOT howdah.can_distribute(relation, rule) THEN
+        rule := NULL;
+    END IF;
     IF known.chosen = 'default' AND rule IS DISTINCT FROM known.key_attnum
         AND current_setting('transaction_isolation') = 'read committed' AND howdah.is_empty(relation) THEN
-        PERFORM howdah.register_table(relation, rule, 'default');
-    ELSE
+        PERFORM howdah.register_default(relation);
+    ELSIF known.distribution = 'hash' THEN
         PERFORM howdah.check_key(relation, known.key_attnum);
     END IF;
+    PERFORM howdah.check_foreign_keys(relation);
 END $$;
 
 CREATE FUNCTION howdah.on_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -403,7 +515,9 @@ END $$;
 
 -- What users may call.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA howdah FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION howdah.distribute_table(regclass, name) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION howdah.distribute_table(regclass, text, name) TO PUBLIC;
+-- By the session of whoever writes to a reference table; the analysis lets no statement of a user name it.
+GRANT EXECUTE ON FUNCTION howdah.lock_reference(regclass) TO PUBLIC;
 -- By the session that then moves the rows; the analysis lets no statement of a user name it.
 GRANT EXECUTE ON FUNCTION howdah.move_key(regclass, name) TO PUBLIC;
 -- By a session's own COMMIT; the analysis lets no statement of a user name it.

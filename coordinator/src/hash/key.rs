@@ -78,6 +78,16 @@ impl KeyType {
         }
     }
 
+    /// A type that stands for all whose equal values hash alike (`howdah.hash_family` in schema.sql).
+    #[must_use]
+    pub fn family(self) -> KeyType {
+        match self {
+            KeyType::Int2 | KeyType::Int4 => KeyType::Int8,
+            KeyType::Varchar => KeyType::Text,
+            other => other,
+        }
+    }
+
     /// The type's name in SQL, safe against any `search_path`.
     #[must_use]
     pub fn sql_name(self) -> &'static str {

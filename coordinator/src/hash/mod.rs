@@ -37,6 +37,9 @@ impl HashSlot {
     /// The slot of a NULL key.
     pub const NULL: HashSlot = HashSlot(0);
 
+    /// The slot of all rows of a local table (`catalogue::Placement::Local`).
+    pub const LOCAL: HashSlot = HashSlot(0);
+
     /// The slot with this number; none from 4096 on.
     #[must_use]
     pub fn new(number: u16) -> Option<HashSlot> {

@@ -30,12 +30,12 @@ pub(super) struct Findings {
     pub(super) aggregate: Option<String>,
     /// The first thing whose value differs from group to group.
     pub(super) local: Option<String>,
+    /// The first function whose value may differ between two groups that run the statement in the same moment.
+    pub(super) unsteady: Option<String>,
     /// The first system column.
     pub(super) system_column: Option<String>,
     /// The first function that tells of what is on its server, as the size of a table.
     pub(super) of_server: Option<String>,
-    /// The first function whose value may be another one in another group, or for another row.
-    pub(super) unsteady: Option<String>,
     /// The first function that can give several rows for one.
     pub(super) multiplies: Option<String>,
     /// Calls of the functions of sequences.

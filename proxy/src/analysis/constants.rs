@@ -114,7 +114,7 @@ pub(super) fn type_oid(data_type: &DataType) -> Option<u32> {
 /// An open parameter takes that type: the key's own only if nothing else in the list asks for another.
 pub(super) fn with_common_type(mut keys: Vec<Key>) -> Vec<Key> {
     let plain = |key: &Key| match &key.value {
-        KeyValue::Null | KeyValue::Bool(_) | KeyValue::Text { type_oid: 0, .. } => true,
+        KeyValue::Null | KeyValue::Slot(_) | KeyValue::Bool(_) | KeyValue::Text { type_oid: 0, .. } => true,
         KeyValue::Number(number) => number.parse::<i32>().is_ok(),
         KeyValue::Parameter { type_oid: 0, .. } => true,
         KeyValue::Text { .. } | KeyValue::Parameter { .. } => false,

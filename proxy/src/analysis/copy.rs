@@ -1,9 +1,14 @@
 //! COPY: from the client into a table, and from a table or a query to the client.
 
+use coordinator::catalogue::Placement;
+use coordinator::hash::HashSlot;
+
 use super::Refusal;
+use super::copies;
 use super::lexer::{Kind, Token};
 use super::plan::{
-    Access, CopyFormat, CopyIn, CopyLayout, CopyOut, Form, HomeUse, Plan, Query, RelationName, Tag, Target,
+    Access, CopyFormat, CopyIn, CopyLayout, CopyOut, Form, Goes, HomeUse, Key, Plan, Query, RelationName,
+    Spread, Tag, Target,
 };
 use super::query;
 use super::relations::{Named, Names};
@@ -133,7 +138,11 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
 
 fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
     let target = match names.find(table)? {
-        Named::Table(_) => Target::All,
+        Named::Table(relation) => match relation.placement {
+            Some(Placement::Reference) => Target::Home(HomeUse::Reference),
+            Some(Placement::Local) => Target::Keys(vec![Key::local()], Spread::Concatenate),
+            _ => Target::All,
+        },
         Named::Temporary => Target::Home(HomeUse::Temporary),
         Named::System => Target::Any,
         Named::Unknown => return Err(no_relation(table)),
@@ -171,10 +180,6 @@ fn copy_in(
         }
         Named::Unknown => return Err(no_relation(table)),
     };
-    let Some((shard_key, key)) = relation.shard_key.as_ref().zip(relation.key_column()) else {
-        return Err(no_relation(table));
-    };
-    let key = key.name.as_str();
     let generated = |column: &&coordinator::catalogue::Column| {
         column.filled_by != coordinator::catalogue::FilledBy::Generated
     };
@@ -187,23 +192,36 @@ fn copy_in(
         Some(None) => return Ok(syntax_for_postgres()),
         Some(Some(columns)) => columns.iter().map(String::as_str).collect(),
     };
-    let place = columns.iter().position(|column| *column == key);
-    let key_field = place.ok_or_else(|| {
-        Refusal::unsupported(format!(
-            "COPY into table \"{}\" must have its shard key \"{key}\"",
-            relation.name
-        ))
-        .hint(format!("Add \"{key}\" to the list of columns."))
-    })?;
+    let goes = match (&relation.placement, relation.key_column()) {
+        (Some(Placement::Reference), _) => {
+            copies::check_columns(relation, &columns)?;
+            Goes::Everywhere
+        }
+        (Some(Placement::Hash(shard_key)), Some(key)) => {
+            let key = key.name.as_str();
+            let place = columns.iter().position(|column| *column == key);
+            let field = place.ok_or_else(|| {
+                Refusal::unsupported(format!(
+                    "COPY into table \"{}\" must have its shard key \"{key}\"",
+                    relation.name
+                ))
+                .hint(format!("Add \"{key}\" to the list of columns."))
+            })?;
+            Goes::ByKey {
+                field,
+                column: shard_key.column,
+                name: key.to_owned(),
+            }
+        }
+        _ => Goes::To(HashSlot::LOCAL),
+    };
     let table = RelationName {
         schema: relation.schema.clone(),
         name: relation.name.clone(),
     };
     Ok(Plan::CopyIn(CopyIn {
         table,
-        key_field,
-        key: shard_key.column,
-        key_name: key.to_owned(),
+        goes,
         columns: columns.len(),
         format: options.format(),
     }))

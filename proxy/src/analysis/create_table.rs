@@ -51,9 +51,14 @@ pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<
     if parts.len() == 2 && names.facts.temporaries.concerns(&parts) {
         return temporary::create_table(words, &parts, sql, names);
     }
+    if words.sees(&["partition", "of"]) {
+        // It has its parent's columns, and is where its parent is (`howdah.register_default`).
+        check_functions(words.rest())?;
+        return elsewhere();
+    }
     let Some(elements) = words.parenthesised() else {
         return Err(Refusal::unsupported("this form of CREATE TABLE is not supported")
-            .detail("CREATE TABLE AS, OF and PARTITION OF take their columns from elsewhere.")
+            .detail("CREATE TABLE AS and OF take their columns from elsewhere.")
             .hint("List the columns; fill the table with INSERT ... VALUES or COPY."));
     };
     check_tail(words.rest())?;
@@ -72,14 +77,18 @@ pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<
             });
         }
     }
-    let Some(first) = columns.first() else {
-        return Err(Refusal::unsupported(
-            "a table without columns cannot be distributed",
-        ));
-    };
-    let key_column = primary_key(&columns, &constraints).unwrap_or_else(|| first.name.clone());
-    check_key(&columns, &key_column)?;
-    check_unique(&columns, &constraints, &key_column)?;
+    if constraints
+        .iter()
+        .any(|element| Words::new(element).sees(&["like"]))
+    {
+        return elsewhere();
+    }
+    let first = columns.first().map(|column| column.name.clone());
+    let key_column = primary_key(&columns, &constraints).or(first);
+    let key_column = key_column.filter(|key| can_be_key(&columns, key));
+    if let Some(key) = &key_column {
+        check_unique(&columns, &constraints, key)?;
+    }
     let effect = DdlEffect::CreateTable {
         table,
         if_not_exists,
@@ -87,6 +96,15 @@ pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<
     };
     Ok(Plan::Ddl(Ddl {
         effect,
+        outside_transaction: false,
+        leaves: None,
+    }))
+}
+
+/// The columns come from another table: what stands against them PostgreSQL finds when the table is there (`howdah.on_ddl`).
+fn elsewhere() -> Result<Plan, Refusal> {
+    Ok(Plan::Ddl(Ddl {
+        effect: DdlEffect::Reload,
         outside_transaction: false,
         leaves: None,
     }))
@@ -115,7 +133,6 @@ fn table_name(mut parts: Vec<String>, names: Names<'_>) -> Result<RelationName, 
 fn check_tail(rest: &[Token]) -> Result<(), Refusal> {
     for (keyword, what) in [
         ("inherits", "INHERITS"),
-        ("partition", "PARTITION BY"),
         ("as", "CREATE TABLE AS"),
         ("on", "ON COMMIT"),
     ] {
@@ -123,7 +140,7 @@ fn check_tail(rest: &[Token]) -> Result<(), Refusal> {
             return Err(Refusal::unsupported(format!("{what} is not supported")));
         }
     }
-    Ok(())
+    check_functions(rest)
 }
 
 fn is_constraint(words: Words<'_>) -> bool {
@@ -138,9 +155,6 @@ fn is_exclusion(mut words: Words<'_>) -> bool {
 /// What no column or constraint of a distributed table may have.
 pub(super) fn check_element(element: &[Token]) -> Result<(), Refusal> {
     let mut after_name = Words::new(element);
-    if after_name.sees(&["like"]) {
-        return Err(Refusal::unsupported("LIKE in CREATE TABLE is not supported").hint("List the columns."));
-    }
     let mut named = after_name;
     if named.take(&["constraint"]) {
         named.name();
@@ -155,11 +169,6 @@ pub(super) fn check_element(element: &[Token]) -> Result<(), Refusal> {
         after_name.name();
         after_name.rest()
     };
-    if has_word(after, &["references"]) {
-        return Err(Refusal::unsupported("foreign keys are not supported yet")
-            .detail("The row referred to may be in another group.")
-            .hint("Leave REFERENCES out and check in the application."));
-    }
     if has_word(after, &["as", "identity"]) || is_serial(after) {
         return Err(
             Refusal::unsupported("serial and identity columns are not supported yet")
@@ -210,10 +219,11 @@ pub(super) fn constraint_columns(constraint: &[Token]) -> Option<Vec<String>> {
     )
 }
 
-fn check_key(columns: &[Column<'_>], key: &str) -> Result<(), Refusal> {
+/// Whether the column can be the shard key (`howdah.can_distribute`). Without one the table is a local one.
+fn can_be_key(columns: &[Column<'_>], key: &str) -> bool {
     // A name that is no column is PostgreSQL's error to report.
     let Some(column) = columns.iter().find(|column| column.name == key) else {
-        return Ok(());
+        return true;
     };
     let mut words = Words::new(column.rest);
     let type_name = words.dotted_name().unwrap_or_default();
@@ -224,28 +234,9 @@ fn check_key(columns: &[Column<'_>], key: &str) -> Result<(), Refusal> {
     };
     let known = plain.is_some_and(|name| KEY_TYPES.contains(&name.as_str()));
     let array = has_mark(column.rest, '[') || has_word(column.rest, &["array"]);
-    if !known || array {
-        return Err(Refusal::unsupported(format!(
-            "column \"{key}\" cannot be the shard key: its type is not supported"
-        ))
-        .detail(
-            "A table is distributed by the first column of its primary key, or by its first column. Its type \
-                 must be an integer, text, varchar, char, uuid, boolean, date, timestamp, numeric or bytea.",
-        )
-        .hint("Put a column of such a type first, or first into the primary key."));
-    }
-    if has_word(column.rest, &["collate"]) {
-        return Err(Refusal::unsupported(format!(
-            "the shard key \"{key}\" cannot have a collation of its own"
-        ))
-        .detail("Under some collations different strings are equal, and would be in different groups."));
-    }
-    if has_word(column.rest, &["generated"]) {
-        return Err(Refusal::unsupported(format!(
-            "the shard key \"{key}\" cannot be a generated column"
-        )));
-    }
-    Ok(())
+    // A nondeterministic collation is for PostgreSQL to find.
+    let generated = has_word(column.rest, &["generated"]) && !has_word(column.rest, &["identity"]);
+    known && !array && !generated
 }
 
 fn has_mark(tokens: &[Token], mark: char) -> bool {
@@ -275,6 +266,7 @@ pub(super) fn without_key(columns: &str, key: &str) -> Refusal {
     ))
     .detail("Rows with the same values could be in different groups, where neither sees the other.")
     .hint(format!(
-        "Make it unique over ({columns}, {key}), or leave it out."
+        "Make it unique over ({columns}, {key}). Or create the table without it, have it in every group, \
+         SELECT create_reference_table(...), or in one, SELECT undistribute_table(...), and add it then."
     ))
 }

@@ -160,16 +160,14 @@ fn create_index(mut words: Words<'_>, names: Names<'_>, unique: bool) -> Result<
                 format!("relation \"{}\" does not exist", table.join(".")),
             ));
         };
-        let key = relation
-            .key_column()
-            .map(|column| column.name.as_str())
-            .unwrap_or_default();
-        let columns: Vec<String> = split_commas(columns)
-            .into_iter()
-            .filter_map(plain_column)
-            .collect();
-        if !columns.iter().any(|column| column == key) {
-            return Err(without_key(&columns.join(", "), key));
+        if let Some(key) = relation.key_column() {
+            let columns: Vec<String> = split_commas(columns)
+                .into_iter()
+                .filter_map(plain_column)
+                .collect();
+            if !columns.contains(&key.name) {
+                return Err(without_key(&columns.join(", "), &key.name));
+            }
         }
     }
     let leaves = match (names.find(&table), name) {
@@ -369,7 +367,9 @@ fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> 
         return check_functions(words.rest());
     }
     let fine = [
-        &["rename"][..],
+        &["attach", "partition"][..],
+        &["detach", "partition"],
+        &["rename"],
         &["owner"],
         &["set", "schema"],
         &["set", "logged"],
@@ -505,13 +505,19 @@ const NO_FUNCTION: &[&str] = &[
     "substring",
     "overlay",
     "trim",
+    "null",
+    "from",
+    "range",
+    "list",
+    "hash",
 ];
 
 /// Checks that the expressions in a definition call PostgreSQL's own functions only.
 pub(super) fn check_functions(tokens: &[Token]) -> Result<(), Refusal> {
     for at in 0..tokens.len() {
         let before = at.checked_sub(1).map(|before| &tokens[before].kind);
-        if before == Some(&Kind::Punctuation('.')) {
+        let refers = matches!(before, Some(Kind::Word(word)) if word == "references");
+        if refers || before == Some(&Kind::Punctuation('.')) {
             continue;
         }
         let mut words = Words::new(&tokens[at..]);

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use coordinator::catalogue::{
-    AttributeNumber, Catalogue, CatalogueVersion, Column, FilledBy, Oid, Relation, RelationKind, ShardKey,
+    AttributeNumber, Catalogue, CatalogueVersion, Column, FilledBy, Oid, Placement, Relation, RelationKind,
+    ShardKey,
 };
 use coordinator::hash::{KeyColumn, KeyType};
 use coordinator::slots::{MapEpoch, SlotMap};
@@ -27,18 +28,19 @@ fn relation(
             type_modifier: *type_modifier,
             filled_by: FilledBy::Null,
             not_null: false,
+            filled_alike: *name != "stamped",
         })
         .collect();
-    let shard_key = key.map(|number| {
+    let placement = key.map(|number| {
         let column = &columns[usize::try_from(number).expect("columns are counted from 1") - 1];
         let key_type = KeyType::from_oid(column.type_oid).expect("the key is of a type that can be one");
-        ShardKey {
+        Placement::Hash(ShardKey {
             number: AttributeNumber(number),
             column: KeyColumn {
                 key_type,
                 type_modifier: column.type_modifier,
             },
-        }
+        })
     });
     Relation {
         oid: Oid(16384),
@@ -48,7 +50,15 @@ fn relation(
         columns,
         primary_key: Vec::new(),
         unique: Vec::new(),
-        shard_key,
+        placement,
+    }
+}
+
+/// A table that is not spread by a key.
+fn whole(name: &str, columns: &[(&str, u32, i32)], placement: Placement) -> Relation {
+    Relation {
+        placement: Some(placement),
+        ..relation("public", name, RelationKind::Table, columns, None)
     }
 }
 
@@ -57,6 +67,16 @@ pub(super) fn catalogue() -> Catalogue {
     use RelationKind::{Sequence, Table, View};
     let (int4, int8, text, varchar, numeric, stamp) = (23, 20, 25, 1043, 1700, 1114);
     let relations = vec![
+        whole(
+            "countries",
+            &[("code", text, -1), ("name", text, -1), ("stamped", stamp, -1)],
+            Placement::Reference,
+        ),
+        whole(
+            "settings",
+            &[("name", text, -1), ("value", text, -1)],
+            Placement::Local,
+        ),
         relation(
             "public",
             "t",

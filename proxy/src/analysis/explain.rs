@@ -30,6 +30,8 @@ enum Groups {
     OfValues,
     /// All: nothing in it proves a shard key.
     All,
+    /// All: each has a copy of the reference table.
+    Copies,
     /// It is refused.
     None(Refusal),
 }
@@ -43,6 +45,8 @@ enum Way {
     Count,
     /// Each row of VALUES goes to its group.
     Rows,
+    /// Each group does all of it.
+    Copy,
     /// Each group does this.
     Aggregate {
         /// The columns that it gives, and of which table.
@@ -66,6 +70,7 @@ impl Explained {
             Ok(Route::Several(groups)) => Groups::OfKeys(groups),
             Ok(Route::Rows(rows)) => Groups::OfKeys(rows.into_iter().map(|(group, _)| group).collect()),
             Ok(Route::All) => Groups::All,
+            Ok(Route::Copies) => Groups::Copies,
             Ok(Route::Ask(_)) => Groups::OfValues,
             // It has parameters, which nobody has given.
             Err(refusal) if refusal.sqlstate == "08P01" => Groups::OfValues,
@@ -76,6 +81,7 @@ impl Explained {
             (Target::Keys(_, Spread::Refuse(refusal) | Spread::Home(refusal)), _) => {
                 Way::Refuse(refusal.clone())
             }
+            (Target::Copies(_), _) => Way::Copy,
             (_, Form::Count) => Way::Count,
             (_, Form::Gathered(gathering)) => match &gathering.partial {
                 Some(partial) => Way::Aggregate {
@@ -97,7 +103,7 @@ impl Explained {
         match &self.groups {
             Groups::Any | Groups::Home | Groups::None(_) => false,
             Groups::OfKeys(groups) => groups.len() > 1,
-            Groups::OfValues | Groups::All => true,
+            Groups::OfValues | Groups::All | Groups::Copies => true,
         }
     }
 
@@ -120,6 +126,7 @@ impl Explained {
             Way::Count => lines.push(format!(
                 "Each group{once}: the statement; its counts are summed up"
             )),
+            Way::Copy => lines.push("Each group: the statement, alike".to_owned()),
             Way::Rows => lines.push(format!("Each group{once}: its own rows of VALUES")),
             Way::Refuse(refusal) => lines.push(format!(
                 "Several groups: refused, {}: {}",
@@ -151,6 +158,7 @@ impl fmt::Display for Groups {
             }
             Groups::OfValues => f.write_str("by shard key, as its values say"),
             Groups::All => f.write_str("all, no shard key is given"),
+            Groups::Copies => f.write_str("all, each has a copy of the reference table"),
             Groups::None(refusal) => write!(f, "none, refused, {}: {}", refusal.sqlstate, refusal.message),
         }
     }

@@ -156,8 +156,14 @@ fn refused(name: &str) -> Refusal {
              false), or use SET.",
         );
     }
-    if matches!(name, "create_distributed_table" | "create_reference_table") {
-        return refusal.hint(format!("Call it alone, as SELECT {name}('table', 'column')."));
+    if matches!(
+        name,
+        "create_distributed_table"
+            | "create_reference_table"
+            | "undistribute_table"
+            | "alter_distributed_table"
+    ) {
+        return refusal.hint(format!("Call it alone, as SELECT {name}('table', ...)."));
     }
     refusal.detail(
         "Howdah lets statements call PostgreSQL's own functions only, and of these not the ones that act \

@@ -6,10 +6,12 @@
 mod check;
 mod configure;
 mod constants;
+mod copies;
 mod copy;
 mod create_table;
 mod databases;
 mod ddl;
+mod distribute;
 mod distributed;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
@@ -44,6 +46,7 @@ pub(crate) mod words;
 mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
+pub use copies::is_of_moment;
 pub use distributed::{Gathering, Part, Partial, Reading, Values};
 pub use explain::Explained;
 pub use plan::*;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coordinator::catalogue::Relation;
-use coordinator::hash::{HashSlot, KeyColumn, KeyUse};
+use coordinator::hash::{HashSlot, KeyColumn, KeyType, KeyUse};
 use shard::id::GroupId;
 
 use super::distributed::Gathering;
@@ -30,8 +30,8 @@ pub enum Plan {
     /// LOCK TABLE: the same text on every group, one after the other in ascending order, inside a
     /// transaction block.
     Lock,
-    /// `SELECT create_distributed_table('table', 'column')`, alone: answered by Howdah with one row,
-    /// one column of type `void` named `create_distributed_table`, holding an empty string.
+    /// `SELECT create_distributed_table('table', 'column')` or the like, alone: answered by Howdah with one row,
+    /// one column of type `void` with the function's name, holding an empty string.
     Distribute(Distribute),
     /// `COPY table FROM STDIN`: rows come from the client, and each goes to its group.
     CopyIn(CopyIn),
@@ -285,11 +285,16 @@ pub enum Target {
     Keys(Vec<Key>, Spread),
     /// Rows of all groups: each can do with its own what the statement says, and the answers can be concatenated.
     All,
+    /// Writes to this reference table: every group does all of it, with the same effect, and one answers.
+    Copies(RelationName),
 }
 
 /// What a statement has to do with things that belong to no row, as advisory locks. Of several uses the greatest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HomeUse {
+    /// Reads reference tables: any group has them, but not all show a commit in the same moment. So whoever works with no other
+    /// group reads them here.
+    Reference,
     /// Works with its temporary relations.
     Temporary,
     /// Looks at what is there, or lets go of it. Where the session has nothing there, any group gives the same answer.
@@ -313,7 +318,7 @@ impl HomeUse {
     #[must_use]
     pub fn access(self) -> Access {
         match self {
-            HomeUse::Temporary | HomeUse::Looks | HomeUse::Asks => Access::Read,
+            HomeUse::Reference | HomeUse::Temporary | HomeUse::Looks | HomeUse::Asks => Access::Read,
             HomeUse::Notifies | HomeUse::Unlistens | HomeUse::Listens => Access::Announce,
             HomeUse::LocksForTransaction | HomeUse::LocksForSession => Access::Take,
         }
@@ -334,6 +339,15 @@ pub enum Spread {
 }
 
 impl Query {
+    /// The reference table that it writes to.
+    #[must_use]
+    pub fn copied(&self) -> Option<&RelationName> {
+        match &self.target {
+            Target::Copies(table) => Some(table),
+            _ => None,
+        }
+    }
+
     /// As it is, but refused with these words where rows would have to be gathered.
     ///
     /// # Errors
@@ -357,7 +371,7 @@ impl Target {
     /// When it is all groups.
     pub fn on_one_group(self, refusal: impl FnOnce() -> Refusal) -> Result<Target, Refusal> {
         match self {
-            Target::All => Err(refusal()),
+            Target::All | Target::Copies(_) => Err(refusal()),
             Target::Keys(keys, Spread::Concatenate | Spread::Rows(_)) => {
                 Ok(Target::Keys(keys, Spread::Refuse(refusal())))
             }
@@ -388,11 +402,29 @@ pub struct Key {
     pub value: KeyValue,
 }
 
+impl Key {
+    /// That of every row of a local table.
+    #[must_use]
+    pub fn local() -> Key {
+        Key {
+            // Of no meaning: the slot is given.
+            column: KeyColumn {
+                key_type: KeyType::Int8,
+                type_modifier: -1,
+            },
+            used: KeyUse::Assignment,
+            value: KeyValue::Slot(HashSlot::LOCAL),
+        }
+    }
+}
+
 /// Where a key's value comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KeyValue {
     /// NULL in the text.
     Null,
+    /// Wherever this slot is, as for a local table.
+    Slot(HashSlot),
     /// An unquoted number, with its sign.
     Number(String),
     /// TRUE or FALSE.
@@ -452,6 +484,8 @@ pub enum Route {
     Rows(Vec<(GroupId, Vec<usize>)>),
     /// All groups, rows concatenated.
     All,
+    /// All groups, each with the same answer.
+    Copies,
     /// Only PostgreSQL can tell the slots of these keys: run the queries on any group, in the client's session
     /// state, and call [`Query::route`] again with their answers. If one fails, its error is the statement's.
     Ask(Vec<Question>),
@@ -521,8 +555,8 @@ pub enum DdlEffect {
         table: RelationName,
         /// IF NOT EXISTS.
         if_not_exists: bool,
-        /// The shard key: first column of the primary key, else the first column.
-        key_column: String,
+        /// The shard key: first column of the primary key, else the first column; none where that cannot be one.
+        key_column: Option<String>,
     },
     /// A table of ours is altered: what its constraints say may have given it another shard key.
     AlterTable(AlteredTable),
@@ -574,13 +608,26 @@ pub struct EachGroup {
     pub verbose: bool,
 }
 
-/// `create_distributed_table(table, column)`.
+/// `create_distributed_table(table, column)` and the like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribute {
+    /// What was called.
+    pub function: &'static str,
     /// The table, known to the catalogue.
     pub table: RelationName,
-    /// The column that becomes its shard key.
-    pub column: String,
+    /// Where its rows shall be.
+    pub to: Distribution,
+}
+
+/// Where the rows of a table shall be (`coordinator::catalogue::Placement`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Distribution {
+    /// Spread by the hash of this column.
+    Hash(String),
+    /// All of them in every group.
+    Reference,
+    /// All of them in one group.
+    Local,
 }
 
 /// `COPY table (columns) FROM STDIN`.
@@ -588,16 +635,50 @@ pub struct Distribute {
 pub struct CopyIn {
     /// The table.
     pub table: RelationName,
-    /// The shard key's place among the fields of each row, from 0.
-    pub key_field: usize,
-    /// Its type.
-    pub key: KeyColumn,
-    /// Its name.
-    pub key_name: String,
+    /// Where each row goes.
+    pub goes: Goes,
     /// How many fields each has.
     pub columns: usize,
     /// How the fields are written.
     pub format: CopyFormat,
+}
+
+/// Where the rows of a COPY go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Goes {
+    /// Each to the group of its shard key.
+    ByKey {
+        /// The key's place among the fields of each row, from 0.
+        field: usize,
+        /// Its type.
+        column: KeyColumn,
+        /// Its name.
+        name: String,
+    },
+    /// All to this slot's group.
+    To(HashSlot),
+    /// All to every group.
+    Everywhere,
+}
+
+impl Goes {
+    /// The key's place among the fields of each row, from 0; any, where nobody asks for the key.
+    #[must_use]
+    pub fn key_field(&self) -> usize {
+        match self {
+            Goes::ByKey { field, .. } => *field,
+            Goes::To(_) | Goes::Everywhere => 0,
+        }
+    }
+
+    /// The key's name.
+    #[must_use]
+    pub fn key_name(&self) -> &str {
+        match self {
+            Goes::ByKey { name, .. } => name,
+            Goes::To(_) | Goes::Everywhere => "",
+        }
+    }
 }
 
 /// A statement that fills a temporary table with rows of distributed ones.

@@ -19,6 +19,7 @@
 
 use std::ops::ControlFlow;
 
+use coordinator::catalogue::{Placement, Relation};
 use sqlparser::ast::{
     Expr, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SetExpr, Statement,
     TableAlias, TableFactor, TableWithJoins, Visit, Visitor, With,
@@ -34,8 +35,14 @@ use super::scope::{Block, Instance, Item, Scope};
 /// What walking a statement found.
 pub(super) struct Proof<'a> {
     names: Names<'a>,
-    /// Every use of a distributed table.
+    /// Every use of a table whose rows are not in every group.
     pub(super) instances: Vec<Instance<'a>>,
+    /// Whether it uses reference tables.
+    pub(super) references: bool,
+    /// The reference table that it writes to.
+    pub(super) copies: Option<&'a Relation>,
+    /// What FOR UPDATE and the like name; none for one that names nothing.
+    pub(super) locked: Vec<Option<String>>,
     /// Keys that pin an instance.
     pins: Vec<(usize, Vec<Key>)>,
     /// `(from, to)`: if `from` is pinned then `to` is, to the same keys.
@@ -49,6 +56,10 @@ pub(super) struct Proof<'a> {
     pub(super) unknown: Option<String>,
     /// Whether it writes or locks.
     pub(super) writes: bool,
+    /// Whether it writes to a table that is no reference table.
+    pub(super) writes_rows: bool,
+    /// Whether it reads PostgreSQL's own relations.
+    pub(super) system: bool,
     /// Whether it uses temporary relations.
     pub(super) temporary: bool,
 }
@@ -58,6 +69,9 @@ impl<'a> Proof<'a> {
         Proof {
             names,
             instances: Vec::new(),
+            references: false,
+            copies: None,
+            locked: Vec::new(),
             pins: Vec::new(),
             edges: Vec::new(),
             ctes: Vec::new(),
@@ -65,6 +79,8 @@ impl<'a> Proof<'a> {
             queries: 0,
             unknown: None,
             writes: false,
+            writes_rows: false,
+            system: false,
             temporary: false,
         }
     }
@@ -121,6 +137,10 @@ impl<'a> Proof<'a> {
             self.with(with)?;
         }
         self.writes |= !query.locks.is_empty();
+        for lock in &query.locks {
+            let named = lock.of.as_ref().and_then(parts).and_then(|mut parts| parts.pop());
+            self.locked.push(named);
+        }
         let block = self.body(&query.body, outer)?;
         let scope = scope_of(&block, outer);
         self.expressions(&query.order_by, &scope)?;
@@ -302,21 +322,24 @@ impl<'a> Proof<'a> {
             block.items.push(unknown_item(alias, Some(bare))?);
             return Ok(());
         }
+        let mut schema = None;
         let instance = match self.names.find(&parts)? {
-            Named::Table(relation) => Some(self.instance(relation, name, alias)?),
+            Named::Table(relation) => {
+                schema = alias.is_none().then(|| relation.schema.clone());
+                self.instance(relation, name, alias)?
+            }
             Named::Temporary => {
                 self.temporary = true;
                 None
             }
-            Named::System => None,
+            Named::System => {
+                self.system = true;
+                None
+            }
             Named::Unknown => {
                 self.unknown.get_or_insert(parts.join("."));
                 None
             }
-        };
-        let schema = match (alias, instance) {
-            (None, Some(at)) => Some(self.instances[at].table.schema.clone()),
-            _ => None,
         };
         let item = unknown_item(alias, Some(bare))?;
         block.items.push(Item {
@@ -327,30 +350,43 @@ impl<'a> Proof<'a> {
         Ok(())
     }
 
-    /// Counts a use of a distributed table.
+    /// Counts a use of a table; of a reference table, which every group has, there is nothing to prove.
     fn instance(
         &mut self,
-        table: &'a coordinator::catalogue::Relation,
+        table: &'a Relation,
         name: &ObjectName,
         alias: Option<&TableAlias>,
-    ) -> Result<usize, Refusal> {
-        let (Some(key), Some(column)) = (&table.shard_key, table.key_column()) else {
-            return Err(Refusal::new(
-                "XX000",
-                format!("table \"{}\" has no shard key column", table.name),
-            ));
-        };
+    ) -> Result<Option<usize>, Refusal> {
         let renamed = alias.is_some_and(|alias| !alias.columns.is_empty());
-        let key_name = (!renamed).then_some(column.name.as_str());
+        let (key, key_name) = match (&table.placement, table.key_column()) {
+            (Some(Placement::Reference), _) => {
+                self.references = true;
+                return Ok(None);
+            }
+            (Some(Placement::Local), _) => {
+                let local = Key::local();
+                let column = local.column;
+                self.pin(self.instances.len(), vec![local]);
+                (column, None)
+            }
+            (Some(Placement::Hash(key)), Some(column)) => (key.column, Some(column.name.as_str())),
+            _ => {
+                return Err(Refusal::new(
+                    "XX000",
+                    format!("table \"{}\" has no shard key column", table.name),
+                ));
+            }
+        };
         self.instances.push(Instance {
             table,
-            key_name,
-            key: key.column,
+            key_name: key_name.filter(|_| !renamed),
+            key,
+            renamed,
             at: tokens_of(name),
             alias_at: alias.and_then(|alias| parse::token_of(&alias.name)),
             called: alias.map_or_else(|| table.name.clone(), |alias| alias.name.value.clone()),
         });
-        Ok(self.instances.len() - 1)
+        Ok(Some(self.instances.len() - 1))
     }
 
     /// The table that a statement writes to, as an instance and an item of the block.
@@ -362,11 +398,27 @@ impl<'a> Proof<'a> {
     ) -> Result<Option<usize>, Refusal> {
         self.writes = true;
         let parts = relation_parts(name).ok_or_else(|| not_understood("the table's name"))?;
-        if let Named::System = self.names.find(&parts)? {
-            return Err(
-                Refusal::unsupported(format!("\"{}\" cannot be written to", parts.join(".")))
-                    .detail("It would change in one group only."),
-            );
+        match self.names.find(&parts)? {
+            Named::System => {
+                return Err(
+                    Refusal::unsupported(format!("\"{}\" cannot be written to", parts.join(".")))
+                        .detail("It would change in one group only."),
+                );
+            }
+            Named::Table(relation) if relation.placement == Some(Placement::Reference) => {
+                if self
+                    .copies
+                    .replace(relation)
+                    .is_some_and(|other| other.oid != relation.oid)
+                {
+                    return Err(Refusal::unsupported(
+                        "writing to two reference tables in one statement is not supported",
+                    )
+                    .hint("Use two statements in one transaction."));
+                }
+            }
+            Named::Table(_) => self.writes_rows = true,
+            Named::Temporary | Named::Unknown => {}
         }
         // A CTE of the same name is no target: PostgreSQL takes the table.
         let ctes = std::mem::take(&mut self.ctes);

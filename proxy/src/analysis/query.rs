@@ -11,11 +11,11 @@ use super::check::{self, Findings};
 use super::distributed::{self, Gathering};
 use super::lexer::Token;
 use super::parse::{self, Unparsed};
-use super::plan::{Access, Form, HomeUse, Plan, Query, Spread, Tag, Target};
+use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, fallback, temporary, writes};
+use super::{ValuesRows, copies, fallback, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -104,8 +104,19 @@ fn target(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Result<(Target, Option<Gathering>), Refusal> {
+    if let Some(table) = proof.copies {
+        copies::check(tokens, table, statement, proof, findings)?;
+        return Ok((Target::Copies(RelationName::of(table)), None));
+    }
     if proof.temporary || proof.instances.is_empty() {
         return Ok((target_of_one(proof, findings)?, None));
+    }
+    if proof.references && copies::locked(proof) {
+        return Err(Refusal::unsupported(
+            "FOR UPDATE or FOR SHARE of a reference table together with other tables is not supported",
+        )
+        .detail("Whoever writes to a reference table looks at locks in the first group first.")
+        .hint("Name the other tables: FOR UPDATE OF ..."));
     }
     if let Some((_, function)) = &findings.home {
         return Err(with_rows(function));
@@ -148,6 +159,9 @@ fn target_of_one(proof: &Proof<'_>, findings: &Findings) -> Result<Target, Refus
     }
     Ok(match findings.home {
         Some((used, _)) => Target::Home(used),
+        // Its locks must be where writers come first.
+        None if proof.references && proof.writes => Target::Home(HomeUse::Asks),
+        None if proof.references => Target::Home(HomeUse::Reference),
         None => Target::Any,
     })
 }

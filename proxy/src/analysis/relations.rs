@@ -17,7 +17,7 @@ pub struct Facts<'a> {
 /// A relation that a statement names.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Named<'a> {
-    /// A distributed table.
+    /// A table, wherever its rows are.
     Table(&'a Relation),
     /// A temporary relation of the session.
     Temporary,
@@ -51,7 +51,7 @@ impl<'a> Names<'a> {
         match found {
             Resolved::Unknown => Ok(Named::Unknown),
             Resolved::System => Ok(Named::System),
-            Resolved::Relation(relation) if relation.is_distributed() => Ok(Named::Table(relation)),
+            Resolved::Relation(relation) if relation.placement.is_some() => Ok(Named::Table(relation)),
             Resolved::Relation(relation) => Err(unusable(relation)),
         }
     }
@@ -70,9 +70,9 @@ fn unusable(relation: &Relation) -> Refusal {
         ),
         RelationKind::Table | RelationKind::PartitionedTable | RelationKind::ForeignTable => {
             Refusal::unsupported(format!("table \"{name}\" is not distributed"))
-                .detail("The type of its first column cannot be a shard key, so no group owns its rows.")
+                .detail("No group owns its rows.")
                 .hint(format!(
-                    "Choose a column: SELECT create_distributed_table('{name}', 'column')."
+                    "Say where they are: SELECT create_distributed_table('{name}', 'column')."
                 ))
         }
     }

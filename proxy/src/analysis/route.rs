@@ -39,6 +39,7 @@ impl Query {
             Target::Any => return Ok(Route::Any),
             Target::Home(used) => return Ok(Route::Home(*used)),
             Target::All => return Ok(Route::All),
+            Target::Copies(_) => return Ok(Route::Copies),
             Target::Keys(keys, spread) => (keys, spread),
         };
         let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
@@ -88,6 +89,7 @@ fn place(
     let mut parameter = None;
     let source = match &key.value {
         KeyValue::Null => KeySource::Null,
+        KeyValue::Slot(slot) => return Ok(Place::Slot(*slot)),
         KeyValue::Number(text) => KeySource::Number(text),
         KeyValue::Bool(value) => KeySource::Bool(*value),
         KeyValue::Text { type_oid, text } => KeySource::Text {
@@ -147,7 +149,7 @@ fn constant(value: &KeyValue) -> String {
                 None => format!("E'{escaped}'"),
             }
         }
-        KeyValue::Null | KeyValue::Parameter { .. } => "NULL".to_owned(),
+        KeyValue::Null | KeyValue::Slot(_) | KeyValue::Parameter { .. } => "NULL".to_owned(),
     }
 }
 

@@ -6,13 +6,16 @@ use sqlparser::ast::{Expr, Ident};
 
 use super::relations::misread_column;
 
-/// One use of a distributed table in a statement ("range table entry").
+/// One use of a table whose rows are not in every group, in a statement ("range table entry").
 #[derive(Debug)]
 pub(super) struct Instance<'a> {
     pub(super) table: &'a Relation,
-    /// The name of its shard key; none where column aliases hide it.
+    /// The name of its shard key; none where column aliases hide it, or it is a local table.
     pub(super) key_name: Option<&'a str>,
+    /// What its shard key is; of a local table, which is always pinned, it means nothing.
     pub(super) key: KeyColumn,
+    /// Whether its columns have other names than the table gives them.
+    pub(super) renamed: bool,
     /// The first and the last token of its name in the statement.
     pub(super) at: Option<(usize, usize)>,
     /// The token of its alias, if it has one.
@@ -24,7 +27,7 @@ pub(super) struct Instance<'a> {
 impl Instance<'_> {
     /// Whether its columns have the names that the table gives them.
     pub(super) fn has_own_names(&self) -> bool {
-        self.key_name.is_some()
+        !self.renamed
     }
 }
 
@@ -34,7 +37,7 @@ pub(super) struct Item {
     pub(super) name: String,
     /// The schema, if the item can be named with it: a table without an alias.
     pub(super) schema: Option<String>,
-    /// Its number, if it is a distributed table.
+    /// Its number, if it is a table whose rows are not in every group.
     pub(super) instance: Option<usize>,
 }
 

@@ -5,10 +5,13 @@ use std::ops::Range;
 use coordinator::catalogue::Catalogue;
 
 use super::lexer::{self, Kind, Token};
-use super::plan::{Access, DdlEffect, Distribute, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
+use super::plan::{Access, DdlEffect, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
-use super::{Refusal, configure, copy, ddl, explain, fill, prepared, query, session, temporary, transaction};
+use super::{
+    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, session, temporary,
+    transaction,
+};
 
 /// Cuts a query string at its semicolons, as PostgreSQL would: byte ranges of the statements, without the
 /// semicolons and without statements that are empty. An empty result asks for EmptyQueryResponse.
@@ -221,8 +224,8 @@ fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> 
     if let Some(configure) = configure::plan(tokens, names) {
         return configure;
     }
-    if let Some(distribute) = distribute(tokens, names) {
-        return distribute;
+    if let Some(distribution) = distribution(tokens, names) {
+        return distribution;
     }
     if Words::new(tokens).sees(&["merge"]) {
         return Err(Refusal::unsupported("MERGE is not supported")
@@ -400,7 +403,7 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         }
         Plan::Query(inner) if !ours => {
             let target = match inner.target {
-                Target::All if !analyze => Target::Any,
+                Target::All | Target::Copies(_) if !analyze => Target::Any,
                 Target::Home(used) if !analyze && used != HomeUse::Temporary => Target::Any,
                 target => target.on_one_group(|| {
                     let what = if analyze { "EXPLAIN ANALYZE" } else { "EXPLAIN" };
@@ -421,8 +424,8 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
     }
 }
 
-/// `SELECT create_distributed_table('table', 'column')` alone; none if it is not that.
-fn distribute(tokens: &[Token], names: Names<'_>) -> Option<Result<Plan, Refusal>> {
+/// `SELECT create_distributed_table('table', 'column')` or the like alone; none if it is not that.
+fn distribution(tokens: &[Token], names: Names<'_>) -> Option<Result<Plan, Refusal>> {
     let mut words = Words::new(tokens);
     if !words.take(&["select"]) {
         return None;
@@ -430,72 +433,7 @@ fn distribute(tokens: &[Token], names: Names<'_>) -> Option<Result<Plan, Refusal
     let called = words.dotted_name()?.pop()?;
     let arguments = words.parenthesised()?;
     let only = words.is_empty();
-    match called.as_str() {
-        "create_reference_table" => Some(Err(Refusal::unsupported(
-            "create_reference_table() is not supported yet",
-        ))),
-        "create_distributed_table" if only => Some(distribute_arguments(arguments, names)),
-        _ => None,
-    }
-}
-
-fn distribute_arguments(arguments: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
-    let usage = || {
-        Refusal::unsupported("create_distributed_table() takes two constants")
-            .hint("Write SELECT create_distributed_table('table', 'column').")
-    };
-    let arguments = split_commas(arguments);
-    let [table, column] = arguments.as_slice() else {
-        return Err(usage());
-    };
-    let text = |argument: &[Token]| match argument {
-        [
-            Token {
-                kind: Kind::Text(text),
-                ..
-            },
-        ] => Some(text.clone()),
-        _ => None,
-    };
-    let (Some(table), Some(column)) = (text(table), text(column)) else {
-        return Err(usage());
-    };
-    let name = lexer::tokens(&table)?;
-    let parts = Words::new(&name).dotted_name().ok_or_else(usage)?;
-    if names.facts.temporaries.has(&parts) {
-        return Err(Refusal::unsupported(format!(
-            "\"{table}\" is a temporary table, which cannot be distributed"
-        )));
-    }
-    // The relation may be known and not yet distributed: its own check would refuse it.
-    let found = names.catalogue.resolve(
-        names.facts.search_path,
-        parts
-            .len()
-            .checked_sub(2)
-            .and_then(|at| parts.get(at))
-            .map(String::as_str),
-        parts.last().map(String::as_str).unwrap_or_default(),
-    );
-    let coordinator::catalogue::Resolved::Relation(relation) = found else {
-        return Err(Refusal::new(
-            "42P01",
-            format!("relation \"{table}\" does not exist"),
-        ));
-    };
-    // The column is given as PostgreSQL stores it, as Citus takes it.
-    if relation.column(&column).is_none() {
-        let table = &relation.name;
-        return Err(Refusal::new(
-            "42703",
-            format!("column \"{column}\" of relation \"{table}\" does not exist"),
-        ));
-    }
-    let table = super::RelationName {
-        schema: relation.schema.clone(),
-        name: relation.name.clone(),
-    };
-    Ok(Plan::Distribute(Distribute { table, column }))
+    only.then(|| distribute::plan(&called, arguments, names))?
 }
 
 /// Whether the catalogue must be read again, for callers that only have the effect.

@@ -42,13 +42,15 @@ pub(super) fn together() -> Refusal {
 /// When it is all groups.
 pub(super) fn only_at_home(target: Target) -> Result<Target, Refusal> {
     match target {
-        Target::Any | Target::Home(HomeUse::Temporary) => Ok(Target::Home(HomeUse::Temporary)),
+        Target::Any | Target::Home(HomeUse::Temporary | HomeUse::Reference) => {
+            Ok(Target::Home(HomeUse::Temporary))
+        }
         Target::Home(_) => Err(Refusal::unsupported(
             "functions of locks and notifications are not supported together with temporary tables",
         )
         .hint("Call the function in a SELECT of its own.")),
         Target::Keys(keys, _) => Ok(Target::Keys(keys, Spread::Home(together()))),
-        Target::All => Err(together()),
+        Target::All | Target::Copies(_) => Err(together()),
     }
 }
 

@@ -30,6 +30,7 @@ fn analyse_with(sql: &str, temporaries: &Temporaries, catalogue: &Catalogue) -> 
 fn show_key(key: &Key) -> String {
     let value = match &key.value {
         KeyValue::Null => "NULL".to_owned(),
+        KeyValue::Slot(slot) => format!("slot {slot}"),
         KeyValue::Number(number) => number.clone(),
         KeyValue::Bool(value) => value.to_string(),
         KeyValue::Text { type_oid: 0, text } => format!("'{}'", text.escape_debug()),
@@ -71,6 +72,9 @@ fn show_query(query: &Query) -> String {
         Target::Any => text.push_str(" on any group"),
         Target::Home(HomeUse::Temporary) => text.push_str(" on the home group"),
         Target::All => text.push_str(" on all groups"),
+        Target::Copies(table) => {
+            let _ = write!(text, " on all copies of {}.{}", table.schema, table.name);
+        }
         Target::Home(used) => {
             let _ = write!(text, " at home ({used:?})");
         }
@@ -135,10 +139,8 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
                     key_column,
                 } => {
                     let maybe = if *if_not_exists { " if not exists" } else { "" };
-                    format!(
-                        "DDL creates {}.{}{maybe} by {key_column}",
-                        table.schema, table.name
-                    )
+                    let by = key_column.as_deref().unwrap_or("nothing");
+                    format!("DDL creates {}.{}{maybe} by {by}", table.schema, table.name)
                 }
                 DdlEffect::AlterTable(_) | DdlEffect::Reload => format!("DDL, catalogue changes{alone}"),
                 DdlEffect::Database(change) => format!("{:?} of {}{alone}", change.action, change.name),

@@ -1,5 +1,6 @@
 //! INSERT, UPDATE and DELETE: which rows they touch, and that no row changes its group.
 
+use coordinator::catalogue::Placement;
 use coordinator::hash::KeyUse;
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, Insert, ObjectName, OnConflictAction, OnInsert,
@@ -192,12 +193,18 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
     }
     proof.expressions(&insert.returning, &scope)?;
     let Some(at) = target else {
-        // Into a temporary table, from anywhere.
+        // Into a temporary table, from anywhere; into a reference table, from what every group has.
         return insert
             .source
             .as_deref()
             .map_or(Ok(()), |source| proof.query(source, &[]));
     };
+    if proof.instances[at].table.placement == Some(Placement::Local) {
+        return insert
+            .source
+            .as_deref()
+            .map_or(Ok(()), |source| proof.query(source, &[]));
+    }
     let Some(source) = insert.source.as_deref() else {
         return Err(keyless(&proof.instances[at]).detail("INSERT ... DEFAULT VALUES gives no key."));
     };

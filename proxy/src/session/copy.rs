@@ -21,7 +21,7 @@ use super::settings::Undone;
 use super::statements::Copying;
 use super::transaction::{Step, Transaction};
 use super::tuples;
-use crate::analysis::{Access, CopyFormat, CopyLayout, Refusal};
+use crate::analysis::{Access, CopyFormat, CopyLayout, Goes, Refusal};
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::{Body, encode};
 
@@ -269,7 +269,7 @@ impl Session {
                 }
             }
         }
-        let field = copy.copying.plan.key_field;
+        let field = copy.copying.plan.goes.key_field();
         while let Some(tuple) = tuples::next(&waiting[at..], field) {
             let row = at..at + tuple.len;
             if copy.ended {
@@ -280,8 +280,7 @@ impl Session {
             if tuple.key == Key::EndOfData {
                 copy.ended = true;
             } else {
-                let place = self.place_of_row(copy, tuple.key).await?;
-                self.send_row(copy, place, &waiting[row]).await?;
+                self.take_row(copy, tuple.key, &waiting[row]).await?;
             }
         }
         waiting.advance(at);
@@ -290,8 +289,7 @@ impl Session {
         }
         if end == End::Here && !waiting.is_empty() {
             // PostgreSQL says that it is no whole row.
-            let place = self.place_of_row(copy, Key::Missing).await?;
-            self.send_row(copy, place, &waiting).await?;
+            self.take_row(copy, Key::Missing, &waiting).await?;
             waiting.clear();
         }
         copy.waiting = waiting;
@@ -306,7 +304,7 @@ impl Session {
     ) -> Result<(), Halt> {
         let mut waiting = std::mem::take(&mut copy.waiting);
         let mut at = 0;
-        let field = copy.copying.plan.key_field;
+        let field = copy.copying.plan.goes.key_field();
         while let Some(row) = rows::next(&waiting[at..], layout, field, end) {
             let line = at..at + row.len;
             at = line.end;
@@ -325,8 +323,7 @@ impl Session {
             } else if std::mem::take(&mut copy.header_due) {
                 copy.header = Bytes::copy_from_slice(&waiting[line]);
             } else {
-                let place = self.place_of_row(copy, row.key).await?;
-                self.send_row(copy, place, &waiting[line]).await?;
+                self.take_row(copy, row.key, &waiting[line]).await?;
             }
         }
         waiting.advance(at);
@@ -334,7 +331,34 @@ impl Session {
         Ok(())
     }
 
-    async fn place_of_row(&mut self, copy: &mut CopyState, key: Key<'_>) -> Result<usize, Halt> {
+    /// Sends a row to where it belongs.
+    async fn take_row(&mut self, copy: &mut CopyState, key: Key<'_>, row: &[u8]) -> Result<(), Halt> {
+        let place = match copy.copying.plan.goes.clone() {
+            Goes::Everywhere => {
+                // In ascending order: the first row starts it everywhere, and takes the table's lock.
+                for place in 0..self.slots.len() {
+                    self.send_row(copy, place, row).await?;
+                }
+                return Ok(());
+            }
+            Goes::To(slot) => self.place_of_slot(copy, slot)?,
+            Goes::ByKey { column, .. } => self.place_of_row(copy, key, &column).await?,
+        };
+        self.send_row(copy, place, row).await
+    }
+
+    fn place_of_slot(&self, copy: &CopyState, slot: HashSlot) -> Result<usize, Failure> {
+        let group = copy.slots.group(slot);
+        self.place(group)
+            .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)))
+    }
+
+    async fn place_of_row(
+        &mut self,
+        copy: &mut CopyState,
+        key: Key<'_>,
+        column: &KeyColumn,
+    ) -> Result<usize, Halt> {
         let slot = match key {
             Key::Value(value) => {
                 let source = if copy.copying.plan.format == CopyFormat::Binary {
@@ -349,10 +373,10 @@ impl Session {
                         text: &value,
                     }
                 };
-                match copy.copying.plan.key.slot(KeyUse::Assignment, source) {
+                match column.slot(KeyUse::Assignment, source) {
                     Ok(slot) => slot,
                     Err(KeyError::AskPostgres | KeyError::Unroutable) => {
-                        self.ask_copy_slot(copy, &value).await?
+                        self.ask_copy_slot(copy, &value, column).await?
                     }
                 }
             }
@@ -365,9 +389,7 @@ impl Session {
                 };
             }
         };
-        let group = copy.slots.group(slot);
-        self.place(group)
-            .ok_or_else(|| Failure::from(shard::client::ConnectError::UnknownGroup(group)).into())
+        Ok(self.place_of_slot(copy, slot)?)
     }
 
     pub(super) async fn send_row(
@@ -388,7 +410,12 @@ impl Session {
     }
 
     /// Has PostgreSQL compute a key's slot, on a connection of its own with the session's settings.
-    async fn ask_copy_slot(&mut self, copy: &mut CopyState, value: &[u8]) -> Result<HashSlot, Halt> {
+    async fn ask_copy_slot(
+        &mut self,
+        copy: &mut CopyState,
+        value: &[u8],
+        key: &KeyColumn,
+    ) -> Result<HashSlot, Halt> {
         let sets = |step: &Step| matches!(step, Step::Set { .. });
         if self
             .transaction
@@ -409,14 +436,8 @@ impl Session {
         let before = self.current.take();
         let busy = std::mem::replace(&mut self.slots[place], copy.asked.take());
         let binary = copy.copying.plan.format == CopyFormat::Binary;
-        let type_oid = if binary {
-            copy.copying.plan.key.key_type.oid()
-        } else {
-            0
-        };
-        let slot = self
-            .ask_aside(place, &copy.copying.plan.key, (type_oid, binary, Some(value)))
-            .await;
+        let type_oid = if binary { key.key_type.oid() } else { 0 };
+        let slot = self.ask_aside(place, key, (type_oid, binary, Some(value))).await;
         copy.asked = std::mem::replace(&mut self.slots[place], busy);
         self.current = before;
         (self.temporary, self.at_home) = (temporary, at_home);
@@ -424,7 +445,7 @@ impl Session {
         // As `CopyFromErrorCallback` in copyfrom.c has it.
         slot.map_err(|halt| {
             halt.with_context(|_| {
-                let (table, column) = (&copy.copying.plan.table.name, &copy.copying.plan.key_name);
+                let (table, column) = (&copy.copying.plan.table.name, copy.copying.plan.goes.key_name());
                 let place = format!("COPY {table}, line {}, column {column}", copy.line);
                 if binary {
                     place
@@ -456,6 +477,9 @@ impl Session {
         self.current = None;
         self.enter(place, Access::Write, Style::Simple).await?;
         self.settle().await?;
+        if copy.copying.plan.goes == Goes::Everywhere {
+            self.lock_copy(place, &copy.copying.plan.table).await?;
+        }
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place] {
             conn.captured = Captured::default();
@@ -508,6 +532,7 @@ impl Session {
     /// Ends the COPY everywhere. Gives the number of rows.
     pub(super) async fn finish_copy(&mut self, copy: &mut CopyState) -> Result<u64, Halt> {
         self.spread(copy, End::Here).await?;
+        let everywhere = copy.copying.plan.goes == Goes::Everywhere;
         if copy.parts.is_empty() {
             // No row that belongs anywhere: any group gives the right answer.
             let place = self.any_place().await?;
@@ -532,7 +557,8 @@ impl Session {
             self.current = Some(place);
             self.aim();
             self.drain(place).await?;
-            counted += self.take_captured(place, group, Stake::Nothing)?.counted;
+            let here = self.take_captured(place, group, Stake::Nothing)?.counted;
+            counted = if everywhere { here } else { counted + here };
         }
         Ok(counted)
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use coordinator::catalogue::bootstrap::{distribute_table_sql, drop_invalid_index_sql, shard_key_sql};
+use coordinator::catalogue::bootstrap::{drop_invalid_index_sql, shard_key_sql};
 use coordinator::catalogue::cache::{DatabaseCatalogue, LEASE, wait_until_seen};
 
 use super::Session;
@@ -49,6 +49,18 @@ pub(super) enum Each {
     Maintains(EachGroup),
 }
 
+/// What is changed on all groups.
+#[derive(Clone, Copy)]
+enum Definition<'a> {
+    /// What the client's text says.
+    Says {
+        text: &'a str,
+        altered: Option<&'a AlteredTable>,
+    },
+    /// Where the rows of a table are.
+    Places(&'a Distribute),
+}
+
 impl Session {
     /// Runs DDL on every group: all of them have it or none.
     pub(super) async fn ddl(&mut self, ddl: &Ddl, text: &str, rows: Rows) -> Result<(), Halt> {
@@ -64,18 +76,18 @@ impl Session {
             DdlEffect::AlterTable(altered) => Some(altered),
             _ => None,
         };
-        let tag = self.on_every_group(text, altered, rows).await?;
+        let tag = self
+            .on_every_group(Definition::Says { text, altered }, rows)
+            .await?;
         encode::command_complete(self.out(), &tag);
         Ok(())
     }
 
-    /// `SELECT create_distributed_table(...)`.
+    /// `SELECT create_distributed_table(...)` and the like.
     pub(super) async fn distribute(&mut self, distribute: &Distribute, rows: Rows) -> Result<(), Halt> {
-        let table = &distribute.table;
-        let sql = distribute_table_sql(&table.schema, &table.name, Some(&distribute.column));
-        self.on_every_group(&sql, None, rows).await?;
+        self.on_every_group(Definition::Places(distribute), rows).await?;
         if rows == Rows::Described {
-            encode::columns(self.out(), &[("create_distributed_table", VOID)], 0);
+            encode::columns(self.out(), &[(distribute.function, VOID)], 0);
         }
         encode::row(self.out(), &[Some(b"")]);
         encode::command_complete(self.out(), "SELECT 1");
@@ -87,18 +99,16 @@ impl Session {
         if each.outside_transaction || self.transaction.is_none() {
             return self.group_by_group(text, &Each::Maintains(each)).await;
         }
-        let tag = self.on_every_group(text, None, rows).await?;
+        let altered = None;
+        let tag = self
+            .on_every_group(Definition::Says { text, altered }, rows)
+            .await?;
         encode::command_complete(self.out(), &tag);
         Ok(())
     }
 
     /// Runs a statement in one transaction of all groups: the one that is open, else one of its own. Gives its tag.
-    async fn on_every_group(
-        &mut self,
-        sql: &str,
-        altered: Option<&AlteredTable>,
-        rows: Rows,
-    ) -> Result<String, Halt> {
+    async fn on_every_group(&mut self, definition: Definition<'_>, rows: Rows) -> Result<String, Halt> {
         self.all_prepared().await?;
         let own = self
             .open_transaction(match rows {
@@ -113,14 +123,14 @@ impl Session {
             transaction.begin = BEGIN.to_owned();
             transaction.isolation = Some(Isolation::ReadCommitted);
         }
-        let defined = self.define(sql, altered).await;
+        let defined = self.define(definition).await;
         self.close_transaction(own, defined).await
     }
 
     /// Runs a definition on all groups, in ascending order: two that are alone never wait for each other in a circle.
     ///
     /// A group looks at its own rows alone when it chooses another shard key for an altered table. They must agree.
-    async fn define(&mut self, sql: &str, altered: Option<&AlteredTable>) -> Result<String, Halt> {
+    async fn define(&mut self, definition: Definition<'_>) -> Result<String, Halt> {
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         let isolation = match self.transaction.as_ref().and_then(|t| t.isolation) {
@@ -137,6 +147,13 @@ impl Session {
             transaction.defines = true;
             transaction.tables = None;
         }
+        let (sql, altered) = match definition {
+            Definition::Says { text, altered } => (text, altered),
+            Definition::Places(distribute) => {
+                Box::pin(self.redistribute(distribute)).await?;
+                return Ok(String::new());
+            }
+        };
         if let Some(AlteredTable {
             table,
             new_key: Some(key),

@@ -72,11 +72,7 @@ impl Session {
     /// The group for a statement that may run on any: one that works for the session already, else its
     /// nearest one; another one takes over when that one has no leader.
     pub(super) async fn any_place(&mut self) -> Result<usize, Halt> {
-        if self.temporary.any() && self.engaged(HOME) {
-            return Ok(HOME);
-        }
-        let working = self.transaction.as_ref().and_then(Transaction::preferred);
-        if let Some(place) = working.or(self.pipeline.touched.first().copied()) {
+        if let Some(place) = self.working_place() {
             return Ok(place);
         }
         if self.temporary.any() {
@@ -106,6 +102,15 @@ impl Session {
             }
         }
         Err(first)
+    }
+
+    /// The group that the session works with, where it has begun to.
+    pub(super) fn working_place(&self) -> Option<usize> {
+        if self.temporary.any() && self.engaged(HOME) {
+            return Some(HOME);
+        }
+        let working = self.transaction.as_ref().and_then(Transaction::preferred);
+        working.or(self.pipeline.touched.first().copied())
     }
 
     /// Lets go of an idle backend whose connection has ended in the meantime.

@@ -701,7 +701,7 @@ fn describe_own(plan: &Result<Plan, Refusal>, format: i16, out: &mut bytes::Byte
             encode::columns(out, &[(timeout.name(), TEXT)], format);
         }
         Ok(Plan::Explained(_)) => encode::columns(out, &[(QUERY_PLAN, TEXT)], format),
-        Ok(Plan::Distribute(_)) => encode::columns(out, &[("create_distributed_table", VOID)], format),
+        Ok(Plan::Distribute(distribute)) => encode::columns(out, &[(distribute.function, VOID)], format),
         _ => encode::empty(out, b'n'),
     }
 }

@@ -98,6 +98,7 @@ impl Session {
         match used {
             HomeUse::Looks | HomeUse::Unlistens if !self.at_home.is_there() => return self.any_place().await,
             HomeUse::Looks => self.at_home.unsure = true,
+            HomeUse::Reference => return Ok(self.working_place().unwrap_or(HOME)),
             HomeUse::Temporary | HomeUse::Asks => {}
             HomeUse::Notifies | HomeUse::LocksForTransaction => self.anchor_at_home(used.access())?,
             HomeUse::Unlistens => {

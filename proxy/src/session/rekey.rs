@@ -1,15 +1,15 @@
-//! A table gets a primary key after its rows, as dumps have it: the first column of the key becomes the shard key, and rows
-//! move to where it wants them.
+//! Rows move to where another distribution of their table wants them: when someone chooses it, and when a table gets a primary
+//! key after its rows, as dumps have it, whose first column becomes the shard key.
 //!
-//! All of it is a part of the transaction that adds the primary key, on all groups or on none. The table is locked in every
+//! All of it is a part of the transaction that changes the table, on all groups or on none. The table is locked in every
 //! group first, in ascending order. Then each group in turn reads the rows that are not its own any more, each goes to its group
 //! by COPY, and the group deletes them; what has come to a group meanwhile is its own, and stays. PostgreSQL computes the slots.
 //! Memory stays bounded as in [`super::copy`].
 
 use std::sync::Arc;
 
-use coordinator::catalogue::bootstrap::Moving;
-use coordinator::hash::{HashSlot, KeyColumn, KeyType};
+use coordinator::catalogue::bootstrap::{Moving, distribute_table_sql};
+use coordinator::hash::HashSlot;
 use coordinator::slots::SlotMap;
 
 use super::Session;
@@ -19,7 +19,9 @@ use super::copy::CopyState;
 use super::ddl::another_key;
 use super::enter::Style;
 use super::statements::Copying;
-use crate::analysis::{Access, CopyFormat, CopyIn, CopyLayout, Refusal, RelationName};
+use crate::analysis::{
+    Access, CopyFormat, CopyIn, CopyLayout, Distribute, Distribution, Goes, Refusal, RelationName,
+};
 use crate::failure::{Failure, Halt};
 use crate::protocol::frame::HEADER;
 
@@ -36,7 +38,7 @@ pub(super) struct Carry {
 impl Session {
     /// Makes this column the shard key of a table, and moves its rows; does nothing where the user has chosen another.
     pub(super) async fn rekey(&mut self, table: &RelationName, key: &str) -> Result<(), Halt> {
-        let moving = Moving::new(&table.schema, &table.name, key);
+        let moving = Moving::new(&table.schema, &table.name, Some(key));
         let places = 0..self.slots.len();
         let mut begun = 0;
         for place in places.clone() {
@@ -56,27 +58,92 @@ impl Session {
         if begun < places.len() {
             return Err(another_key(table).into());
         }
-        let place = self.current.unwrap_or(0);
-        let columns = self
-            .exec(place, &moving.columns(), Audience::Quiet, Stake::Nothing)
-            .await?
-            .value;
-        let columns = String::from_utf8_lossy(&columns.unwrap_or_default()).into_owned();
+        self.sort_out(&moving).await
+    }
+
+    /// Has every group say where the rows of a table shall be, and moves them there.
+    pub(super) async fn redistribute(&mut self, distribute: &Distribute) -> Result<(), Halt> {
+        let table = &distribute.table;
+        let (kind, key) = match &distribute.to {
+            Distribution::Hash(column) => ("hash", Some(column.as_str())),
+            Distribution::Reference => ("reference", None),
+            Distribution::Local => ("local", None),
+        };
+        let sql = distribute_table_sql(&table.schema, &table.name, kind, key);
+        let mut former = None;
+        for place in 0..self.slots.len() {
+            self.enter(place, Access::Write, Style::Simple).await?;
+            self.settle().await?;
+            let audience = if place == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
+            former = self.exec(place, &sql, audience, Stake::Nothing).await?.value;
+        }
+        let moving = Moving::new(&table.schema, &table.name, key);
+        match (former.as_deref() == Some(b"reference"), &distribute.to) {
+            (true, Distribution::Reference) => Ok(()),
+            (true, _) => {
+                for place in 0..self.slots.len() {
+                    self.run_on(place, &moving.delete()).await?;
+                }
+                Ok(())
+            }
+            (false, Distribution::Reference) => self.copy_everywhere(&moving).await,
+            (false, _) => self.sort_out(&moving).await,
+        }
+    }
+
+    /// Moves the rows that are not where they belong.
+    async fn sort_out(&mut self, moving: &Moving) -> Result<(), Halt> {
+        let columns = self.stored_columns(moving).await?;
         let (_, catalogue) = self.catalogue().await?;
         let carry = Carry {
             read: moving.read(&columns),
             write: moving.write(&columns),
             to: None,
         };
-        for source in places {
+        for source in 0..self.slots.len() {
             self.carry(source, &carry, catalogue.slots()).await?;
-            self.current = None;
-            self.enter(source, Access::Write, Style::Simple).await?;
-            self.settle().await?;
-            self.exec(source, &moving.delete(), Audience::Quiet, Stake::Nothing)
-                .await?;
+            self.run_on(source, &moving.delete()).await?;
         }
         Ok(())
+    }
+
+    /// Gives every group the rows of all others: they are brought together on the first, and copied from there.
+    async fn copy_everywhere(&mut self, moving: &Moving) -> Result<(), Halt> {
+        let columns = self.stored_columns(moving).await?;
+        let (_, catalogue) = self.catalogue().await?;
+        let to = |place| Carry {
+            read: moving.read_all(&columns),
+            write: moving.write(&columns),
+            to: Some(place),
+        };
+        for source in 1..self.slots.len() {
+            self.carry(source, &to(0), catalogue.slots()).await?;
+            self.run_on(source, &moving.delete_all()).await?;
+        }
+        for place in 1..self.slots.len() {
+            self.carry(0, &to(place), catalogue.slots()).await?;
+        }
+        Ok(())
+    }
+
+    async fn stored_columns(&mut self, moving: &Moving) -> Result<String, Halt> {
+        let place = self.current.unwrap_or(0);
+        let sql = moving.columns();
+        let answer = self.exec(place, &sql, Audience::Quiet, Stake::Nothing).await?;
+        Ok(String::from_utf8_lossy(&answer.value.unwrap_or_default()).into_owned())
+    }
+
+    async fn run_on(&mut self, place: usize, sql: &str) -> Result<(), Halt> {
+        self.current = None;
+        self.enter(place, Access::Write, Style::Simple).await?;
+        self.settle().await?;
+        self.exec(place, sql, Audience::Quiet, Stake::Nothing)
+            .await
+            .map(drop)
     }
 
     /// Takes rows from one group to others. Gives their number.
@@ -180,13 +247,8 @@ fn plain_copy() -> CopyIn {
             schema: String::new(),
             name: String::new(),
         },
-        key_field: 0,
-        // Nobody asks for the key, whose slot comes with each row, and nobody counts the columns.
-        key: KeyColumn {
-            key_type: KeyType::Int8,
-            type_modifier: -1,
-        },
-        key_name: String::new(),
+        // Each row comes with its place, and nobody counts the columns.
+        goes: Goes::To(HashSlot::LOCAL),
         columns: 0,
         format: CopyFormat::Lines(CopyLayout {
             csv: false,

@@ -13,7 +13,7 @@ use super::transaction::Transaction;
 use super::{Session, statements::Copying};
 use crate::analysis::{
     Access, Form, Format, HomeUse, Parameter, Plan, Query, Refusal, Route, SessionCommand,
-    TransactionControl, TransactionModes,
+    TransactionControl, TransactionModes, is_of_moment,
 };
 use crate::failure::{Ended, Failure, Halt};
 use crate::protocol::{encode, frontend};
@@ -331,7 +331,8 @@ impl Session {
             let route = query.route(&[], &planned.slots, &std::collections::HashMap::new());
             match route {
                 Ok(Route::Any) => {}
-                Ok(Route::Home(HomeUse::Temporary))
+                Ok(Route::Home(HomeUse::Reference)) if place.is_some() => {}
+                Ok(Route::Home(HomeUse::Reference | HomeUse::Temporary))
                     if *place.get_or_insert(self.group(HOME)) == self.group(HOME) => {}
                 Ok(Route::One(group)) if *place.get_or_insert(group) == group => {}
                 _ => return Ok(None),
@@ -382,6 +383,24 @@ impl Session {
                         HOME => Ok(Placed::One(HOME)),
                         _ => Err(refusal.into()),
                     };
+                }
+                Route::Copies => {
+                    let readable = |parameter: &&Parameter<'_>| matches!(parameter.type_oid, None | Some(0));
+                    let texts = parameters
+                        .iter()
+                        .filter(readable)
+                        .filter_map(|parameter| parameter.value);
+                    for text in texts.filter_map(|value| std::str::from_utf8(value).ok()) {
+                        if is_of_moment(text) {
+                            return Err(Refusal::unsupported(format!(
+                                "'{text}' in a statement that writes to a reference table is not supported"
+                            ))
+                            .detail("Every group would read it as another time.")
+                            .hint("Let the application give the time, or give the parameter its type.")
+                            .into());
+                        }
+                    }
+                    return Ok(Placed::Many((0..self.slots.len()).collect()));
                 }
                 Route::Several(groups) => {
                     let places = groups.into_iter().map(|group| self.known_place(group));

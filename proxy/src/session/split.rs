@@ -8,6 +8,7 @@
 //! failure anywhere fails all of it, and `two_phase` commits it.
 
 use bytes::{Bytes, BytesMut};
+use coordinator::catalogue::bootstrap::lock_reference_sql;
 
 use super::Session;
 use super::captured::{Captured, Kept};
@@ -16,7 +17,7 @@ use super::enter::Style;
 use super::extended::copies_out;
 use super::statements::Portal;
 use super::together::Statement;
-use crate::analysis::{Access, Query, Spread, Target};
+use crate::analysis::{Access, Query, Refusal, RelationName, Spread, Target};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 use crate::protocol::frontend::Execute;
@@ -33,6 +34,24 @@ struct Tally {
 }
 
 impl Tally {
+    /// Takes what a group has done to its copy of a reference table, which the first group speaks of.
+    fn same(&mut self, index: usize, captured: Captured, table: &RelationName) -> Result<(), Failure> {
+        if index == 0 {
+            return self.add(captured);
+        }
+        captured.tag.ok_or(Failure::TransactionAborted)?;
+        if captured.counted == self.counted {
+            return Ok(());
+        }
+        let words = format!(
+            "the copies of reference table \"{}\" differ from group to group",
+            table.name
+        );
+        Err(Refusal::new("XX000", words)
+            .detail("The statement finds another number of rows in each. Nothing of it was kept.")
+            .into())
+    }
+
     fn add(&mut self, captured: Captured) -> Result<(), Failure> {
         if let Some(kept) = captured.kept {
             self.kept.push(kept.rows);
@@ -142,6 +161,14 @@ impl Parts {
     }
 }
 
+/// Who hears a group's answer: the client, as one answer of all, or of copies that of the first alone.
+fn audience(index: usize, copied: Option<&RelationName>) -> Audience {
+    match copied {
+        Some(_) if index > 0 => Audience::Quiet,
+        _ => Audience::merging(index),
+    }
+}
+
 impl Session {
     /// Runs a Query on all these groups and answers all but ReadyForQuery.
     pub(super) async fn query_on_several(
@@ -156,7 +183,7 @@ impl Session {
         }
         let own = self.open_transaction(Style::Simple).await?;
         let texts: Vec<_> = places.iter().map(|place| (*place, text)).collect();
-        let written = self.write_query(&texts, None).await;
+        let written = self.write_query(&texts, None, query).await;
         let tally = self.close_transaction(own, written).await?;
         self.answer(query, None, tally);
         Ok(())
@@ -174,21 +201,42 @@ impl Session {
         let parts = Parts::of(query, text, rows);
         let own = self.open_transaction(Style::Simple).await?;
         let texts: Vec<_> = parts.parts.iter().map(|p| (p.place, p.text.as_str())).collect();
-        let written = self.write_query(&texts, Some(&parts)).await;
+        let written = self.write_query(&texts, Some(&parts), query).await;
         let tally = self.close_transaction(own, written).await?;
         self.answer(query, Some(&parts), tally);
         Ok(())
     }
 
-    async fn write_query(&mut self, texts: &[(usize, &str)], parts: Option<&Parts>) -> Result<Tally, Halt> {
+    async fn write_query(
+        &mut self,
+        texts: &[(usize, &str)],
+        parts: Option<&Parts>,
+        query: &Query,
+    ) -> Result<Tally, Halt> {
         let mut tally = Tally::default();
+        let copied = query.copied();
         for (index, (place, text)) in texts.iter().enumerate() {
             self.enter(*place, Access::Write, Style::Simple).await?;
+            if let Some(table) = copied {
+                self.lock_copy(*place, table).await?;
+            }
             let send = |conn: &mut Conn, audience| conn.query(text, audience, Stake::Nothing);
             let kept = parts.map(|_| self.room_for_rows());
-            tally.add(self.write_one(*place, index, kept, send).await?)?;
+            let audience = audience(index, copied);
+            let done = self.write_one(*place, audience, kept, send).await?;
+            match copied {
+                Some(table) => tally.same(index, done, table)?,
+                None => tally.add(done)?,
+            }
         }
         Ok(tally)
+    }
+
+    /// Whoever writes to a reference table locks it in each group before the statement has its snapshot there: so in every group
+    /// it finds what the same transactions before have left.
+    pub(super) async fn lock_copy(&mut self, place: usize, table: &RelationName) -> Result<(), Halt> {
+        let lock = lock_reference_sql(&table.schema, &table.name);
+        self.ask(place, &lock, None).await.map(drop)
     }
 
     /// Executes a portal of several groups, and answers. Its commit comes with the block's end or the pipeline's.
@@ -201,9 +249,12 @@ impl Session {
     ) -> Result<(), Halt> {
         let portal = execute.portal;
         self.open_transaction(Style::Extended).await?;
-        let mut tally = Tally::default();
+        let (mut tally, copied) = (Tally::default(), query.copied());
         for (index, place) in places.iter().enumerate() {
             self.enter(*place, Access::Write, Style::Extended).await?;
+            if let Some(table) = copied {
+                self.lock_copy(*place, table).await?;
+            }
             if let Some(check) = self.bind_one(*place, portal) {
                 self.check_columns(*place, check).await?;
             }
@@ -211,8 +262,15 @@ impl Session {
                 encode::execute(&mut conn.output, portal, 0);
                 conn.owes(Kind::Execute, audience, Stake::Nothing);
             };
-            let kept = (parts.is_some() || execute.limit > 0).then(|| self.room_for_rows());
-            tally.add(self.write_one(*place, index, kept, send).await?)?;
+            let kept = parts.is_some() || execute.limit > 0;
+            let kept = (kept && (index == 0 || copied.is_none())).then(|| self.room_for_rows());
+            let done = self
+                .write_one(*place, audience(index, copied), kept, send)
+                .await?;
+            match copied {
+                Some(table) => tally.same(index, done, table)?,
+                None => tally.add(done)?,
+            }
         }
         if execute.limit <= 0 {
             self.answer(query, parts, tally);
@@ -239,7 +297,7 @@ impl Session {
     async fn write_one(
         &mut self,
         place: usize,
-        index: usize,
+        audience: Audience,
         kept: Option<Kept>,
         send: impl FnOnce(&mut Conn, Audience),
     ) -> Result<Captured, Halt> {
@@ -250,7 +308,7 @@ impl Session {
                 kept,
                 ..Captured::default()
             };
-            send(conn, Audience::merging(index));
+            send(conn, audience);
         }
         self.drain(place).await?;
         self.take_captured(place, group, Stake::Nothing)

@@ -18,6 +18,7 @@ mod harness;
 mod notify;
 mod pgbench;
 mod pipelines;
+mod placement;
 mod pool;
 mod prepared;
 mod protocol;
