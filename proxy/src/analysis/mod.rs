@@ -47,7 +47,7 @@ mod writes;
 
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
-pub use distributed::{Gathering, Part, Partial, Reading, Values};
+pub use distributed::{Gathering, Merge, OrderedBy, Part, Partial, Reading, Values};
 pub use explain::Explained;
 pub use plan::*;
 pub use refusal::Refusal;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, Query as Tree, SelectItem, SetExpr, Statement, TableFactor,
+    Distinct, Expr, GroupByExpr, Query as Tree, Select, SelectItem, SetExpr, Statement, TableFactor,
 };
 
 use super::Refusal;
@@ -84,6 +84,7 @@ fn counts_rows(statement: &Statement) -> bool {
         return false;
     };
     match &*query.body {
+        SetExpr::Select(select) if is_grouped(select) => false,
         SetExpr::Select(select) => match select.projection.as_slice() {
             [
                 SelectItem::UnnamedExpr(Expr::Function(function))
@@ -121,7 +122,7 @@ fn target(
     if let Some((_, function)) = &findings.home {
         return Err(with_rows(function));
     }
-    let obstacle = obstacle(statement, proof, findings);
+    let obstacle = obstacle(tokens, statement, proof, findings);
     if let (Some(_), Statement::Query(_), false) = (&obstacle, statement, proof.writes) {
         let gathering = distributed::plan(tokens, statement, proof, findings);
         let target = match (proof.keys(), &gathering) {
@@ -199,7 +200,12 @@ fn target_of_rows(
 ///
 /// A row of such an UPDATE or DELETE is found, changed and returned by what is in the row, the constants and the
 /// parameters. So each group, which sees its own rows alone, does with each what a server with all rows would do.
-fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
+fn obstacle(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<String> {
     let query = match statement {
         Statement::Query(query) => query,
         Statement::Update(update) => {
@@ -230,6 +236,9 @@ fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Op
     if query.with.is_some() {
         return Some("WITH".to_owned());
     }
+    if distributed::are_whole(tokens, statement, proof, findings) {
+        return None;
+    }
     obstacle_in_query(query).or_else(|| {
         // No other aggregate can stand anywhere: not in WHERE, and HAVING and ORDER BY are obstacles.
         let counts = counts_rows(statement) && findings.local.is_none();
@@ -259,10 +268,7 @@ fn obstacle_in_query(query: &Tree) -> Option<String> {
             .to_owned(),
         );
     };
-    let grouped = match &select.group_by {
-        GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
-    };
+    let grouped = is_grouped(select);
     let plain_table = match select.from.as_slice() {
         [only] => only.joins.is_empty() && matches!(only.relation, TableFactor::Table { args: None, .. }),
         _ => false,
@@ -279,6 +285,13 @@ fn obstacle_in_query(query: &Tree) -> Option<String> {
         () => return None,
     };
     Some(found.to_owned())
+}
+
+fn is_grouped(select: &Select) -> bool {
+    match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
+    }
 }
 
 fn odd_item(item: &SelectItem) -> bool {

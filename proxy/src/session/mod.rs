@@ -24,6 +24,7 @@ mod cursors;
 mod databases;
 mod ddl;
 mod enter;
+mod explain;
 mod extended;
 mod fill;
 #[cfg(any(test, feature = "fuzz"))]
@@ -32,8 +33,10 @@ mod gather;
 mod home;
 mod io;
 mod login;
+mod merge;
 mod meter;
 mod outlive;
+mod parts;
 mod plans;
 mod pool;
 mod portals;
