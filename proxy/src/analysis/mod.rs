@@ -54,7 +54,7 @@ mod writes;
 pub use calls::{REGCLASS, sequence_of};
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
-pub use distributed::{Gathering, Part, Partial, Reading, Values};
+pub use distributed::{Gathering, Merge, OrderedBy, Part, Partial, Reading, Values};
 pub use draws::{Draw, Draws, Places, SequenceName, Source};
 pub use explain::Explained;
 pub use moves::Moves;

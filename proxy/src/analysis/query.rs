@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, Query as Tree, SelectItem, SetExpr, Statement, TableFactor,
+    Distinct, Expr, GroupByExpr, Query as Tree, Select, SelectItem, SetExpr, Statement, TableFactor,
 };
 
 use super::Refusal;
@@ -75,7 +75,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
     if let Some(moved) = &proof.moved {
         let at = &proof.instances[moved.instance];
         let within = (!matches!(statement, Statement::Update(_))).then(|| "a writing WITH".to_owned());
-        if let Some(what) = within.or_else(|| obstacle(&statement, &proof, &findings)) {
+        if let Some(what) = within.or_else(|| obstacle(tokens, &statement, &proof, &findings)) {
             return Ok(Plan::Judge(moves::refusal(
                 at,
                 &format!("by a statement with {what}"),
@@ -157,6 +157,7 @@ fn counts_rows(statement: &Statement) -> bool {
         return false;
     };
     match &*query.body {
+        SetExpr::Select(select) if is_grouped(select) => false,
         SetExpr::Select(select) => match select.projection.as_slice() {
             [
                 SelectItem::UnnamedExpr(Expr::Function(function))
@@ -194,7 +195,7 @@ fn target(
     if let Some((_, function)) = &findings.home {
         return Err(with_rows(function));
     }
-    let obstacle = obstacle(statement, proof, findings);
+    let obstacle = obstacle(tokens, statement, proof, findings);
     if let (Some(_), Statement::Query(_), false) = (&obstacle, statement, proof.writes) {
         let gathering = distributed::plan(tokens, statement, proof, findings);
         let target = match (proof.keys(), &gathering) {
@@ -272,7 +273,12 @@ fn target_of_rows(
 ///
 /// A row of such an UPDATE or DELETE is found, changed and returned by what is in the row, the constants and the
 /// parameters. So each group, which sees its own rows alone, does with each what a server with all rows would do.
-fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
+fn obstacle(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<String> {
     let query = match statement {
         Statement::Query(query) => query,
         Statement::Update(update) => {
@@ -299,6 +305,9 @@ fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Op
             }
             .to_owned(),
         );
+    }
+    if query.with.is_none() && distributed::are_whole(tokens, statement, proof, findings) {
+        return None;
     }
     let queries = match plain_queries(query) {
         Ok(queries) => queries,
@@ -333,10 +342,7 @@ fn plain_queries(query: &Tree) -> Result<usize, String> {
         }
         .to_owned());
     };
-    let grouped = match &select.group_by {
-        GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
-    };
+    let grouped = is_grouped(select);
     let inner = match select.from.as_slice() {
         [only] if only.joins.is_empty() => match &only.relation {
             TableFactor::Table { args: None, .. } => Some(0),
@@ -371,6 +377,13 @@ fn plain_queries(query: &Tree) -> Result<usize, String> {
         () => return inner.map(|inner| inner + 1).ok_or_else(|| "a join".to_owned()),
     };
     Err(found.to_owned())
+}
+
+fn is_grouped(select: &Select) -> bool {
+    match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
+    }
 }
 
 fn odd_item(item: &SelectItem) -> bool {

@@ -383,14 +383,7 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
     let mut words = Words::new(tokens);
     words.take(&["explain"]);
     let options = words.parenthesised();
-    let named = |tokens: &[Token]| matches!(tokens, [only] if only.kind == Kind::Word("howdah".to_owned()));
-    let ours = options.is_some_and(|options| split_commas(options).into_iter().any(named));
-    if ours && options.is_some_and(|options| split_commas(options).len() > 1) {
-        return Err(
-            Refusal::unsupported("EXPLAIN (HOWDAH) with other options is not supported")
-                .hint("Leave them out."),
-        );
-    }
+    let ours = explain::is_asked_for(options.unwrap_or_default())?;
     let analyze = match options {
         Some(options) => split_commas(options).into_iter().any(|option| {
             let mut option = Words::new(option);
@@ -419,8 +412,14 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         )
         .hint("Leave ANALYZE out.")),
         Plan::Query(inner) if ours && explain::can_be(&inner) => {
+            if analyze && inner.access != Access::Read {
+                return Err(Refusal::unsupported(
+                    "EXPLAIN (ANALYZE, HOWDAH) of a statement that writes is not supported",
+                )
+                .hint("Leave ANALYZE out."));
+            }
             let text = fill::text_of(words.rest(), sql);
-            let explained = explain::Explained::of(&inner, text, names.catalogue.slots());
+            let explained = explain::Explained::of(&inner, (text, sql), analyze, names.catalogue.slots());
             Ok(Plan::Explained(Box::new(explained)))
         }
         Plan::Query(inner) if !ours => {

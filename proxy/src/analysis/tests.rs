@@ -136,6 +136,14 @@ fn show_draw(draw: &Draw) -> String {
 
 fn show_gathering(gathering: &Gathering) -> String {
     let parts: Vec<String> = gathering.parts.iter().map(ToString::to_string).collect();
+    if let Some(merge) = &gathering.merge {
+        let (by, skipped) = (merge.order.len(), merge.offset);
+        let given = merge.limit.map_or("all".to_owned(), |limit| limit.to_string());
+        return format!(
+            "; put together by {by} values, {skipped} skipped, {given} given; or gathers {}",
+            parts.join(", ")
+        );
+    }
     match &gathering.partial {
         Some(partial) => {
             let values: Vec<String> = partial.shown().collect();

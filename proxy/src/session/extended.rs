@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::captured::Captured;
-use super::commands::{QUERY_PLAN, Rows};
+use super::commands::Rows;
 use super::configure::{check_declared, own_parameters};
 use super::conn::{Audience, Columns, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
+use super::explain::QUERY_PLAN;
 use super::holes::Supplied;
 use super::plans::{Planned, Tables};
 use super::statements::{Check, Late, Portal, Statement};

@@ -15,6 +15,7 @@ mod distinct;
 mod filter;
 mod finding;
 mod grouping;
+mod merge;
 mod partial;
 mod top;
 
@@ -32,6 +33,8 @@ use super::refusal::Refusal;
 pub(super) use columns::Columns;
 pub use combine::Values;
 use filter::{Condition, Piece};
+pub(super) use merge::are_whole;
+pub use merge::{Merge, OrderedBy};
 pub use partial::Partial;
 use top::Top;
 
@@ -48,6 +51,8 @@ pub struct Gathering {
     pub parts: Vec<Part>,
     /// How each group aggregates its own rows, where that is enough.
     pub partial: Option<Partial>,
+    /// How rows that each group gives in order are put together, where that is all.
+    pub merge: Option<Merge>,
     /// What of the text is replaced, in order.
     splices: Vec<Splice>,
 }
@@ -124,6 +129,13 @@ impl Gathering {
             &self.parts,
             parameters,
         )
+    }
+
+    /// What each group gives in order, if that is all, of a query with so many parameters.
+    #[must_use]
+    pub fn ordered(&self, text: &str, parameters: usize) -> Option<Reading> {
+        let merge = self.merge.as_ref()?;
+        Some(merge.reading(self.text(text), &self.query, parameters))
     }
 
     /// The query over what groups have aggregated, as [`Partial::final_text`] has it.
@@ -300,6 +312,7 @@ pub(super) fn plan(
         query: first.range.start..last.range.end,
         parts: Vec::new(),
         partial: partial::find(tokens, statement, proof, findings),
+        merge: merge::find(tokens, statement, proof, findings),
         splices: Vec::new(),
     };
     for (number, instance) in proof.instances.iter().enumerate() {
