@@ -2,7 +2,10 @@
 
 use coordinator::catalogue::{FilledBy, Relation, Resolved};
 
+use coordinator::catalogue::Placement;
+
 use super::Refusal;
+use super::copies;
 use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::databases;
 use super::functions;
@@ -342,6 +345,9 @@ fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> 
         .map(|column| column.name.as_str());
     let (mut new_key, mut counted) = (None, false);
     for action in split_commas(words.rest()) {
+        if let Some(Placement::Reference) = relation.and_then(|relation| relation.placement.as_ref()) {
+            copies::check_action(&table, action)?;
+        }
         alter_action(Words::new(action), key)?;
         new_key = new_key.or(primary_key(action));
         counted |= relation.is_some_and(|relation| alters_counted(action, relation));
