@@ -37,6 +37,7 @@ pub mod failpoint;
 pub mod fuzz;
 pub mod hash;
 pub mod roles;
+pub mod sequences;
 pub mod slots;
 pub mod transaction;
 pub mod waiting;

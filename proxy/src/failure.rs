@@ -191,6 +191,22 @@ pub(crate) enum Severity {
 }
 
 impl Failure {
+    /// What PostgreSQL has said elsewhere than to a session: SQLSTATE, message, detail and hint.
+    pub(crate) fn said(fields: [Option<&str>; 4]) -> Failure {
+        let mut message = BytesMut::new();
+        encode::message(&mut message, b'E', |out| {
+            field(out, b'S', "ERROR");
+            field(out, b'V', "ERROR");
+            for (kind, text) in [b'C', b'M', b'D', b'H'].into_iter().zip(fields) {
+                if let Some(text) = text {
+                    field(out, kind, text);
+                }
+            }
+            out.put_u8(0);
+        });
+        Failure::Postgres(message.freeze())
+    }
+
     /// The same where a leader was waited for so long, in parts.
     pub(crate) fn after_waiting(mut self, patience: Duration) -> Failure {
         if let Failure::Connect(error) = &mut self
@@ -207,14 +223,11 @@ impl Failure {
         self.with_field(b'W', context)
     }
 
-    /// The same where the statement, as PostgreSQL was given it, begins after so many characters of the client's text: its
-    /// position (field P) is counted from there.
-    pub(crate) fn moved_by(self, characters: usize) -> Failure {
-        if characters == 0 {
-            return self;
-        }
+    /// The same where PostgreSQL was given another text than the client's: its position (field P), in characters from 1, is
+    /// this one there.
+    pub(crate) fn moved(self, place: impl Fn(usize) -> usize) -> Failure {
         self.with_field(b'P', |position| match position.parse::<usize>() {
-            Ok(position) => (position + characters).to_string(),
+            Ok(position) => place(position).to_string(),
             Err(_) => position.to_owned(),
         })
     }

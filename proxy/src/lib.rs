@@ -31,6 +31,7 @@ use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
 use coordinator::deadlock::Transaction;
 use coordinator::roles::Roles;
+use coordinator::sequences::Sequences;
 use coordinator::transaction::Transactions;
 use coordinator::waiting::Waits;
 use futures::future::BoxFuture;
@@ -92,6 +93,7 @@ pub(crate) struct Shared {
     pub(crate) catalogues: Arc<CatalogueCache>,
     pub(crate) transactions: Transactions,
     pub(crate) cuts: Arc<Cuts>,
+    pub(crate) sequences: Arc<Sequences>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) sessions: Arc<cancel::Sessions>,
     pub(crate) registry: Arc<registry::Registry>,

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use coordinator::catalogue::cache::CatalogueCache;
 use coordinator::cut::Cuts;
 use coordinator::roles::Roles;
+use coordinator::sequences::Sequences;
 use coordinator::transaction::Transactions;
 use coordinator::waiting::Waits;
 use shard::client::Groups;
@@ -108,6 +109,7 @@ impl Listener {
         let mut shared = Arc::new(Shared {
             roles: Arc::new(Roles::new(Arc::clone(&groups))),
             plans: Arc::new(session::PlanCache::new(now.limits.analysed_texts)),
+            sequences: Arc::new(Sequences::new(Arc::clone(&groups))),
             cuts: Arc::new(Cuts::new(Arc::clone(&groups), transactions.clone())),
             waits: Arc::new(Waits::new(Arc::clone(&groups))),
             pool: session::Pool::new(

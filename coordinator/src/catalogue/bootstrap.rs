@@ -10,7 +10,7 @@ use crate::connection::{Connection, OpenError};
 use crate::slots::SlotMap;
 
 /// The version of `schema.sql`. There is no upgrade yet: another version found is an error.
-const SCHEMA_VERSION: i32 = 5;
+const SCHEMA_VERSION: i32 = 7;
 
 /// Howdah's own advisory lock ("howdah" in ASCII): one installs, the others find it done.
 const INSTALL_LOCK: i64 = 0x686f_7764_6168;
@@ -239,6 +239,29 @@ pub fn shard_key_sql(schema: &str, table: &str) -> String {
     )
 }
 
+/// Asks the home group for the state of a sequence, or of a table's sequences, before ALTER changes it.
+#[must_use]
+pub fn sequence_states_sql(schema: &str, name: &str) -> String {
+    let relation = literal(&qualified(schema, name));
+    format!("SELECT howdah.sequence_states({relation})")
+}
+
+/// Makes another group's sequences ready for an ALTER, by what [`sequence_states_sql`] has given.
+#[must_use]
+pub fn open_sequences_sql(states: &str) -> String {
+    format!("SELECT howdah.open_sequences({})", literal(states))
+}
+
+/// Notes what a statement has done to sequences that is no definition: TRUNCATE ... RESTART IDENTITY.
+pub const SEQUENCES_CHANGED: &str = "SELECT howdah.sequences_changed()";
+
+/// Notes on a group that `setval()` was called on the home group.
+#[must_use]
+pub fn sequence_set_sql(schema: &str, name: &str) -> String {
+    let relation = literal(&qualified(schema, name));
+    format!("SELECT howdah.sequence_set({relation})")
+}
+
 /// Asks for `DROP INDEX` of an index that a failed `CREATE INDEX CONCURRENTLY` has left invalid on this table; no row where
 /// there is none.
 #[must_use]
@@ -258,6 +281,11 @@ pub fn drop_invalid_index_sql(schema: &str, table: &str, index: &str) -> String 
         literal(table),
         literal(index)
     )
+}
+
+/// A relation's name with its schema, quoted.
+pub(crate) fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", identifier(schema), identifier(name))
 }
 
 /// A name as a quoted identifier.

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use super::{
     AttributeNumber, Catalogue, CatalogueError, CatalogueVersion, Column, FilledBy, Oid, Placement, Relation,
-    RelationKind, ShardKey,
+    RelationKind, SequenceFacts, ShardKey,
 };
 use crate::hash::{KeyColumn, KeyType};
 use crate::slots::{MapEpoch, SlotMap};
@@ -53,6 +53,12 @@ struct StoredRelation {
     key: Option<(i16, u32, i32)>,
     columns: Vec<StoredColumn>,
     unique: Vec<StoredIndex>,
+    /// Of a view.
+    definition: Option<String>,
+    /// Of a sequence, once it was noticed.
+    generation: Option<i64>,
+    /// The table and column that a sequence belongs to.
+    owner: Option<(u32, i16)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,8 +69,13 @@ struct StoredColumn {
     type_oid: u32,
     modifier: i32,
     default: bool,
-    identity: bool,
+    /// `pg_attribute.attidentity`.
+    identity: String,
     generated: bool,
+    /// The sequence that its default, or its identity, depends on.
+    sequence: Option<u32>,
+    /// How its default uses sequences; none where it has none.
+    counts: Option<Counts>,
     not_null: bool,
     /// Of a reference table: whether every group fills it with the same value.
     same: Option<bool>,
@@ -79,6 +90,25 @@ const SAME: &str = "NOT EXISTS ( \
                 JOIN pg_catalog.pg_proc p ON p.oid = called.number[1]::oid WHERE p.provolatile <> 'i'))) \
     AND a.attidentity = '' \
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_type y WHERE y.oid = a.atttypid AND y.typdefaultbin IS NOT NULL)";
+
+/// What a default expression does with sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Counts {
+    /// It calls none of their functions.
+    Not,
+    /// It is `nextval()` of a constant, brought to the column's type.
+    Alone,
+    /// It calls one of them, and does more.
+    More,
+}
+
+/// Tells a default expression (`adbin`) by what it calls, as [`Counts`]. Functions by their OIDs (pg_proc.dat): `nextval` is 1574,
+/// `currval` 1575, `setval` 1576 and 1765, `lastval` 2559. Around it may stand one cast, by an implicitly called function
+/// (`funcformat` 2) or by its text.
+const COUNTS: &str = "CASE WHEN f.adbin::text !~ ':funcid (1574|1575|1576|1765|2559) ' THEN 'not' \
+    WHEN f.adbin::text ~ '^(\\{FUNCEXPR :funcid [0-9]+ :funcresulttype [0-9]+ :funcretset false :funcvariadic false \
+    :funcformat 2 [^{]*|\\{COERCEVIAIO :arg )?\\{FUNCEXPR :funcid 1574 [^{]*\\{CONST [^{]*$' THEN 'alone' ELSE 'more' END";
 
 #[derive(Debug, Deserialize)]
 struct StoredIndex {
@@ -99,12 +129,26 @@ impl Catalogue {
              'slots', (SELECT pg_catalog.json_agg(m.group_id ORDER BY m.slot) FROM howdah.slot_map m), \
              'relations', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
                 'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, \
+                'definition', (SELECT v.definition FROM howdah.views v WHERE v.relid = c.oid), \
                 'distribution', d.distribution, 'key', CASE WHEN d.distribution = 'hash' \
                     THEN pg_catalog.json_build_array(d.key_attnum, k.atttypid::int8, k.atttypmod) END, \
+                'generation', (SELECT s.generation FROM howdah.sequences s WHERE s.relid = c.oid), \
+                'owner', CASE WHEN c.relkind = 'S' THEN (SELECT pg_catalog.json_build_array(o.refobjid::int8, o.refobjsubid) \
+                    FROM pg_catalog.pg_depend o WHERE o.classid = 1259 AND o.objid = c.oid AND o.refclassid = 1259 \
+                    AND o.deptype IN ('a', 'i') AND o.refobjsubid > 0 LIMIT 1) END, \
                 'columns', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
                     'number', a.attnum, 'name', a.attname, 'type', a.atttypid::int8, 'modifier', a.atttypmod, \
-                    'default', a.atthasdef, 'identity', a.attidentity <> '', 'generated', a.attgenerated <> '', \
+                    'default', a.atthasdef, 'identity', a.attidentity, 'generated', a.attgenerated <> '', \
                     'not_null', a.attnotnull, \
+                    'counts', CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (SELECT {COUNTS} \
+                        FROM pg_catalog.pg_attrdef f WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum) END, \
+                    'sequence', CASE WHEN a.attidentity <> '' THEN (SELECT o.objid::int8 \
+                        FROM pg_catalog.pg_depend o WHERE o.classid = 1259 AND o.refclassid = 1259 \
+                        AND o.refobjid = a.attrelid AND o.refobjsubid = a.attnum AND o.deptype = 'i') \
+                    WHEN a.atthasdef AND a.attgenerated = '' THEN (SELECT o.refobjid::int8 \
+                        FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_depend o ON o.classid = 2604 AND o.objid = f.oid \
+                        JOIN pg_catalog.pg_sequence q ON q.seqrelid = o.refobjid \
+                        WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum AND o.refclassid = 1259 LIMIT 1) END, \
                     'same', CASE WHEN d.distribution = 'reference' THEN {SAME} END) ORDER BY a.attnum), '[]') \
                     FROM pg_catalog.pg_attribute a \
                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
@@ -200,18 +244,32 @@ fn relation(stored: StoredRelation) -> Result<Relation, CatalogueError> {
         primary_key: primary.map(numbers).unwrap_or_default(),
         unique: stored.unique.iter().map(numbers).collect(),
         columns: stored.columns.into_iter().map(column).collect(),
+        sequence: stored.generation.map(|generation| SequenceFacts {
+            generation,
+            owner: stored
+                .owner
+                .map(|(table, column)| (Oid(table), AttributeNumber(column))),
+        }),
         schema: stored.schema,
         name: stored.name,
         placement,
+        definition: stored.definition,
     })
 }
 
 fn column(stored: StoredColumn) -> Column {
-    let filled_by = match &stored {
-        StoredColumn { identity: true, .. } => FilledBy::Identity,
-        StoredColumn { generated: true, .. } => FilledBy::Generated,
-        StoredColumn { default: true, .. } => FilledBy::Default,
-        _ => FilledBy::Null,
+    let sequence = stored.sequence.map(Oid);
+    let filled_by = match (stored.identity.as_str(), sequence, stored.counts) {
+        ("", _, _) if stored.generated => FilledBy::Generated,
+        ("", Some(sequence), Some(Counts::Alone)) => FilledBy::Sequence(sequence),
+        ("", _, Some(Counts::Alone | Counts::More)) => FilledBy::Counting,
+        ("", _, _) if stored.default => FilledBy::Default,
+        ("", _, _) => FilledBy::Null,
+        (identity, Some(sequence), _) => FilledBy::Identity {
+            sequence,
+            always: identity == "a",
+        },
+        (_, None, _) => FilledBy::Counting,
     };
     Column {
         number: AttributeNumber(stored.number),

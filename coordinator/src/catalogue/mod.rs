@@ -45,6 +45,8 @@ pub struct Catalogue {
     relations: Vec<Relation>,
     /// schema -> name -> index into `relations`.
     by_name: HashMap<String, HashMap<String, usize>>,
+    /// The sequences among them, by their object ids.
+    sequences: HashMap<Oid, usize>,
     /// Names of PostgreSQL's and Howdah's own relations, by schema.
     system: HashMap<String, HashSet<String>>,
 }
@@ -76,9 +78,12 @@ impl Catalogue {
                 .or_default()
                 .insert(relation.name.clone(), place);
         }
+        let sequences = relations.iter().enumerate();
+        let sequences = sequences.filter(|(_, relation)| relation.sequence.is_some());
         Catalogue {
             version,
             slots,
+            sequences: sequences.map(|(place, relation)| (relation.oid, place)).collect(),
             relations,
             by_name,
             system,
@@ -102,6 +107,13 @@ impl Catalogue {
         if self.slots == older.slots {
             self.slots = Arc::clone(&older.slots);
         }
+    }
+
+    /// A sequence by its object id in this group.
+    #[must_use]
+    pub fn sequence(&self, oid: Oid) -> Option<&Relation> {
+        let place = self.sequences.get(&oid)?;
+        self.relations.get(*place)
     }
 
     /// All users' relations.
@@ -159,6 +171,10 @@ pub struct Relation {
     pub unique: Vec<Vec<AttributeNumber>>,
     /// Where its rows are; none for what has no rows of its own.
     pub placement: Option<Placement>,
+    /// The query that a view stands for, with every name qualified.
+    pub definition: Option<String>,
+    /// What is known of it as a sequence; none for what is none.
+    pub sequence: Option<SequenceFacts>,
 }
 
 /// Where the rows of a table are.
@@ -194,6 +210,15 @@ impl Relation {
         let number = self.shard_key()?.number;
         self.columns.iter().find(|column| column.number == number)
     }
+}
+
+/// What a session must know of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SequenceFacts {
+    /// Grows whenever its state is set: values that were taken of another generation are not used. Local to a group.
+    pub generation: i64,
+    /// The table and the column that it belongs to, by OWNED BY or as an identity.
+    pub owner: Option<(Oid, AttributeNumber)>,
 }
 
 /// `pg_class.relkind`, as far as a statement can name it.
@@ -241,10 +266,19 @@ pub struct Column {
 pub enum FilledBy {
     /// NULL.
     Null,
-    /// The value of its DEFAULT expression (`serial` is one).
+    /// The value of its DEFAULT expression.
     Default,
-    /// An identity sequence; `GENERATED ALWAYS` takes no other value, `BY DEFAULT` does.
-    Identity,
+    /// The next value of this sequence, as `serial` has it: its DEFAULT is `nextval()` and nothing else.
+    Sequence(Oid),
+    /// A DEFAULT expression that calls `nextval()` and does more.
+    Counting,
+    /// The next value of its own sequence.
+    Identity {
+        /// The sequence.
+        sequence: Oid,
+        /// `GENERATED ALWAYS`: it takes no other value. `BY DEFAULT` does.
+        always: bool,
+    },
     /// Computed from other columns (`GENERATED ALWAYS AS ... STORED`).
     Generated,
 }

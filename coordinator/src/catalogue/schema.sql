@@ -37,6 +37,23 @@ CREATE TABLE howdah.catalogue_version (
     version int8 NOT NULL
 );
 
+-- What views stand for, with every name qualified: kept here since pg_get_viewdef() looks past the snapshot that the rest of the
+-- catalogue is read in. A definition changes with the names in it.
+CREATE TABLE howdah.views (
+    relid oid PRIMARY KEY,
+    definition text NOT NULL
+);
+
+-- The sequences that are not temporary. Another file node means that something has set a sequence's state or its
+-- parameters; `generation` grows with that and with setval(), and whoever has values of another generation forgets them.
+CREATE TABLE howdah.sequences (
+    relid oid PRIMARY KEY,
+    filenode oid NOT NULL,
+    generation int8 NOT NULL DEFAULT 1,
+    -- It is made ready for ALTER SEQUENCE at this moment.
+    opening bool NOT NULL DEFAULT false
+);
+
 GRANT SELECT ON ALL TABLES IN SCHEMA howdah TO PUBLIC;
 
 -- A transaction with DDL puts a row here; the deferred trigger takes it out and counts the version up. So the version's
@@ -446,6 +463,133 @@ BEGIN
     PERFORM howdah.check_foreign_keys(relation);
 END $$;
 
+CREATE FUNCTION howdah.note_views() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM howdah.views v WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relid AND c.relkind = 'v');
+    INSERT INTO howdah.views AS v (relid, definition)
+        SELECT c.oid, pg_get_viewdef(c.oid) FROM pg_class c
+        WHERE c.relkind = 'v' AND c.relpersistence <> 't' AND c.relnamespace NOT IN
+            ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'howdah'::regnamespace)
+        ON CONFLICT (relid) DO UPDATE SET definition = excluded.definition WHERE v.definition <> excluded.definition;
+$$;
+
+-- A sequence counts in the cluster's first group alone, the home group; nodes take values of it there (howdah.draw). In the
+-- others it stands at its end, so that what asks it for a value there gets an error (2200H), and never a value that is
+-- handed out twice. One with CYCLE has no end, and promises no unique numbers either: of that the analysis alone keeps
+-- statements that would ask it.
+CREATE FUNCTION howdah.is_home() RETURNS bool LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.group_id = (SELECT min(m.group_id) FROM howdah.slot_map m) FROM howdah.cluster c
+$$;
+
+-- Finds the sequences that are new or whose state was set by a definition or by TRUNCATE ... RESTART IDENTITY.
+CREATE FUNCTION howdah.sequences_changed() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed record;
+    used bool;
+BEGIN
+    FOR changed IN
+        SELECT c.oid, c.relname, c.relfilenode, k.relid IS NULL AS is_new, q.seqincrement, q.seqmax, q.seqmin
+        FROM pg_class c JOIN pg_sequence q ON q.seqrelid = c.oid LEFT JOIN howdah.sequences k ON k.relid = c.oid
+        WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND k.filenode IS DISTINCT FROM c.relfilenode
+          AND k.opening IS NOT TRUE
+        ORDER BY c.oid
+    LOOP
+        IF changed.is_new THEN
+            EXECUTE format('SELECT is_called FROM %s', changed.oid::regclass) INTO used;
+            IF used THEN
+                RAISE EXCEPTION 'rows that are there cannot be numbered by sequence "%"', changed.relname
+                    USING ERRCODE = '0A000', DETAIL = 'Each group would count its own rows.',
+                        HINT = 'Add the column without a default, give the rows values, and then set the default or add '
+                               'the identity.';
+            END IF;
+        END IF;
+        INSERT INTO howdah.sequences AS k (relid, filenode) VALUES (changed.oid, changed.relfilenode)
+            ON CONFLICT (relid) DO UPDATE SET filenode = excluded.filenode, generation = k.generation + 1;
+        IF NOT howdah.is_home() THEN
+            PERFORM setval(changed.oid::regclass,
+                CASE WHEN changed.seqincrement > 0 THEN changed.seqmax ELSE changed.seqmin END);
+        END IF;
+        PERFORM howdah.bump_version();
+    END LOOP;
+END $$;
+
+-- The state of a sequence, or of those that belong to a table's columns, before it is altered; asked of the home group.
+CREATE FUNCTION howdah.sequence_states(relation text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found record;
+    state json;
+    states json[] := '{}';
+BEGIN
+    FOR found IN
+        SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND (c.oid = to_regclass(relation) OR EXISTS (
+            SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+            AND d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(relation) AND d.deptype IN ('a', 'i')))
+    LOOP
+        EXECUTE format('SELECT json_build_object(''name'', %L, ''last'', last_value) FROM %s',
+            format('%I.%I', found.nspname, found.relname), found.oid::regclass) INTO state;
+        states := states || state;
+    END LOOP;
+    RETURN array_to_json(states)::text;
+END $$;
+
+-- Takes sequences that stand at their ends to where the home group has them, so that ALTER SEQUENCE finds there what it
+-- finds here. All of it goes with the transaction; what follows the definition takes them back (sequences_changed).
+CREATE FUNCTION howdah.open_sequences(states text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    state record;
+BEGIN
+    IF howdah.is_home() THEN
+        RETURN;
+    END IF;
+    FOR state IN SELECT * FROM json_to_recordset(states::json) AS s (name text, last int8) LOOP
+        UPDATE howdah.sequences SET opening = true WHERE relid = state.name::regclass;
+        EXECUTE format('ALTER SEQUENCE %s RESTART WITH %s', state.name::regclass, state.last);
+        UPDATE howdah.sequences SET opening = false WHERE relid = state.name::regclass;
+    END LOOP;
+END $$;
+
+-- setval() was called on the home group: values that nodes have of the sequence are forgotten when this is committed.
+CREATE FUNCTION howdah.sequence_set(relation text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE howdah.sequences SET generation = generation + 1 WHERE relid = to_regclass(relation);
+    PERFORM howdah.bump_version();
+END $$;
+
+-- Takes values of a sequence for a node: as many as wanted, fewer where it ends, and the error of nextval() where it has ended.
+-- A session keeps values of a sequence with CACHE and forgets them at its end: so whole caches are taken.
+CREATE FUNCTION howdah.draw(relation text, wanted int8) RETURNS int8[] LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    sequence regclass := relation::regclass;
+    parameters pg_sequence;
+    state record;
+    remaining numeric;
+    count int8;
+BEGIN
+    IF NOT howdah.is_home() THEN
+        RAISE EXCEPTION 'sequence % counts in another group', sequence;
+    END IF;
+    SELECT * INTO parameters FROM pg_sequence WHERE seqrelid = sequence;
+    EXECUTE format('SELECT last_value, is_called FROM %s', sequence) INTO state;
+    remaining := div(CASE WHEN parameters.seqincrement > 0 THEN parameters.seqmax ELSE parameters.seqmin END::numeric
+        - state.last_value, parameters.seqincrement) + CASE WHEN state.is_called THEN 0 ELSE 1 END;
+    count := CASE WHEN parameters.seqcache > 10000 THEN wanted
+        ELSE (wanted + parameters.seqcache - 1) / parameters.seqcache * parameters.seqcache END;
+    IF NOT parameters.seqcycle THEN
+        count := greatest(1, least(count, remaining));
+    END IF;
+    -- nextval() logs one call in 32, and a transaction without a row of its own waits for no replication: what it has given
+    -- could be given again by the next leader. With this in the log its commit waits.
+    PERFORM pg_logical_emit_message(true, 'howdah', '');
+    RETURN ARRAY(SELECT nextval(sequence) FROM generate_series(1, count));
+END $$;
+
 CREATE FUNCTION howdah.on_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -468,6 +612,8 @@ BEGIN
             PERFORM howdah.table_altered(altered);
         END IF;
     END LOOP;
+    PERFORM howdah.note_views();
+    PERFORM howdah.sequences_changed();
 END $$;
 
 CREATE FUNCTION howdah.on_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -475,9 +621,12 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM howdah.distributed_tables d USING pg_event_trigger_dropped_objects() o
     WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0 AND o.objid = d.relid;
+    DELETE FROM howdah.sequences s USING pg_event_trigger_dropped_objects() o
+    WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0 AND o.objid = s.relid;
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary) THEN
         PERFORM howdah.bump_version();
     END IF;
+    PERFORM howdah.note_views();
 END $$;
 
 -- What became of transactions across groups whose anchor is this group (transaction/mod.rs). The row that got in first
@@ -520,6 +669,11 @@ GRANT EXECUTE ON FUNCTION howdah.distribute_table(regclass, text, name) TO PUBLI
 GRANT EXECUTE ON FUNCTION howdah.lock_reference(regclass) TO PUBLIC;
 -- By the session that then moves the rows; the analysis lets no statement of a user name it.
 GRANT EXECUTE ON FUNCTION howdah.move_key(regclass, name) TO PUBLIC;
+-- By a session around definitions and setval(); neither may statements of users name these.
+GRANT EXECUTE ON FUNCTION howdah.sequences_changed() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION howdah.sequence_states(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION howdah.open_sequences(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION howdah.sequence_set(text) TO PUBLIC;
 -- By a session's own COMMIT; the analysis lets no statement of a user name it.
 GRANT EXECUTE ON FUNCTION howdah.decide(text, int4[], xid8[]) TO PUBLIC;
 

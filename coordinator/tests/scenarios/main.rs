@@ -5,6 +5,7 @@
 mod freshness;
 mod hashing;
 mod placement;
+mod sequences;
 mod server;
 mod settling;
 mod tables;

@@ -96,7 +96,10 @@ async fn a_new_table_is_distributed_by_its_primary_key_or_first_column() {
     let column = keyed.shard_key().unwrap().column;
     assert_eq!((column.key_type, column.type_modifier), (KeyType::Varchar, 13));
     let identified = table(&catalogue, "identified");
-    assert_eq!(identified.columns[0].filled_by, FilledBy::Identity);
+    assert!(matches!(
+        identified.columns[0].filled_by,
+        FilledBy::Identity { always: true, .. }
+    ));
     assert_eq!(identified.columns[1].filled_by, FilledBy::Generated);
     assert_eq!(table(&catalogue, "parts").kind, RelationKind::PartitionedTable);
     assert_eq!(table(&catalogue, "seen").kind, RelationKind::View);

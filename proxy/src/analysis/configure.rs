@@ -166,7 +166,8 @@ impl Given {
         }
     }
 
-    fn bind(&mut self, values: &[Option<String>]) {
+    /// Puts a value in the place of a parameter.
+    pub fn bind(&mut self, values: &[Option<String>]) {
         if let Given::Parameter(number) = self
             && let Some(value) = number.checked_sub(1).and_then(|at| values.get(at))
         {

@@ -9,9 +9,11 @@ use sqlparser::ast::{Insert, SelectItem, SetExpr, Statement};
 
 use super::Refusal;
 use super::check::Findings;
+use super::functions::{self, Volatility};
 use super::lexer::{Kind, Token};
 use super::proof::Proof;
 use super::relations::parts;
+use super::words::{Words, has_word};
 
 /// Checks that a statement that writes to this reference table does the same in every group.
 ///
@@ -79,6 +81,37 @@ pub(super) fn check(
 pub(super) fn check_columns(table: &Relation, given: &[&str]) -> Result<(), Refusal> {
     let unlike = unlike(table, |name| given.contains(&name));
     unlike.map_or(Ok(()), |column| Err(differs(table, column)))
+}
+
+/// Checks that an action of ALTER TABLE gives the rows that are there the same values in every group.
+///
+/// # Errors
+/// When it may not.
+pub(super) fn check_action(table: &[String], action: &[Token]) -> Result<(), Refusal> {
+    let stores = Words::new(action).sees(&["add"]) || has_word(action, &["using"]);
+    let unsteady = action
+        .iter()
+        .enumerate()
+        .find_map(|(at, token)| match &token.kind {
+            Kind::Word(name) => {
+                let found = functions::find(&[name]).ok()?;
+                let next = action.get(at + 1).map(|next| &next.kind);
+                let called = next == Some(&Kind::Punctuation('('))
+                    || name.starts_with("current_")
+                    || name.starts_with("local");
+                (called && found.volatility != Volatility::Immutable).then_some(name)
+            }
+            _ => None,
+        });
+    match unsteady.filter(|_| stores) {
+        None => Ok(()),
+        Some(name) => Err(Refusal::unsupported(format!(
+            "\"{name}\" for the rows that are in reference table \"{}\" is not supported",
+            table.join(".")
+        ))
+        .detail("Every group computes it for itself, and all must store the same.")
+        .hint("Add the column without it, set it with UPDATE, and give it its default then.")),
+    }
 }
 
 fn differs(table: &Relation, column: &str) -> Refusal {

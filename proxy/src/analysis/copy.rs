@@ -1,14 +1,16 @@
 //! COPY: from the client into a table, and from a table or a query to the client.
 
-use coordinator::catalogue::Placement;
+use coordinator::catalogue::{Column, FilledBy, Placement, Relation};
 use coordinator::hash::HashSlot;
 
 use super::Refusal;
 use super::copies;
+use super::draws::{SequenceName, Source};
+use super::insert::{quoted, source};
 use super::lexer::{Kind, Token};
 use super::plan::{
     Access, CopyFormat, CopyIn, CopyLayout, CopyOut, Form, Goes, HomeUse, Key, Plan, Query, RelationName,
-    Spread, Tag, Target,
+    Spread, SuppliedField, Tag, Target,
 };
 use super::query;
 use super::relations::{Named, Names};
@@ -24,7 +26,7 @@ struct Options {
 }
 
 /// Plans COPY.
-pub(super) fn plan(tokens: &[Token], _sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
+pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     let mut words = Words::new(tokens);
     words.take(&["copy"]);
     let query = words.parenthesised();
@@ -36,6 +38,15 @@ pub(super) fn plan(tokens: &[Token], _sql: &str, names: Names<'_>) -> Result<Pla
             };
             (table, words.parenthesised().map(column_names))
         }
+    };
+    // Where further columns could be named.
+    let list_end = tokens.len() - words.rest().len();
+    let list_end = list_end.checked_sub(1).and_then(|close| tokens.get(close));
+    let text = Text {
+        sql,
+        start: tokens.first().map_or(0, |first| first.range.start),
+        list_end: list_end.map_or(0, |close| close.range.start),
+        end: tokens.last().map_or(0, |last| last.range.end),
     };
     let from = match words.take_any(&["from", "to"]) {
         Some(direction) => direction == "from",
@@ -51,9 +62,18 @@ pub(super) fn plan(tokens: &[Token], _sql: &str, names: Names<'_>) -> Result<Pla
     match (query, from) {
         (Some(query), false) => copy_query(query, &options, names),
         (Some(_), true) => Ok(syntax_for_postgres()),
-        (None, true) => copy_in(&table, columns, options, names),
+        (None, true) => copy_in(&table, columns, options, &text, names),
         (None, false) => copy_table(&table, &options, names),
     }
+}
+
+/// The statement's text.
+struct Text<'a> {
+    sql: &'a str,
+    start: usize,
+    /// Where the token begins that closes the list of columns, if there is one.
+    list_end: usize,
+    end: usize,
 }
 
 fn column_names(tokens: &[Token]) -> Option<Vec<String>> {
@@ -144,7 +164,8 @@ fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<P
             _ => Target::All,
         },
         Named::Temporary => Target::Home(HomeUse::Temporary),
-        Named::System => Target::Any,
+        // Of a view PostgreSQL says that it cannot be copied.
+        Named::System | Named::View(..) => Target::Any,
         Named::Unknown => return Err(no_relation(table)),
     };
     Ok(Plan::Query(Query {
@@ -167,11 +188,18 @@ fn copy_in(
     table: &[String],
     columns: Option<Option<Vec<String>>>,
     options: Options,
+    text: &Text<'_>,
     names: Names<'_>,
 ) -> Result<Plan, Refusal> {
     let relation = match names.find(table)? {
         Named::Table(relation) => relation,
         Named::Temporary => return Ok(temporary::at_home(Access::Write, Form::CopyIn)),
+        Named::View(view, _) => {
+            return Err(Refusal::new(
+                "42809",
+                format!("cannot copy to view \"{}\"", view.name),
+            ));
+        }
         Named::System => {
             return Err(Refusal::unsupported(format!(
                 "\"{}\" cannot be written to",
@@ -180,9 +208,7 @@ fn copy_in(
         }
         Named::Unknown => return Err(no_relation(table)),
     };
-    let generated = |column: &&coordinator::catalogue::Column| {
-        column.filled_by != coordinator::catalogue::FilledBy::Generated
-    };
+    let generated = |column: &&Column| column.filled_by != FilledBy::Generated;
     let columns: Vec<&str> = match &columns {
         // Without a list, COPY has all columns but generated ones.
         None => {
@@ -192,15 +218,22 @@ fn copy_in(
         Some(None) => return Ok(syntax_for_postgres()),
         Some(Some(columns)) => columns.iter().map(String::as_str).collect(),
     };
+    let supplied = supplied(relation, &columns, &options, names)?;
+    let field = |name: &str| {
+        let given = columns.iter().position(|column| *column == name);
+        let ours = || supplied.iter().position(|field| field.name == name);
+        given.or_else(|| ours().map(|at| columns.len() + at))
+    };
     let goes = match (&relation.placement, relation.key_column()) {
         (Some(Placement::Reference), _) => {
-            copies::check_columns(relation, &columns)?;
+            let added = supplied.iter().map(|field| field.name.as_str());
+            let all: Vec<&str> = columns.iter().copied().chain(added).collect();
+            copies::check_columns(relation, &all)?;
             Goes::Everywhere
         }
         (Some(Placement::Hash(shard_key)), Some(key)) => {
             let key = key.name.as_str();
-            let place = columns.iter().position(|column| *column == key);
-            let field = place.ok_or_else(|| {
+            let field = field(key).ok_or_else(|| {
                 Refusal::unsupported(format!(
                     "COPY into table \"{}\" must have its shard key \"{key}\"",
                     relation.name
@@ -215,6 +248,17 @@ fn copy_in(
         }
         _ => Goes::To(HashSlot::LOCAL),
     };
+    let with_supplied = || {
+        let before = text.sql.get(text.start..text.list_end)?;
+        let behind = text.sql.get(text.list_end..text.end)?;
+        let more = supplied.iter().map(|field| format!(", {}", quoted(&field.name)));
+        Some(format!("{before}{}{behind}", more.collect::<String>()))
+    };
+    let text = if supplied.is_empty() {
+        None
+    } else {
+        with_supplied()
+    };
     let table = RelationName {
         schema: relation.schema.clone(),
         name: relation.name.clone(),
@@ -224,7 +268,49 @@ fn copy_in(
         goes,
         columns: columns.len(),
         format: options.format(),
+        supplied,
+        text,
     }))
+}
+
+/// The fields that sequences fill and that are not in the list of columns.
+fn supplied(
+    relation: &Relation,
+    columns: &[&str],
+    options: &Options,
+    names: Names<'_>,
+) -> Result<Vec<SuppliedField>, Refusal> {
+    /// `smallint`, `integer`, `bigint`: types whose binary form the session writes.
+    const INTEGERS: [u32; 3] = [21, 23, 20];
+    let mut supplied = Vec::new();
+    let missing = |column: &&Column| !columns.contains(&column.name.as_str());
+    for column in relation.columns.iter().filter(missing) {
+        let writable = match options.binary {
+            true => INTEGERS.contains(&column.type_oid),
+            // Else a value could be read as NULL.
+            false => options.layout.csv || options.layout.null.parse::<i64>().is_err(),
+        };
+        match source(column, names) {
+            Some(Source::Next {
+                sequence: SequenceName::Known(sequence),
+                identity,
+            }) if writable => supplied.push(SuppliedField {
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                sequence,
+                identity,
+            }),
+            None if column.filled_by != FilledBy::Counting => {}
+            _ => {
+                return Err(Refusal::unsupported(format!(
+                    "COPY into table \"{}\" must have column \"{}\", which a sequence fills",
+                    relation.name, column.name
+                ))
+                .hint("Add the column, with values of SELECT nextval(...), or use INSERT."));
+            }
+        }
+    }
+    Ok(supplied)
 }
 
 /// Options, in parentheses or in the older form: name and value pairs.

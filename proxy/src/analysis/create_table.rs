@@ -1,7 +1,7 @@
 //! CREATE TABLE: which column becomes the shard key, and whether each group alone can keep its constraints.
 
 use super::Refusal;
-use super::ddl::check_functions;
+use super::ddl::{check_functions, without_nextval};
 use super::lexer::{Kind, Token};
 use super::plan::{Ddl, DdlEffect, Plan, RelationName};
 use super::relations::Names;
@@ -33,6 +33,12 @@ const KEY_TYPES: &[&str] = &[
     "decimal",
     "dec",
     "bytea",
+    "serial",
+    "serial2",
+    "serial4",
+    "serial8",
+    "smallserial",
+    "bigserial",
 ];
 
 /// A column or a constraint inside the parentheses.
@@ -169,27 +175,7 @@ pub(super) fn check_element(element: &[Token]) -> Result<(), Refusal> {
         after_name.name();
         after_name.rest()
     };
-    if has_word(after, &["as", "identity"]) || is_serial(after) {
-        return Err(
-            Refusal::unsupported("serial and identity columns are not supported yet")
-                .detail("They need sequences of the whole cluster: each group would count for itself.")
-                .hint("Use uuid DEFAULT gen_random_uuid(), or numbers that the application chooses."),
-        );
-    }
-    check_functions(after)
-}
-
-fn is_serial(type_and_rest: &[Token]) -> bool {
-    let serials = [
-        "serial",
-        "serial2",
-        "serial4",
-        "serial8",
-        "bigserial",
-        "smallserial",
-    ];
-    let words = Words::new(type_and_rest);
-    serials.iter().any(|serial| words.sees(&[serial]))
+    check_functions(&without_nextval(after))
 }
 
 fn primary_key(columns: &[Column<'_>], constraints: &[&[Token]]) -> Option<String> {

@@ -1,6 +1,11 @@
 //! Statements that define things: the same on every group, if each group can keep them alone.
 
+use coordinator::catalogue::{FilledBy, Relation, Resolved};
+
+use coordinator::catalogue::Placement;
+
 use super::Refusal;
+use super::copies;
 use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::databases;
 use super::functions;
@@ -103,6 +108,9 @@ fn create(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<Plan, Ref
         temporary::refuse_in(words.rest(), "CREATE STATISTICS", names)?;
         return everywhere(DdlEffect::None);
     }
+    if words.take(&["sequence"]) {
+        return everywhere(DdlEffect::Reload);
+    }
     if words.take(&["database"]) {
         return databases::create(words);
     }
@@ -122,9 +130,6 @@ fn refused_object(mut words: Words<'_>, _replace: bool) -> Refusal {
     match word.as_str() {
         "function" | "procedure" | "aggregate" | "trigger" | "rule" | "operator" | "cast" | "language"
         | "policy" => unsupported(&format!("CREATE {}", word.to_uppercase())).detail(code),
-        "sequence" => unsupported("CREATE SEQUENCE")
-            .detail("Sequences of the whole cluster come later; each group would count for itself.")
-            .hint("Use gen_random_uuid(), or numbers that the application chooses."),
         "materialized" => unsupported("CREATE MATERIALIZED VIEW").detail("Its rows would be of one group."),
         "extension" => unsupported("CREATE EXTENSION").detail(code),
         _ => unsupported(&format!("CREATE {}", word.to_uppercase())),
@@ -201,6 +206,7 @@ fn drop(mut words: Words<'_>) -> Result<Plan, Refusal> {
         "materialized",
         "type",
         "domain",
+        "sequence",
     ];
     if words.take_any(&tables).is_some() {
         let outside_transaction = words.sees(&["concurrently"]);
@@ -236,6 +242,9 @@ fn alter(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     }
     if words.sees(&["database"]) || words.sees(&["role"]) || words.sees(&["user"]) || words.sees(&["group"]) {
         return alter_settings(words);
+    }
+    if words.take(&["sequence"]) {
+        return Ok(alter_sequence(words, names));
     }
     if words.take_any(&["index", "view", "schema"]).is_some() {
         return everywhere(DdlEffect::Reload);
@@ -289,6 +298,33 @@ fn alter_settings(words: Words<'_>) -> Result<Plan, Refusal> {
     everywhere(DdlEffect::None)
 }
 
+fn alter_sequence(mut words: Words<'_>, names: Names<'_>) -> Plan {
+    words.take(&["if", "exists"]);
+    let effect = match words.dotted_name().map(|parts| sequence(&parts, names)) {
+        Some(Some(name)) => DdlEffect::AlterSequence(name),
+        // PostgreSQL says what is wrong.
+        _ => DdlEffect::Reload,
+    };
+    Plan::Ddl(Ddl {
+        effect,
+        outside_transaction: false,
+        leaves: None,
+    })
+}
+
+fn sequence(parts: &[String], names: Names<'_>) -> Option<RelationName> {
+    let path = names.facts.search_path;
+    let resolved = match parts {
+        [name] => names.catalogue.resolve(path, None, name),
+        [schema, name] => names.catalogue.resolve(path, Some(schema), name),
+        _ => return None,
+    };
+    match resolved {
+        Resolved::Relation(relation) => relation.sequence.map(|_| RelationName::of(relation)),
+        _ => None,
+    }
+}
+
 fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     words.take(&["if", "exists"]);
     words.take(&["only"]);
@@ -300,24 +336,40 @@ fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> 
     };
     words.take_operator("*");
     if words.sees(&["owner", "to"]) && words.rest().len() == 3 {
-        // Of a view, too, as dumps have it.
+        // Of a view or a sequence, too, as dumps have it.
         return everywhere(DdlEffect::Reload);
     }
     let relation = distributed(&table, names)?;
     let key = relation
         .and_then(|relation| relation.key_column())
         .map(|column| column.name.as_str());
-    let mut new_key = None;
+    let (mut new_key, mut counted) = (None, false);
     for action in split_commas(words.rest()) {
+        if let Some(Placement::Reference) = relation.and_then(|relation| relation.placement.as_ref()) {
+            copies::check_action(&table, action)?;
+        }
         alter_action(Words::new(action), key)?;
         new_key = new_key.or(primary_key(action));
+        counted |= relation.is_some_and(|relation| alters_counted(action, relation));
     }
     everywhere(relation.map_or(DdlEffect::Reload, |relation| {
         DdlEffect::AlterTable(AlteredTable {
             table: RelationName::of(relation),
             new_key: new_key.filter(|column| Some(column.as_str()) != key),
+            counted,
         })
     }))
+}
+
+/// Whether an action alters a column that an identity sequence fills, which may alter that, too.
+fn alters_counted(action: &[Token], relation: &Relation) -> bool {
+    let mut words = Words::new(action);
+    if !words.take(&["alter"]) {
+        return false;
+    }
+    words.take(&["column"]);
+    let column = words.name().and_then(|name| relation.column(&name));
+    column.is_some_and(|column| matches!(column.filled_by, FilledBy::Identity { .. }))
 }
 
 /// The first column of `ADD [CONSTRAINT name] PRIMARY KEY (columns)`.
@@ -361,10 +413,7 @@ fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> 
         if (words.sees(&["type"]) || words.sees(&["set", "data"])) && of_key(&column) {
             return Err(key_stays("given another type"));
         }
-        if words.sees(&["add", "generated"]) {
-            return check_element_identity();
-        }
-        return check_functions(words.rest());
+        return check_functions(&without_nextval(words.rest()));
     }
     let fine = [
         &["attach", "partition"][..],
@@ -398,10 +447,6 @@ fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> 
         })
         .collect();
     Err(unsupported(&format!("ALTER TABLE ... {}", shown.join(" "))))
-}
-
-fn check_element_identity() -> Result<(), Refusal> {
-    Err(unsupported("an identity column").detail("Each group would count for itself."))
 }
 
 fn key_stays(what: &str) -> Refusal {
@@ -510,7 +555,33 @@ const NO_FUNCTION: &[&str] = &[
     "range",
     "list",
     "hash",
+    "identity",
 ];
+
+/// The tokens without the calls of `nextval()` that are a column's whole DEFAULT: sessions supply their values.
+pub(super) fn without_nextval(tokens: &[Token]) -> Vec<Token> {
+    let mut rest = Vec::with_capacity(tokens.len());
+    let mut words = Words::new(tokens);
+    while let [token, ..] = words.rest() {
+        let mut call = words;
+        let counts = call.take(&["default"])
+            && call.dotted_name().is_some_and(|parts| {
+                matches!(
+                    parts.iter().map(String::as_str).collect::<Vec<_>>()[..],
+                    ["nextval"] | ["pg_catalog", "nextval"]
+                )
+            })
+            && call.parenthesised().is_some()
+            && matches!(call.peek(), None | Some(Kind::Word(_)));
+        if counts {
+            words = call;
+        } else {
+            rest.push(token.clone());
+            words.next();
+        }
+    }
+    rest
+}
 
 /// Checks that the expressions in a definition call PostgreSQL's own functions only.
 pub(super) fn check_functions(tokens: &[Token]) -> Result<(), Refusal> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coordinator::catalogue::{
     AttributeNumber, Catalogue, CatalogueVersion, Column, FilledBy, Oid, Placement, Relation, RelationKind,
-    ShardKey,
+    SequenceFacts, ShardKey,
 };
 use coordinator::hash::{KeyColumn, KeyType};
 use coordinator::slots::{MapEpoch, SlotMap};
@@ -51,6 +51,8 @@ fn relation(
         primary_key: Vec::new(),
         unique: Vec::new(),
         placement,
+        definition: None,
+        sequence: None,
     }
 }
 
@@ -62,21 +64,81 @@ fn whole(name: &str, columns: &[(&str, u32, i32)], placement: Placement) -> Rela
     }
 }
 
+const COUNTER: Oid = Oid(16_400);
+const IDENT: Oid = Oid(16_401);
+
+fn sequence(name: &str, oid: Oid) -> Relation {
+    Relation {
+        oid,
+        sequence: Some(SequenceFacts {
+            generation: 1,
+            owner: None,
+        }),
+        ..relation("public", name, RelationKind::Sequence, &[], None)
+    }
+}
+
+/// The same where this column, counted from 0, is filled so.
+fn filled(mut relation: Relation, column: usize, by: FilledBy) -> Relation {
+    relation.columns[column].filled_by = by;
+    relation
+}
+
+/// Sequences, and tables with columns that they fill.
+fn counted() -> Vec<Relation> {
+    use RelationKind::Table;
+    let (int4, int8, text) = (23, 20, 25);
+    vec![
+        sequence("counter", COUNTER),
+        sequence("ident_id_seq", IDENT),
+        filled(
+            relation(
+                "public",
+                "numbered",
+                Table,
+                &[("id", int8, -1), ("v", text, -1)],
+                Some(1),
+            ),
+            0,
+            FilledBy::Sequence(COUNTER),
+        ),
+        filled(
+            filled(
+                relation(
+                    "public",
+                    "ident",
+                    Table,
+                    &[("id", int8, -1), ("v", text, -1), ("n", int4, -1)],
+                    Some(2),
+                ),
+                0,
+                FilledBy::Identity {
+                    sequence: IDENT,
+                    always: true,
+                },
+            ),
+            2,
+            FilledBy::Sequence(COUNTER),
+        ),
+        filled(
+            relation(
+                "public",
+                "lettered",
+                Table,
+                &[("id", text, -1), ("v", text, -1)],
+                Some(1),
+            ),
+            0,
+            FilledBy::Counting,
+        ),
+    ]
+}
+
 /// Two groups, and the tables that the golden files speak of; `golden/README` has them as SQL.
 pub(super) fn catalogue() -> Catalogue {
-    use RelationKind::{Sequence, Table, View};
+    use RelationKind::{Table, View};
     let (int4, int8, text, varchar, numeric, stamp) = (23, 20, 25, 1043, 1700, 1114);
-    let relations = vec![
-        whole(
-            "countries",
-            &[("code", text, -1), ("name", text, -1), ("stamped", stamp, -1)],
-            Placement::Reference,
-        ),
-        whole(
-            "settings",
-            &[("name", text, -1), ("value", text, -1)],
-            Placement::Local,
-        ),
+    let mut relations = vec![
         relation(
             "public",
             "t",
@@ -159,10 +221,25 @@ pub(super) fn catalogue() -> Catalogue {
             ],
             Some(1),
         ),
-        relation("public", "view_of_t", View, &[("id", int8, -1)], None),
-        relation("public", "counter", Sequence, &[], None),
+        Relation {
+            definition: Some(
+                " SELECT t.id,\n    t.name AS called\n   FROM public.t\n  WHERE t.n > 0;".to_owned(),
+            ),
+            ..relation(
+                "public",
+                "view_of_t",
+                View,
+                &[("id", int8, -1), ("called", text, -1)],
+                None,
+            )
+        },
         relation("public", "floats", Table, &[("x", 701, -1)], None),
     ];
+    let countries = [("code", text, -1), ("name", text, -1), ("stamped", stamp, -1)];
+    relations.push(whole("countries", &countries, Placement::Reference));
+    let settings = [("name", text, -1), ("value", text, -1)];
+    relations.push(whole("settings", &settings, Placement::Local));
+    relations.extend(counted());
     let mut system: HashMap<String, HashSet<String>> = HashMap::new();
     for line in include_str!("golden/system_relations").lines() {
         let (schema, name) = line.split_once(' ').expect("a schema and a name");

@@ -5,14 +5,18 @@ use std::fmt;
 use coordinator::slots::SlotMap;
 use shard::id::GroupId;
 
+use super::lexer::{Kind, Token};
 use super::plan::{Access, Answers, Form, Query, Route, Spread, Target};
 use super::refusal::Refusal;
+use super::words::split_commas;
 
 /// How a statement is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explained {
     /// Its text.
     pub text: String,
+    /// It is run, to say what comes of it.
+    pub analyze: bool,
     groups: Groups,
     way: Way,
 }
@@ -54,6 +58,12 @@ enum Way {
         /// Expressions and aggregates.
         values: Vec<String>,
     },
+    /// Each group gives its rows in this order; how many are skipped, and given at most.
+    Merge {
+        order: String,
+        offset: u64,
+        limit: Option<u64>,
+    },
     /// These are read in each group.
     Gather(Vec<String>),
     /// Nothing: it must be one group.
@@ -61,8 +71,13 @@ enum Way {
 }
 
 impl Explained {
-    /// Of a planned statement, of this text.
-    pub(super) fn of(query: &Query, text: &str, slots: &SlotMap) -> Explained {
+    /// Of a planned statement, of this text, in that of the whole EXPLAIN.
+    pub(super) fn of(
+        query: &Query,
+        (text, whole): (&str, &str),
+        analyze: bool,
+        slots: &SlotMap,
+    ) -> Explained {
         let groups = match query.route(&[], slots, &Answers::new()) {
             Ok(Route::Any) => Groups::Any,
             Ok(Route::Home(_)) => Groups::Home,
@@ -83,17 +98,23 @@ impl Explained {
             }
             (Target::Copies(_), _) => Way::Copy,
             (_, Form::Count) => Way::Count,
-            (_, Form::Gathered(gathering)) => match &gathering.partial {
-                Some(partial) => Way::Aggregate {
-                    columns: partial.part.to_string(),
+            (_, Form::Gathered(gathering)) => match (&gathering.merge, &gathering.partial) {
+                (Some(merge), _) => Way::Merge {
+                    order: merge.shown(whole),
+                    offset: merge.offset,
+                    limit: merge.limit,
+                },
+                (None, Some(partial)) => Way::Aggregate {
+                    columns: partial.to_string(),
                     values: partial.shown().collect(),
                 },
-                None => Way::Gather(gathering.parts.iter().map(ToString::to_string).collect()),
+                (None, None) => Way::Gather(gathering.parts.iter().map(ToString::to_string).collect()),
             },
             (_, _) => Way::Concatenate,
         };
         Explained {
             text: text.to_owned(),
+            analyze,
             groups,
             way,
         }
@@ -137,6 +158,22 @@ impl Explained {
                 lines.extend(values.iter().map(|value| format!("  gives {value}")));
                 lines.push("One of them: the statement, over what they give".to_owned());
             }
+            Way::Merge { order, offset, limit } => {
+                let mut how = match order.as_str() {
+                    "" => "one group after the other".to_owned(),
+                    order => format!("by {order}"),
+                };
+                if *offset > 0 {
+                    how.push_str(&format!(", without the first {offset}"));
+                }
+                if let Some(limit) = limit {
+                    how.push_str(&format!(", {limit} of them"));
+                }
+                lines.push(format!("Each group{once}: the statement, on its own rows"));
+                lines.push(format!(
+                    "The node: puts their rows together as they come, {how}; where it does not know that order, one PostgreSQL does, with all of them"
+                ));
+            }
             Way::Gather(parts) => {
                 lines.push(format!("Each group{once}: reads"));
                 lines.extend(parts.iter().map(|part| format!("  {part}")));
@@ -161,6 +198,34 @@ impl fmt::Display for Groups {
             Groups::Copies => f.write_str("all, each has a copy of the reference table"),
             Groups::None(refusal) => write!(f, "none, refused, {}: {}", refusal.sqlstate, refusal.message),
         }
+    }
+}
+
+/// Whether these options of EXPLAIN are for Howdah.
+///
+/// # Errors
+/// When there are others among them, but for ANALYZE.
+pub(super) fn is_asked_for(options: &[Token]) -> Result<bool, Refusal> {
+    let names: Vec<&str> = split_commas(options)
+        .into_iter()
+        .filter_map(|option| match &option.first()?.kind {
+            Kind::Word(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    if !names.contains(&"howdah") {
+        return Ok(false);
+    }
+    match names
+        .iter()
+        .find(|name| !["howdah", "analyze", "analyse"].contains(name))
+    {
+        Some(other) => Err(Refusal::unsupported(format!(
+            "EXPLAIN (HOWDAH) with {} is not supported",
+            other.to_uppercase()
+        ))
+        .hint("Leave it out.")),
+        None => Ok(true),
     }
 }
 

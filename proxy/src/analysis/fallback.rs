@@ -119,7 +119,7 @@ fn names_nothing_of_users(tokens: &[Token], at: usize, names: Names<'_>) -> bool
     // Any name that is a user's relation anywhere in the path, and any relation after FROM or JOIN.
     match names.find(&parts) {
         Ok(Named::System) => true,
-        Ok(Named::Table(_) | Named::Temporary) | Err(_) => false,
+        Ok(Named::Table(_) | Named::View(..) | Named::Temporary) | Err(_) => false,
         Ok(Named::Unknown) => !matches!(before, Some(Kind::Word(word)) if word == "from" || word == "join"),
     }
 }

@@ -45,19 +45,25 @@ pub(super) struct Fed {
 /// How an INSERT ... SELECT is run whose rows come to the session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feed {
-    /// The SELECT.
-    pub source: Query,
-    /// Its text in that of the statement, in bytes.
-    pub query: Range<usize>,
+    /// The statement, taken apart.
+    pub cut: Cut,
     /// Where in its rows the shard key is.
     pub key_at: usize,
     /// How the key is hashed.
     pub column: KeyColumn,
     /// The key, where it is the same in all rows and known before.
     pub key: Option<Key>,
+}
+
+/// An INSERT ... SELECT, taken apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cut {
+    /// The SELECT.
+    pub source: Query,
     /// A row may meet another of the same statement (`ON CONFLICT DO UPDATE`): all that go to a group must come at once.
     pub at_once: bool,
-    /// What stands before the SELECT, and behind it.
+    /// The text of the SELECT in that of the statement, in bytes; of what stands before it; and of what follows.
+    query: Range<usize>,
     head: Range<usize>,
     tail: Range<usize>,
     /// The constants of the SELECT's list.
@@ -97,7 +103,11 @@ impl Fed {
         {
             Some(Item::Expression(expr)) => {
                 key = constants::key(expr, column, KeyUse::Assignment);
-                if let Some((0, from)) = key_of(expr, &[block], &proof.instances) {
+                // Not through subqueries, which may give NULL in its place.
+                let own = |at: usize| block.items.iter().any(|item| item.instance == Some(at));
+                if let Some((0, from)) = key_of(expr, &[block], &proof.instances)
+                    && own(from)
+                {
                     follows = follow(proof, select, from, at);
                 }
             }
@@ -113,7 +123,7 @@ impl Fed {
             key,
             follows,
             findings: check::look(source)?,
-            row_by_row: select.is_some_and(plain) && query::obstacle_in_query(source).is_none(),
+            row_by_row: select.is_some_and(plain) && query::plain_queries(source) == Ok(1),
         })
     }
 }
@@ -241,40 +251,50 @@ fn feed(
     (proof, findings): (&Proof<'_>, &Findings),
     fed: &Fed,
 ) -> Result<Feed, Refusal> {
-    let odd = || {
-        Refusal::unsupported("INSERT ... SELECT in this form is not supported")
-            .hint("Write INSERT INTO table (columns) SELECT ...")
-    };
-    let (head, source, tail) = parts(tokens).ok_or_else(odd)?;
-    let planned = match query::plan(source, names)? {
-        Plan::Query(planned) if planned.access == Access::Read => planned,
-        Plan::Judge(refusal) => return Err(refusal),
-        _ => return Err(odd()),
-    };
-    let conflict = Words::new(tail).sees(&["on", "conflict"]);
-    let updates = conflict && (0..tail.len()).any(|at| Words::new(&tail[at..]).sees(&["do", "update"]));
     let mut keys: Vec<Key> = fed.key.iter().cloned().collect();
     check::mark_open_parameters(&mut keys, findings);
-    let instance = proof.instances.first().ok_or_else(odd)?;
-    let constants = constants_of(source);
-    let mut in_rest = numbers(tail);
-    in_rest.extend(source.iter().filter_map(|token| {
-        let constant = constants.iter().flatten().any(|range| *range == token.range);
-        number(token).filter(|_| constant)
-    }));
+    let column = proof.instances.first().ok_or_else(odd)?.key;
+    let cut = Cut::of(tokens, names)?;
     Ok(Feed {
-        source: planned,
-        query: range_of(source),
+        cut,
         key_at: fed.key_at,
-        column: instance.key,
+        column,
         key: keys.pop(),
-        at_once: updates,
-        head: range_of(head),
-        tail: range_of(tail),
-        constants,
-        in_select: numbers(source),
-        in_rest,
     })
+}
+
+fn odd() -> Refusal {
+    Refusal::unsupported("INSERT ... SELECT in this form is not supported")
+        .hint("Write INSERT INTO table (columns) SELECT ...")
+}
+
+impl Cut {
+    fn of(tokens: &[Token], names: Names<'_>) -> Result<Cut, Refusal> {
+        let (head, select, tail) = parts(tokens).ok_or_else(odd)?;
+        let source = match query::plan(select, names)? {
+            Plan::Query(planned) if planned.access == Access::Read => planned,
+            Plan::Judge(refusal) => return Err(refusal),
+            _ => return Err(odd()),
+        };
+        let conflict = Words::new(tail).sees(&["on", "conflict"]);
+        let updates = (0..tail.len()).any(|at| Words::new(&tail[at..]).sees(&["do", "update"]));
+        let constants = constants_of(select);
+        let mut in_rest = numbers(tail);
+        in_rest.extend(select.iter().filter_map(|token| {
+            let constant = constants.iter().flatten().any(|range| *range == token.range);
+            number(token).filter(|_| constant)
+        }));
+        Ok(Cut {
+            source,
+            query: range_of(select),
+            at_once: conflict && updates,
+            head: range_of(head),
+            tail: range_of(tail),
+            constants,
+            in_select: numbers(select),
+            in_rest,
+        })
+    }
 }
 
 fn number(token: &Token) -> Option<usize> {
@@ -375,16 +395,22 @@ fn constants_of(source: &[Token]) -> Vec<Option<Range<usize>>> {
 }
 
 impl Feed {
+    /// Says that it was planned for a statement of these tokens, which has views.
+    pub(super) fn is_of(&mut self, tokens: &[Token], names: Names<'_>) -> Result<(), Refusal> {
+        self.cut = Cut::of(tokens, names)?;
+        Ok(())
+    }
+
     /// Whether the SELECT has this parameter.
     #[must_use]
     pub fn selects(&self, number: usize) -> bool {
-        self.in_select.contains(&number)
+        self.cut.in_select.contains(&number)
     }
 
     /// Whether the INSERT of its rows has this parameter.
     #[must_use]
     pub fn inserts(&self, number: usize) -> bool {
-        self.in_rest.contains(&number)
+        self.cut.in_rest.contains(&number)
     }
 
     /// What stores a row: of the known key, or of one that is the first parameter.
@@ -410,7 +436,7 @@ impl Feed {
     /// The SELECT's text.
     #[must_use]
     pub fn select<'t>(&self, text: &'t str) -> &'t str {
-        text.get(self.query.clone()).unwrap_or_default()
+        text.get(self.cut.query.clone()).unwrap_or_default()
     }
 
     /// The statement that inserts rows of these columns, of the client's statement's text. The values of each column are the parameters after
@@ -429,7 +455,7 @@ impl Feed {
             };
             arrays.push(format!("pg_catalog.unnest(${number}::{of}[])"));
             names.push(format!("c{at}"));
-            items.push(match self.constants.get(at) {
+            items.push(match self.cut.constants.get(at) {
                 Some(Some(constant)) => part(constant).to_owned(),
                 _ if column.binary => format!("howdah_rows.c{at}"),
                 _ => format!("CAST(howdah_rows.c{at} AS {})", column.type_name),
@@ -437,11 +463,11 @@ impl Feed {
         }
         format!(
             "{} SELECT {} FROM ROWS FROM ({}) AS howdah_rows ({}) {}",
-            part(&self.head),
+            part(&self.cut.head),
             items.join(", "),
             arrays.join(", "),
             names.join(", "),
-            part(&self.tail)
+            part(&self.cut.tail)
         )
     }
 }

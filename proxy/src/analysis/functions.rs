@@ -133,9 +133,16 @@ pub(super) fn at_home(parts: &[&str]) -> Option<HomeUse> {
 fn refused(name: &str) -> Refusal {
     let refusal = Refusal::unsupported(format!("function {name}() is not supported"));
     if SEQUENCES.contains(&name) {
-        return refusal
-            .detail("Each group would count for itself, so that numbers would repeat.")
-            .hint("Let the application choose keys, for example with gen_random_uuid().");
+        let refusal = Refusal::unsupported(format!("function {name}() is not supported here"));
+        return match name {
+            "nextval" => refusal
+                .detail("Its values are taken before the statement runs, and nothing says here how many it needs.")
+                .hint(
+                    "Call it with the sequence's name in the VALUES of an INSERT, in a SELECT without tables, or as a DEFAULT.",
+                ),
+            "setval" => refusal.hint("Call it alone, with constants or parameters: SELECT setval('sequence', 42)."),
+            _ => refusal.hint("Read it before, and give the value as a constant or parameter."),
+        };
     }
     if name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory") {
         return refusal.hint("Call it in a SELECT of its own, without tables.");

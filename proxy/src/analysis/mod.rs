@@ -4,6 +4,7 @@
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
 mod bring;
+mod calls;
 mod check;
 mod configure;
 mod constants;
@@ -14,6 +15,7 @@ mod databases;
 mod ddl;
 mod distribute;
 mod distributed;
+mod draws;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
 mod explain;
@@ -23,6 +25,7 @@ mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod insert;
 pub(crate) mod lexer;
 mod moves;
 mod parse;
@@ -35,9 +38,11 @@ pub mod refusal;
 mod relations;
 mod route;
 mod scope;
+mod sequences;
 mod session;
 mod settings;
 mod statement;
+mod subquery;
 mod temporaries;
 mod temporary;
 #[cfg(test)]
@@ -49,15 +54,18 @@ pub(crate) mod words;
 mod writes;
 
 pub use bring::Bring;
+pub use calls::{REGCLASS, sequence_of};
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
-pub use distributed::{Gathering, Part, Partial, Reading, Values};
+pub use distributed::{Gathering, Merge, OrderedBy, Part, Partial, Reading, Values};
+pub use draws::{Draw, Draws, Places, SequenceName, Source};
 pub use explain::Explained;
-pub use feed::{Feed, FeedColumn};
+pub use feed::{Cut, Feed, FeedColumn};
 pub use moves::Moves;
 pub use plan::*;
 pub use refusal::Refusal;
 pub use relations::Facts;
+pub use sequences::SetSequence;
 pub use settings::check as check_setting;
 pub use statement::{analyse, parameters, split};
 pub use temporaries::Temporaries;

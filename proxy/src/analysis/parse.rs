@@ -4,7 +4,9 @@
 //! rules. Names in the tree are folded: equal strings are equal names. What the tree calls a line is the number of a token, so that a
 //! name in the tree is found again in the text ([`token_of`]).
 
-use sqlparser::ast::{Ident, Statement};
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{Ident, Select, Statement, TableFactor, TableWithJoins, VisitMut, VisitorMut};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token as Theirs, TokenWithSpan, Tokenizer};
@@ -31,18 +33,41 @@ pub(super) enum Unparsed {
 pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     bound_depth(tokens).map_err(Unparsed::Refused)?;
     let dialect = PostgreSqlDialect {};
-    let tokens = plain_locks(tokens)
+    let tokens = plain(tokens)
         .map(|(at, token)| Some(TokenWithSpan::new(translate(token)?, place(at))))
         .collect::<Option<Vec<_>>>()
         .ok_or(Unparsed::Unknown)?;
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(MAX_NESTING)
         .with_tokens_with_locations(tokens);
-    let statement = parser.parse_statement().map_err(|_| Unparsed::Unknown)?;
+    let mut statement = parser.parse_statement().map_err(|_| Unparsed::Unknown)?;
     if parser.peek_token().token != Theirs::EOF {
         return Err(Unparsed::Unknown);
     }
+    let _ = statement.visit(&mut LeftJoined);
     Ok(statement)
+}
+
+/// Takes parentheses away that say what holds without them: `(a JOIN b) JOIN c`, as `pg_get_viewdef` writes joins.
+struct LeftJoined;
+
+impl VisitorMut for LeftJoined {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for tree in &mut select.from {
+            while let TableFactor::NestedJoin {
+                table_with_joins,
+                alias: None,
+            } = &mut tree.relation
+            {
+                let inner = TableWithJoins::clone(table_with_joins);
+                tree.relation = inner.relation;
+                tree.joins.splice(0..0, inner.joins);
+            }
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// The place of the token of this number: its line, counted from 1.
@@ -61,9 +86,9 @@ pub(super) fn token_of(ident: &Ident) -> Option<usize> {
     token_at(ident.span)
 }
 
-/// Leaves NO KEY and KEY out of FOR NO KEY UPDATE and FOR KEY SHARE, which the parser does not know: they touch
-/// the same rows as FOR UPDATE and FOR SHARE.
-fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
+/// Leaves out what the parser does not know: NO KEY and KEY of FOR NO KEY UPDATE and FOR KEY SHARE, which touch
+/// the same rows as FOR UPDATE and FOR SHARE; and OVERRIDING SYSTEM VALUE, which only lets through what is given.
+fn plain(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
     let mut skip = 0usize;
     tokens.iter().enumerate().filter_map(move |(at, token)| {
         if skip > 0 {
@@ -75,6 +100,9 @@ fn plain_locks(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
             skip = 2;
         } else if next.sees(&["for", "key", "share"]) {
             skip = 1;
+        } else if next.sees(&["overriding", "system", "value", "values"]) {
+            skip = 2;
+            return None;
         }
         Some((at, token))
     })

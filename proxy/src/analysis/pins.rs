@@ -129,9 +129,13 @@ impl Proof<'_> {
                 } => self.list(expr, list, scope, pins),
                 Expr::IsNull(inner) => {
                     // IS NULL is true of NULL-extended rows too: only where no join can extend.
-                    let alone = scope.first().is_some_and(|block| block.items.len() == 1);
-                    if let (true, Pins::Block, Some((0, at))) =
-                        (alone, pins, key_of(inner, scope, &self.instances))
+                    let alone = match scope.first().map(|block| block.items.as_slice()) {
+                        Some([only]) => only.instance,
+                        _ => None,
+                    };
+                    let key = key_of(inner, scope, &self.instances);
+                    if let (Pins::Block, Some((0, at))) = (pins, key)
+                        && alone == Some(at)
                     {
                         let column = self.instances[at].key;
                         let value = KeyValue::Null;

@@ -9,7 +9,7 @@ use shard::id::GroupId;
 use super::distributed::Gathering;
 use super::explain::Explained;
 use super::timeouts::Timeout;
-use super::{Bring, Feed, Moves, Refusal, ValuesRows};
+use super::{Bring, Draws, Feed, Moves, Refusal, SetSequence, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub enum Plan {
     /// `SELECT create_distributed_table('table', 'column')` or the like, alone: answered by Howdah with one row,
     /// one column of type `void` with the function's name, holding an empty string.
     Distribute(Distribute),
+    /// `SELECT setval(...)`, alone: answered by Howdah with one row, one column of type `bigint`.
+    SetSequence(SetSequence),
     /// `COPY table FROM STDIN`: rows come from the client, and each goes to its group.
     CopyIn(CopyIn),
     /// A temporary table gets what a query gives, from whatever groups.
@@ -222,6 +224,8 @@ pub struct Query {
 pub enum Form {
     /// An ordinary statement.
     Plain,
+    /// An ordinary statement with holes, into which the session puts values of sequences before it runs.
+    Draws(Arc<Draws>),
     /// `SELECT count(*)` and nothing else: of several groups, one row with the sum.
     Count,
     /// A SELECT that no group can answer alone: of several groups, its rows are gathered and one PostgreSQL runs it.
@@ -579,6 +583,10 @@ pub enum DdlEffect {
     },
     /// A table of ours is altered: what its constraints say may have given it another shard key.
     AlterTable(AlteredTable),
+    /// This sequence is altered: its state, which the home group has, must be there before in the others.
+    AlterSequence(RelationName),
+    /// TRUNCATE ... RESTART IDENTITY: sequences are set without a definition.
+    RestartIdentity,
     /// Tables or schemas may be gone, moved or renamed, or columns renamed or dropped: read the
     /// catalogue again.
     Reload,
@@ -595,6 +603,8 @@ pub struct AlteredTable {
     pub table: RelationName,
     /// The first column of a primary key that it gets, where that is not its shard key.
     pub new_key: Option<String>,
+    /// Whether a column is altered that a sequence fills.
+    pub counted: bool,
 }
 
 /// CREATE DATABASE or DROP DATABASE.
@@ -656,10 +666,27 @@ pub struct CopyIn {
     pub table: RelationName,
     /// Where each row goes.
     pub goes: Goes,
-    /// How many fields each has.
+    /// How many fields the client gives each.
     pub columns: usize,
     /// How the fields are written.
     pub format: CopyFormat,
+    /// The fields that the session adds to each.
+    pub supplied: Vec<SuppliedField>,
+    /// The statement that has these, too; none where there are none.
+    pub text: Option<String>,
+}
+
+/// A field of a COPY that a sequence fills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuppliedField {
+    /// The column.
+    pub name: String,
+    /// Its type.
+    pub type_oid: u32,
+    /// What fills it.
+    pub sequence: RelationName,
+    /// As the column's identity, which needs no privilege.
+    pub identity: bool,
 }
 
 /// Where the rows of a COPY go.

@@ -193,7 +193,8 @@ fn declare(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
     let query_at = words.rest().first().map_or(0, |token| token.range.start);
     match query::plan(words.rest(), names)? {
         Plan::Query(query) => {
-            if matches!(query.target, Target::Home(used) if used != HomeUse::Temporary) {
+            if matches!(query.target, Target::Home(used) if !matches!(used, HomeUse::Temporary | HomeUse::Reference))
+            {
                 return Err(Refusal::unsupported(
                     "a cursor over functions of locks and notifications is not supported",
                 )

@@ -12,6 +12,8 @@
 //! 3. A conjunct `t.key = u.key` in such a place, for a `u` that is pinned (to the same keys) and whose key is of
 //!    the same type, in the same block; or in a block around a subquery expression of which `t` is in WHERE.
 //! 4. `t` is the target of INSERT: the keys of the rows in VALUES.
+//! 5. What rules 1 to 3 say of a column of a subquery in FROM, where that is the plain shard key of `t` in the subquery's own
+//!    FROM, and rows of `t` with other keys come to rows of the subquery with other values there ([`super::subquery`]).
 //!
 //! A set operation, a CTE or a subquery needs nothing of its own: each block's instances are pinned or not.
 //! Rules 1 to 3 are in [`super::pins`], rule 4 in [`super::writes`].
@@ -33,12 +35,26 @@ use super::pins::{JoinKind, Pins, constraint, uses_names};
 use super::plan::Key;
 use super::relations::{Named, Names, misread_table, parts, relation_parts};
 use super::scope::{Block, Instance, Item, Scope};
+use super::subquery;
+
+/// A use of a view in a statement.
+pub(super) struct View<'a> {
+    /// The first and the last token of its name.
+    pub(super) at: (usize, usize),
+    /// The query that it stands for.
+    pub(super) definition: &'a str,
+    /// What its columns are qualified with, where no alias says so.
+    pub(super) name: Option<String>,
+}
 
 /// What walking a statement found.
 pub(super) struct Proof<'a> {
     names: Names<'a>,
     /// Every use of a table whose rows are not in every group.
     pub(super) instances: Vec<Instance<'a>>,
+    /// Views that it reads: the tokens of each one's name, what it stands for, and the name that columns are qualified with, where
+    /// none follows.
+    pub(super) views: Vec<View<'a>>,
     /// Whether it uses reference tables.
     pub(super) references: bool,
     /// The reference table that it writes to.
@@ -75,6 +91,7 @@ impl<'a> Proof<'a> {
         Proof {
             names,
             instances: Vec::new(),
+            views: Vec::new(),
             references: false,
             copies: None,
             locked: Vec::new(),
@@ -164,12 +181,9 @@ impl<'a> Proof<'a> {
     }
 
     /// Walks a query and everything in it.
-    pub(super) fn query(&mut self, query: &Query, outer: &Scope<'_>) -> Result<(), Refusal> {
-        self.query_block(query, outer).map(drop)
-    }
-
-    /// The same. Gives the block of its SELECT, if it is one.
-    pub(super) fn query_block(&mut self, query: &Query, outer: &Scope<'_>) -> Result<Block, Refusal> {
+    ///
+    /// Gives its FROM, where it is one SELECT.
+    pub(super) fn query(&mut self, query: &Query, outer: &Scope<'_>) -> Result<Block, Refusal> {
         self.queries += 1;
         refuse_foreign_query(query)?;
         let outside = self.ctes.len();
@@ -211,7 +225,9 @@ impl<'a> Proof<'a> {
     fn body(&mut self, body: &SetExpr, outer: &Scope<'_>) -> Result<Block, Refusal> {
         match body {
             SetExpr::Select(select) => return self.select(select, outer),
-            SetExpr::Query(query) => self.query(query, outer)?,
+            SetExpr::Query(query) => {
+                self.query(query, outer)?;
+            }
             SetExpr::SetOperation { left, right, .. } => {
                 self.body(left, outer)?;
                 self.body(right, outer)?;
@@ -318,13 +334,17 @@ impl<'a> Proof<'a> {
                 self.expressions_of_factor(factor)
             }
             TableFactor::Derived {
+                lateral,
                 subquery,
                 alias,
                 sample: None,
-                ..
             } => {
-                self.query(subquery, &[])?;
-                block.items.push(unknown_item(alias.as_ref(), None)?);
+                let inner = self.query(subquery, &[])?;
+                let mut item = unknown_item(alias.as_ref(), None)?;
+                if !lateral && alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) {
+                    item.keys = subquery::keys(subquery, &inner, &self.instances);
+                }
+                block.items.push(item);
                 Ok(())
             }
             TableFactor::NestedJoin {
@@ -367,6 +387,12 @@ impl<'a> Proof<'a> {
             Named::Table(relation) => {
                 schema = alias.is_none().then(|| relation.schema.clone());
                 self.instance(relation, name, alias)?
+            }
+            Named::View(_, definition) => {
+                let at = tokens_of(name).ok_or_else(|| not_understood("FROM"))?;
+                let name = alias.is_none().then(|| bare.clone());
+                self.views.push(View { at, definition, name });
+                None
             }
             Named::Temporary => {
                 self.temporary = true;
@@ -457,6 +483,13 @@ impl<'a> Proof<'a> {
                     .hint("Use two statements in one transaction."));
                 }
             }
+            Named::View(..) => {
+                return Err(Refusal::unsupported(format!(
+                    "writing to the view \"{}\" is not supported",
+                    parts.join(".")
+                ))
+                .hint("Write to the view's table."));
+            }
             Named::Table(_) => self.writes_rows = true,
             Named::Temporary | Named::Unknown => {}
         }
@@ -533,6 +566,7 @@ fn unknown_item(alias: Option<&TableAlias>, name: Option<String>) -> Result<Item
         name,
         schema: None,
         instance: None,
+        keys: Vec::new(),
     })
 }
 

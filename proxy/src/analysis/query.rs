@@ -3,22 +3,29 @@
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, Query as Tree, SelectItem, SetExpr, Statement, TableFactor,
+    Distinct, Expr, GroupByExpr, Query as Tree, Select, SelectItem, SetExpr, Statement, TableFactor,
 };
 
 use super::Refusal;
 use super::check::{self, Findings};
 use super::distributed::{self, Gathering};
-use super::lexer::Token;
+use super::lexer::{self, Token};
 use super::parse::{self, Unparsed};
 use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag, Target};
-use super::proof::{Proof, not_understood};
+use super::proof::{Proof, View, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, bring, copies, fallback, feed, moves, temporary, writes};
+use super::{ValuesRows, bring, copies, fallback, feed, moves, subquery, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
+    plan_within(tokens, names, MAX_VIEWS)
+}
+
+/// How deep views may stand for views.
+const MAX_VIEWS: usize = 32;
+
+fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan, Refusal> {
     let statement = match parse::parse(tokens) {
         Ok(statement) => statement,
         Err(Unparsed::Refused(refusal)) => return Err(refusal),
@@ -38,11 +45,17 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
     proof.temporary = !findings.sequences.is_empty();
     proof.writes = proof.temporary;
     let walked = match &statement {
-        Statement::Query(query) => proof.query(query, &[]),
+        Statement::Query(query) => proof.query(query, &[]).map(drop),
         statement => writes::walk(&mut proof, statement),
     };
     if let Err(refusal) = walked {
         return Ok(Plan::Judge(refusal));
+    }
+    if !proof.views.is_empty() {
+        if depth == 0 {
+            return Err(Refusal::new("54001", "views are nested too deep"));
+        }
+        return expanded(tokens, names, &proof.views, depth - 1);
     }
     if let Some(unknown) = &proof.unknown {
         return Ok(Plan::Judge(
@@ -62,7 +75,7 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
     if let Some(moved) = &proof.moved {
         let at = &proof.instances[moved.instance];
         let within = (!matches!(statement, Statement::Update(_))).then(|| "a writing WITH".to_owned());
-        if let Some(what) = within.or_else(|| obstacle(&statement, &proof, &findings)) {
+        if let Some(what) = within.or_else(|| obstacle(tokens, &statement, &proof, &findings)) {
             return Ok(Plan::Judge(moves::refusal(
                 at,
                 &format!("by a statement with {what}"),
@@ -74,7 +87,7 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
         && !proof.temporary
         && !proof.instances.is_empty()
         && findings.home.is_none()
-        && obstacle(&statement, &proof, &findings).is_some()
+        && obstacle(tokens, &statement, &proof, &findings).is_some()
     {
         let (target, needs) = bring::plan(tokens, &statement, &proof, &findings)?;
         let form = match needs {
@@ -117,12 +130,61 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> 
     }))
 }
 
+/// Plans a statement with views by what they stand for. It is still the client's own text that the groups get, unless rows are
+/// gathered: then what it reads is read by the client's own rights, and the query over it has the views' queries in it.
+fn expanded(tokens: &[Token], names: Names<'_>, views: &[View<'_>], depth: usize) -> Result<Plan, Refusal> {
+    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
+        return Err(not_understood("the statement"));
+    };
+    let whole = first.range.start..last.range.end;
+    let mut views: Vec<&View<'_>> = views.iter().collect();
+    views.sort_by_key(|view| view.at);
+    let (mut text, mut from) = (String::new(), whole.start);
+    for view in views {
+        let range = |at: usize| tokens.get(at).map(|token| token.range.clone());
+        let (Some(start), Some(end)) = (range(view.at.0), range(view.at.1)) else {
+            return Err(not_understood("FROM"));
+        };
+        text.push_str(names.text.get(from..start.start).unwrap_or_default());
+        text.push_str(&format!("({})", view.definition.trim_end().trim_end_matches(';')));
+        if let Some(name) = &view.name {
+            text.push_str(&format!(" AS \"{}\"", name.replace('"', "\"\"")));
+        }
+        from = end.end;
+    }
+    text.push_str(names.text.get(from..whole.end).unwrap_or_default());
+    let inner = lexer::tokens(&text)?;
+    let mut plan = plan_within(&inner, Names { text: &text, ..names }, depth)?;
+    if let Plan::Query(query) = &mut plan {
+        match &mut query.form {
+            Form::Gathered(gathering) => Arc::make_mut(gathering).is_of(whole, &text),
+            Form::Brings(bring) => Arc::make_mut(bring).gathering.is_of(whole, &text),
+            Form::Feeds(feed) => Arc::make_mut(feed).is_of(tokens, names)?,
+            // It is cut out of the text.
+            Form::Moves(_) => {
+                return Err(
+                    Refusal::unsupported("an UPDATE of the shard key with a view is not supported")
+                        .hint("Write the view's query in the statement."),
+                );
+            }
+            _ => {}
+        }
+        if let Target::Keys(_, spread @ Spread::Rows(_)) = &mut query.target
+            && let Some(rows) = ValuesRows::find(tokens)
+        {
+            *spread = Spread::Rows(rows);
+        }
+    }
+    Ok(plan)
+}
+
 /// Whether `count(*)` is all that is selected.
 fn counts_rows(statement: &Statement) -> bool {
     let Statement::Query(query) = statement else {
         return false;
     };
     match &*query.body {
+        SetExpr::Select(select) if is_grouped(select) => false,
         SetExpr::Select(select) => match select.projection.as_slice() {
             [
                 SelectItem::UnnamedExpr(Expr::Function(function))
@@ -160,7 +222,7 @@ fn target(
     if let Some((_, function)) = &findings.home {
         return Err(with_rows(function));
     }
-    let obstacle = obstacle(statement, proof, findings);
+    let obstacle = obstacle(tokens, statement, proof, findings);
     if let (Some(_), Statement::Query(_), false) = (&obstacle, statement, proof.writes) {
         let gathering = distributed::plan(tokens, statement, proof, findings);
         let target = match (proof.keys(), &gathering) {
@@ -238,7 +300,12 @@ fn target_of_rows(
 ///
 /// A row of such an UPDATE or DELETE is found, changed and returned by what is in the row, the constants and the
 /// parameters. So each group, which sees its own rows alone, does with each what a server with all rows would do.
-fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Option<String> {
+fn obstacle(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<String> {
     let query = match statement {
         Statement::Query(query) => query,
         Statement::Update(update) => {
@@ -261,17 +328,24 @@ fn obstacle(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Op
     }
     if proof.writes {
         // Each group locks its own rows of the one table.
-        let more = obstacle_in_query(query).or_else(|| beyond_rows(1, proof, findings));
+        let mut unlocked = query.clone();
+        unlocked.locks.clear();
+        let more = match plain_queries(&unlocked) {
+            Ok(queries) => beyond_rows(queries, proof, findings),
+            Err(obstacle) => Some(obstacle),
+        };
         return more.map(|what| format!("FOR UPDATE or FOR SHARE with {what}"));
     }
-    if query.with.is_some() {
-        return Some("WITH".to_owned());
+    if query.with.is_none() && distributed::are_whole(tokens, statement, proof, findings) {
+        return None;
     }
-    obstacle_in_query(query).or_else(|| {
-        // No other aggregate can stand anywhere: not in WHERE, and HAVING and ORDER BY are obstacles.
-        let counts = counts_rows(statement) && findings.local.is_none();
-        beyond_rows(1, proof, findings).filter(|what| !counts || what != "\"count()\"")
-    })
+    let queries = match plain_queries(query) {
+        Ok(queries) => queries,
+        Err(obstacle) => return Some(obstacle),
+    };
+    // No other aggregate can stand anywhere: not in WHERE, and HAVING and ORDER BY are obstacles.
+    let counts = counts_rows(statement) && findings.local.is_none();
+    beyond_rows(queries, proof, findings).filter(|what| !counts || what != "\"count()\"")
 }
 
 /// What takes more than one row of one table to compute. `queries`: how many the statement's plain form has.
@@ -286,36 +360,60 @@ fn beyond_rows(queries: usize, proof: &Proof<'_>, findings: &Findings) -> Option
     }
 }
 
-pub(super) fn obstacle_in_query(query: &Tree) -> Option<String> {
+/// How many queries a SELECT of one table row by row has: itself, and those in FROM that are such SELECTs, as views may be.
+///
+/// # Errors
+/// With the obstacle, if it is something else.
+pub(super) fn plain_queries(query: &Tree) -> Result<usize, String> {
     let SetExpr::Select(select) = &*query.body else {
-        return Some(
-            match &*query.body {
-                SetExpr::SetOperation { .. } => "UNION, INTERSECT or EXCEPT",
-                _ => "a parenthesised query",
+        return Err(match &*query.body {
+            SetExpr::SetOperation { .. } => "UNION, INTERSECT or EXCEPT",
+            _ => "a parenthesised query",
+        }
+        .to_owned());
+    };
+    let grouped = is_grouped(select);
+    let inner = match select.from.as_slice() {
+        [only] if only.joins.is_empty() => match &only.relation {
+            TableFactor::Table { args: None, .. } => Some(0),
+            TableFactor::Derived {
+                lateral: false,
+                subquery,
+                sample: None,
+                ..
+            } => {
+                let inner = plain_queries(subquery)?;
+                match &*subquery.body {
+                    SetExpr::Select(inner) if subquery::has_call(inner) => {
+                        return Err("a subquery with aggregates".to_owned());
+                    }
+                    _ => Some(inner),
+                }
             }
-            .to_owned(),
-        );
-    };
-    let grouped = match &select.group_by {
-        GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
-    };
-    let plain_table = match select.from.as_slice() {
-        [only] => only.joins.is_empty() && matches!(only.relation, TableFactor::Table { args: None, .. }),
-        _ => false,
+            _ => None,
+        },
+        _ => None,
     };
     let found = match () {
+        () if query.with.is_some() => "WITH",
+        () if !query.locks.is_empty() => "FOR UPDATE or FOR SHARE",
         () if query.order_by.is_some() => "ORDER BY",
         () if query.limit_clause.is_some() || query.fetch.is_some() => "LIMIT or OFFSET",
         () if matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_))) => "DISTINCT",
         () if grouped => "GROUP BY",
         () if select.having.is_some() => "HAVING",
         () if !select.named_window.is_empty() => "WINDOW",
-        () if !plain_table => "a join",
         () if select.projection.iter().any(odd_item) => "this list of results",
-        () => return None,
+        () => return inner.map(|inner| inner + 1).ok_or_else(|| "a join".to_owned()),
     };
-    Some(found.to_owned())
+    Err(found.to_owned())
+}
+
+fn is_grouped(select: &Select) -> bool {
+    match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
+    }
 }
 
 fn odd_item(item: &SelectItem) -> bool {

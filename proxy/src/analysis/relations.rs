@@ -19,6 +19,8 @@ pub struct Facts<'a> {
 pub(super) enum Named<'a> {
     /// A table, wherever its rows are.
     Table(&'a Relation),
+    /// A view, and the query that it stands for.
+    View(&'a Relation, &'a str),
     /// A temporary relation of the session.
     Temporary,
     /// PostgreSQL's or Howdah's own.
@@ -30,6 +32,8 @@ pub(super) enum Named<'a> {
 /// Looks names up.
 #[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
+    /// The text whose tokens are looked at.
+    pub(super) text: &'a str,
     pub(super) facts: Facts<'a>,
     pub(super) catalogue: &'a Catalogue,
 }
@@ -52,7 +56,10 @@ impl<'a> Names<'a> {
             Resolved::Unknown => Ok(Named::Unknown),
             Resolved::System => Ok(Named::System),
             Resolved::Relation(relation) if relation.placement.is_some() => Ok(Named::Table(relation)),
-            Resolved::Relation(relation) => Err(unusable(relation)),
+            Resolved::Relation(relation) => match &relation.definition {
+                Some(definition) => Ok(Named::View(relation, definition)),
+                None => Err(unusable(relation)),
+            },
         }
     }
 }
@@ -60,14 +67,16 @@ impl<'a> Names<'a> {
 fn unusable(relation: &Relation) -> Refusal {
     let name = &relation.name;
     match relation.kind {
-        RelationKind::View | RelationKind::MaterializedView => {
-            Refusal::unsupported(format!("\"{name}\" is a view, and views cannot be read yet"))
-                .detail("A view's rows may come from several groups.")
-                .hint("Write the view's query in the statement.")
-        }
-        RelationKind::Sequence => Refusal::unsupported(format!("\"{name}\" is a sequence")).detail(
-            "Sequences of the whole cluster are not supported yet; each group would count for itself.",
-        ),
+        RelationKind::View | RelationKind::MaterializedView => Refusal::unsupported(format!(
+            "\"{name}\" is a materialized view, and those cannot be read"
+        ))
+        .detail("Its rows would be those of one group.")
+        .hint("Create a view, or a table that you fill."),
+        RelationKind::Sequence => Refusal::unsupported(format!("\"{name}\" is a sequence"))
+            .detail("What a sequence has is in the first group.")
+            .hint(format!(
+                "Read it in a SELECT of its own: SELECT last_value, is_called FROM {name}."
+            )),
         RelationKind::Table | RelationKind::PartitionedTable | RelationKind::ForeignTable => {
             Refusal::unsupported(format!("table \"{name}\" is not distributed"))
                 .detail("No group owns its rows.")

@@ -39,6 +39,20 @@ pub(super) struct Item {
     pub(super) schema: Option<String>,
     /// Its number, if it is a table whose rows are not in every group.
     pub(super) instance: Option<usize>,
+    /// The columns of a subquery that are shard keys, and of which instances: a row of it with another value there comes of a row
+    /// with another key.
+    pub(super) keys: Vec<(String, usize)>,
+}
+
+impl Item {
+    /// The instance whose shard key its column of this name is.
+    fn key(&self, column: &str, instances: &[Instance<'_>]) -> Option<usize> {
+        let own = self.instance.filter(|at| instances[*at].key_name == Some(column));
+        own.or_else(|| {
+            let mut keys = self.keys.iter();
+            keys.find(|(name, _)| name == column).map(|(_, at)| *at)
+        })
+    }
 }
 
 /// One query block's FROM.
@@ -68,9 +82,9 @@ fn unqualified(name: &Ident, block: &Block, instances: &[Instance<'_>]) -> Optio
     if block.merges {
         return None;
     }
-    let mut found = block.items.iter().filter_map(|item| item.instance);
+    let mut found = block.items.iter();
     found
-        .find(|at| instances[*at].key_name == Some(&name.value))
+        .find_map(|item| item.key(&name.value, instances))
         .map(|at| (0, at))
 }
 
@@ -89,8 +103,7 @@ fn qualified(parts: &[Ident], scope: &Scope<'_>, instances: &[Instance<'_>]) -> 
         if found.next().is_some() {
             return None;
         }
-        let instance = item.instance?;
-        return (instances[instance].key_name == Some(&column.value)).then_some((level, instance));
+        return item.key(&column.value, instances).map(|at| (level, at));
     }
     None
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use coordinator::catalogue::Catalogue;
 
 use super::lexer::{self, Kind, Token};
-use super::plan::{Access, DdlEffect, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
+use super::plan::{Access, Ddl, DdlEffect, EachGroup, Form, HomeUse, Plan, Query, Tag, Target};
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
 use super::{
-    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, session, temporary,
+    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, sequences, session, temporary,
     transaction,
 };
 
@@ -133,6 +133,7 @@ pub fn analyse(sql: &str, facts: &Facts<'_>, catalogue: &Catalogue) -> Result<Pl
         &tokens,
         sql,
         Names {
+            text: sql,
             facts: *facts,
             catalogue,
         },
@@ -235,6 +236,9 @@ fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> 
     if let Some(fills) = fills.or_else(|| fill::insert(tokens, sql, names)) {
         return fills;
     }
+    if let Some(draws) = sequences::plan(tokens, sql, names) {
+        return draws;
+    }
     query::plan(tokens, names)
 }
 
@@ -274,6 +278,9 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         tables.push(table.clone());
         match names.find(&table)? {
             Named::Table(_) | Named::Temporary => {}
+            Named::View(view, _) => {
+                return Err(Refusal::new("42809", format!("\"{}\" is not a table", view.name)));
+            }
             Named::System => {
                 let table = table.join(".");
                 return Err(Refusal::unsupported(format!("\"{table}\" cannot be written to")));
@@ -292,13 +299,22 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
             break;
         }
     }
-    let _ = words.take(&["restart", "identity"]) || words.take(&["continue", "identity"]);
+    let restart = words.take(&["restart", "identity"]);
+    if !restart {
+        words.take(&["continue", "identity"]);
+    }
     let _ = words.take_any(&["cascade", "restrict"]);
     if !words.is_empty() {
         return Ok(syntax_for_postgres());
     }
     let target = if temporary::all_are(&tables, names)? {
         Target::Home(HomeUse::Temporary)
+    } else if restart {
+        return Ok(Plan::Ddl(Ddl {
+            effect: DdlEffect::RestartIdentity,
+            outside_transaction: false,
+            leaves: None,
+        }));
     } else {
         Target::All
     };
@@ -325,7 +341,7 @@ fn lock(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         tables.push(table.clone());
         match names.find(&table)? {
             // What is not there PostgreSQL says, in a transaction only.
-            Named::Table(_) | Named::Temporary | Named::Unknown => {}
+            Named::Table(_) | Named::View(..) | Named::Temporary | Named::Unknown => {}
             Named::System => {
                 return Err(Refusal::unsupported(format!("\"{shown}\" cannot be locked"))
                     .detail("It is not a table of users."));
@@ -367,14 +383,7 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
     let mut words = Words::new(tokens);
     words.take(&["explain"]);
     let options = words.parenthesised();
-    let named = |tokens: &[Token]| matches!(tokens, [only] if only.kind == Kind::Word("howdah".to_owned()));
-    let ours = options.is_some_and(|options| split_commas(options).into_iter().any(named));
-    if ours && options.is_some_and(|options| split_commas(options).len() > 1) {
-        return Err(
-            Refusal::unsupported("EXPLAIN (HOWDAH) with other options is not supported")
-                .hint("Leave them out."),
-        );
-    }
+    let ours = explain::is_asked_for(options.unwrap_or_default())?;
     let analyze = match options {
         Some(options) => split_commas(options).into_iter().any(|option| {
             let mut option = Words::new(option);
@@ -401,12 +410,26 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         )
         .hint("Leave ANALYZE out.")),
         Plan::Query(inner) if ours && explain::can_be(&inner) => {
+            if analyze && inner.access != Access::Read {
+                return Err(Refusal::unsupported(
+                    "EXPLAIN (ANALYZE, HOWDAH) of a statement that writes is not supported",
+                )
+                .hint("Leave ANALYZE out."));
+            }
             let text = fill::text_of(words.rest(), sql);
-            let explained = explain::Explained::of(&inner, text, names.catalogue.slots());
+            let explained = explain::Explained::of(&inner, (text, sql), analyze, names.catalogue.slots());
             Ok(Plan::Explained(Box::new(explained)))
         }
         Plan::Query(inner) if !ours => {
+            let draws = matches!(inner.form, Form::Draws(_));
+            if draws && analyze {
+                return Err(Refusal::unsupported(
+                    "EXPLAIN ANALYZE of a statement that takes values of sequences is not supported",
+                )
+                .hint("Leave ANALYZE out."));
+            }
             let target = match inner.target {
+                _ if draws => Target::Any,
                 Target::All | Target::Copies(_) if !analyze => Target::Any,
                 Target::Home(used) if !analyze && used != HomeUse::Temporary => Target::Any,
                 target => target.on_one_group(|| {
@@ -456,6 +479,6 @@ pub(super) fn distributed<'a>(
 ) -> Result<Option<&'a coordinator::catalogue::Relation>, Refusal> {
     match names.find(parts)? {
         Named::Table(relation) => Ok(Some(relation)),
-        Named::Temporary | Named::System | Named::Unknown => Ok(None),
+        Named::View(..) | Named::Temporary | Named::System | Named::Unknown => Ok(None),
     }
 }

@@ -89,7 +89,10 @@ fn show_query(query: &Query) -> String {
             let _ = write!(text, " by key {}; {spread}", keys.join(", "));
         }
     }
-    if query.form == Form::Count {
+    if let Form::Draws(draws) = &query.form {
+        let draws_of: Vec<String> = draws.draws.iter().map(show_draw).collect();
+        let _ = write!(text, "; {} <- {}", draws.text, draws_of.join(", "));
+    } else if query.form == Form::Count {
         text.push_str("; counted");
     } else if let Form::Gathered(gathering) = &query.form {
         text.push_str(&show_gathering(gathering));
@@ -109,7 +112,7 @@ fn show_query(query: &Query) -> String {
     } else if let Form::Feeds(feed) = &query.form {
         let key = feed.key.as_ref().map(show_key);
         let key = key.unwrap_or_else(|| format!("its column {}", feed.key_at + 1));
-        let _ = write!(text, "; by {key} gets what is {}", show_query(&feed.source));
+        let _ = write!(text, "; by {key} gets what is {}", show_query(&feed.cut.source));
     } else if let Form::Moves(moves) = &query.form {
         let key = moves.key.as_ref().map(show_key);
         let _ = write!(
@@ -123,8 +126,31 @@ fn show_query(query: &Query) -> String {
     text
 }
 
+fn show_draw(draw: &Draw) -> String {
+    let of = |sequence: &SequenceName| match sequence {
+        SequenceName::Known(name) => format!("{}.{}", name.schema, name.name),
+        SequenceName::Parameter(number, _) => format!("${number}"),
+    };
+    match &draw.of {
+        Source::Next { sequence, identity } => {
+            let identity = if *identity { "identity " } else { "" };
+            format!("{} {identity}next {}", draw.hole, of(sequence))
+        }
+        Source::Current(sequence) => format!("{} current {}", draw.hole, of(sequence)),
+        Source::Last => format!("{} last", draw.hole),
+    }
+}
+
 fn show_gathering(gathering: &Gathering) -> String {
     let parts: Vec<String> = gathering.parts.iter().map(ToString::to_string).collect();
+    if let Some(merge) = &gathering.merge {
+        let (by, skipped) = (merge.order.len(), merge.offset);
+        let given = merge.limit.map_or("all".to_owned(), |limit| limit.to_string());
+        return format!(
+            "; put together by {by} values, {skipped} skipped, {given} given; or gathers {}",
+            parts.join(", ")
+        );
+    }
     match &gathering.partial {
         Some(partial) => {
             let values: Vec<String> = partial.shown().collect();
@@ -156,6 +182,9 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
                     let by = key_column.as_deref().unwrap_or("nothing");
                     format!("DDL creates {}.{}{maybe} by {by}", table.schema, table.name)
                 }
+                DdlEffect::AlterSequence(name) => format!("DDL, alters {}.{}", name.schema, name.name),
+                DdlEffect::RestartIdentity => "DDL, sequences restart".to_owned(),
+                DdlEffect::AlterTable(altered) if altered.counted => "DDL, alters an identity".to_owned(),
                 DdlEffect::AlterTable(_) | DdlEffect::Reload => format!("DDL, catalogue changes{alone}"),
                 DdlEffect::Database(change) => format!("{:?} of {}{alone}", change.action, change.name),
                 DdlEffect::None => format!("DDL{alone}"),

@@ -15,7 +15,7 @@ use super::words::Words;
 pub struct ValuesRows(Vec<Range<usize>>);
 
 impl ValuesRows {
-    /// The rows of `INSERT INTO name [AS alias] [(columns)] VALUES (...), (...)`, if the statement has this form.
+    /// The rows of `INSERT INTO name [AS alias] [(columns)] [OVERRIDING SYSTEM VALUE] VALUES (...), (...)`, if the statement has this form.
     pub(super) fn find(tokens: &[Token]) -> Option<ValuesRows> {
         let mut words = Words::new(tokens);
         if !words.take(&["insert", "into"]) {
@@ -26,6 +26,7 @@ impl ValuesRows {
             words.name()?;
         }
         words.parenthesised();
+        words.take(&["overriding", "system", "value"]);
         if !words.take(&["values"]) {
             return None;
         }

@@ -112,6 +112,11 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Whether a token is one of these keywords.
+pub(crate) fn is_one_of(token: &Token, words: &[&str]) -> bool {
+    matches!(&token.kind, Kind::Word(word) if words.contains(&word.as_str()))
+}
+
 /// Splits at the commas that stand outside any parentheses or brackets.
 pub(crate) fn split_commas(tokens: &[Token]) -> Vec<&[Token]> {
     let mut depth = 0usize;

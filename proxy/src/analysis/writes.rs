@@ -1,10 +1,10 @@
 //! INSERT, UPDATE and DELETE: which rows they touch, and whether a row may change its group.
 
-use coordinator::catalogue::Placement;
+use coordinator::catalogue::{Column, FilledBy, Placement};
 use coordinator::hash::KeyUse;
 use sqlparser::ast::{
-    Delete, Expr, FromTable, Insert, ObjectName, OnConflictAction, OnInsert, Query, SetExpr, Statement,
-    TableAlias, TableFactor, TableObject, Update, UpdateTableFromKind,
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, Insert, ObjectName, OnConflictAction, OnInsert,
+    Query, SelectItem, SetExpr, Statement, TableAlias, TableFactor, TableObject, Update, UpdateTableFromKind,
 };
 
 use super::Refusal;
@@ -53,6 +53,7 @@ fn walk_update(proof: &mut Proof<'_>, update: &Update) -> Result<(), Refusal> {
         Some(UpdateTableFromKind::AfterSet(from)) => from,
         Some(UpdateTableFromKind::BeforeSet(_)) => return Err(not_understood("UPDATE")),
     };
+    keep_counts(proof, target, &update.assignments)?;
     let moved = Moved::find(proof, target, &update.assignments, &block)?;
     if let (Some(_), Some(moved)) = (&proof.moved, &moved) {
         return Err(moves::refusal(&proof.instances[moved.instance], "in this form"));
@@ -126,6 +127,102 @@ fn finish<V: sqlparser::ast::Visit, W: sqlparser::ast::Visit>(
     proof.selection(selection, &scope)
 }
 
+/// What `SET column = DEFAULT` would take of a sequence.
+fn keep_counts(proof: &Proof<'_>, target: Option<usize>, assignments: &[Assignment]) -> Result<(), Refusal> {
+    let Some(instance) = target.map(|at| &proof.instances[at]) else {
+        return Ok(());
+    };
+    let mut each = assignments.iter();
+    each.try_for_each(|assignment| keep_counting(instance, assignment))
+}
+
+/// `SET column = DEFAULT` would have each group count for itself.
+fn keep_counting(instance: &Instance<'_>, assignment: &Assignment) -> Result<(), Refusal> {
+    let names = match &assignment.target {
+        AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
+        AssignmentTarget::Tuple(names) => names.as_slice(),
+    };
+    let values = match &assignment.value {
+        Expr::Tuple(values) => values.as_slice(),
+        value => std::slice::from_ref(value),
+    };
+    for (name, value) in names.iter().zip(values) {
+        let column = parts(name).and_then(|parts| instance.table.column(parts.first()?));
+        if let Some(column) = column.filter(|column| counts(column) && is_default(value)) {
+            return Err(Refusal::unsupported(format!(
+                "column \"{}\" of table \"{}\" cannot be set to its default, which is of a sequence",
+                column.name, instance.table.name
+            ))
+            .hint("Take a value with SELECT nextval(...) first."));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a column that is given no value gets one of a sequence.
+fn counts(column: &Column) -> bool {
+    matches!(
+        column.filled_by,
+        FilledBy::Sequence(_) | FilledBy::Counting | FilledBy::Identity { .. }
+    )
+}
+
+fn is_default(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(name) if name.quote_style.is_none() && name.value == "default")
+}
+
+/// How many columns a SELECT gives at least.
+fn results(projection: &[SelectItem]) -> usize {
+    let plain = |item: &&SelectItem| {
+        matches!(
+            item,
+            SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+        )
+    };
+    projection.iter().take_while(plain).count()
+}
+
+/// A statement in which the session has supplied no values (`sequences.rs`) must give them itself.
+fn supplied(instance: &Instance<'_>, columns: &[ObjectName], source: Option<&Query>) -> Result<(), Refusal> {
+    let (rows, width) = match source.map(|source| &*source.body) {
+        // Each row is looked at.
+        Some(SetExpr::Values(values)) => (values.rows.as_slice(), usize::MAX),
+        Some(SetExpr::Select(select)) => (&[][..], results(&select.projection)),
+        _ => (&[][..], 0),
+    };
+    let named = |column: &Column| {
+        let name = |name: &ObjectName| parts(name).is_some_and(|parts| parts.first() == Some(&column.name));
+        columns.iter().position(name)
+    };
+    for (number, column) in instance
+        .table
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| counts(c))
+    {
+        let place = match columns {
+            [] => Some(number).filter(|number| *number < width),
+            _ => named(column),
+        };
+        let given = place.is_some_and(|place| {
+            source.is_some()
+                && rows
+                    .iter()
+                    .all(|row| row.content.get(place).is_some_and(|v| !is_default(v)))
+        });
+        if !given {
+            return Err(Refusal::unsupported(format!(
+                "an INSERT of this form must give column \"{}\" of table \"{}\", which a sequence fills",
+                column.name, instance.table.name
+            ))
+            .detail("The session takes values of the sequence for an INSERT of VALUES, at the top of a statement.")
+            .hint("Name the column, and give it values."));
+        }
+    }
+    Ok(())
+}
+
 fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
     let foreign = !insert.optimizer_hints.is_empty()
         || insert.or.is_some()
@@ -165,6 +262,9 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
         let OnInsert::OnConflict(conflict) = on else {
             return Err(not_understood("INSERT"));
         };
+        if let OnConflictAction::DoUpdate(update) = &conflict.action {
+            keep_counts(proof, target, &update.assignments)?;
+        }
         if let OnConflictAction::DoUpdate(update) = &conflict.action
             && let Some(instance) = target.map(|at| &proof.instances[at])
             && !moves::stays_on_conflict(instance, &update.assignments)?
@@ -179,8 +279,9 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
         return insert
             .source
             .as_deref()
-            .map_or(Ok(()), |source| proof.query(source, &[]));
+            .map_or(Ok(()), |source| proof.query(source, &[]).map(drop));
     };
+    supplied(&proof.instances[at], &insert.columns, insert.source.as_deref())?;
     let local = proof.instances[at].table.placement == Some(Placement::Local);
     if let Some(source) = insert.source.as_deref()
         && !matches!(&*source.body, SetExpr::Values(_))
@@ -189,7 +290,7 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
             true => 0,
             false => key_place(&proof.instances[at], &insert.columns)?,
         };
-        let block = proof.query_block(source, &[])?;
+        let block = proof.query(source, &[])?;
         proof.fed = Some(Fed::find(proof, at, key_at, (source, &block))?);
         return Ok(());
     }
@@ -197,7 +298,7 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
         return insert
             .source
             .as_deref()
-            .map_or(Ok(()), |source| proof.query(source, &[]));
+            .map_or(Ok(()), |source| proof.query(source, &[]).map(drop));
     }
     let Some(source) = insert.source.as_deref() else {
         return Err(keyless(&proof.instances[at]).detail("INSERT ... DEFAULT VALUES gives no key."));

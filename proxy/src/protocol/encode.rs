@@ -100,6 +100,8 @@ pub(crate) const TEXT: Type = Type {
     oid: crate::analysis::TEXT,
     length: -1,
 };
+/// `bigint`.
+pub(crate) const INT8: Type = Type { oid: 20, length: 8 };
 /// `void`, the result of functions that give none.
 pub(crate) const VOID: Type = Type { oid: 2278, length: 4 };
 

@@ -1,13 +1,15 @@
 //! Bind: where a statement runs, once its parameters are known.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use super::Session;
 use super::conn::{Audience, Columns, Kind, Stake};
 use super::enter::Style;
 use super::extended::{copies_out, relayed};
+use super::holes::Supplied;
 use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::{Check, Portal, Statement};
@@ -49,6 +51,9 @@ impl Session {
         let Some(query) = relayed(plan) else {
             return self.bind_own(&bind, statement, planned).await;
         };
+        let filled = self.bind_drawing(message, &statement, plan).await?;
+        let message = filled.as_deref().unwrap_or(message);
+        let bind = Bind::read(Self::body(message))?;
         let parameters: Vec<Parameter<'_>> = bind
             .each()
             .enumerate()
@@ -237,8 +242,41 @@ impl Session {
             return Ok((statement, planned));
         }
         let planned = self.plan(&statement.text).await?;
+        let statement = self.supplied_anew(statement, &planned)?;
         self.statements.put(Arc::clone(&statement), Arc::clone(&planned));
         Ok((statement, planned))
+    }
+
+    /// The same statement where the columns that sequences fill may have changed: backends may have to get another text.
+    fn supplied_anew(&self, statement: Arc<Statement>, planned: &Planned) -> Result<Arc<Statement>, Halt> {
+        let declared = statement.types.len() - statement.holes;
+        let supplied = Supplied::of(&statement.name, &statement.types[..declared], planned.only()?)?;
+        let (message, types, holes) = match supplied {
+            Some(supplied) => (supplied.message, supplied.types, supplied.holes),
+            None if statement.holes == 0 => return Ok(statement),
+            None => {
+                let types = statement.types[..declared].to_vec();
+                let mut message = BytesMut::new();
+                encode::parse(&mut message, &statement.name, statement.text.as_bytes(), &types);
+                (message.freeze(), types, 0)
+            }
+        };
+        if message == statement.message {
+            return Ok(statement);
+        }
+        Ok(Arc::new(Statement {
+            number: self.guest.number(),
+            own: self.guest.number(),
+            name: statement.name.clone(),
+            message,
+            text: statement.text.clone(),
+            types,
+            holes,
+            tables: statement.tables,
+            columns: Columns::clone(&statement.columns),
+            late: Mutex::default(),
+            inferred: OnceLock::new(),
+        }))
     }
 
     /// A statement that was supplied when tables had changed must still give what the client knows of it
@@ -274,7 +312,8 @@ fn check_count(bind: &Bind<'_>, statement: &Statement, planned: &Planned) -> Res
     if !matches!(&one.plan, Ok(Plan::Query(query)) if !copies_out(&query.form)) {
         return Ok(());
     }
-    check_given(bind, one.parameters.max(statement.types.len()))
+    let declared = statement.types.len() - statement.holes;
+    check_given(bind, one.parameters.max(declared))
 }
 
 /// The same where it is known how many are needed.

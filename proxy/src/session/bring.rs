@@ -11,8 +11,9 @@ use super::Session;
 use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
-use super::gather::{Asked, BARE_BIND, end_batch, not_the_same, readings};
+use super::gather::{Asked, BARE_BIND, not_the_same, readings};
 use super::moves::{close, parse};
+use super::parts::{Sink, end_batch};
 use super::relay::{columns_of, parameter_types};
 use super::row_type::{Gathered, RowType};
 use crate::analysis::{Access, Bring, Refusal};
@@ -75,10 +76,7 @@ impl Session {
         check: Option<(bool, Option<&[u8]>)>,
     ) -> Result<(String, Vec<Bytes>), Halt> {
         let all: Vec<usize> = (0..self.slots.len()).collect();
-        for place in &all {
-            self.enter(*place, Access::Read, asked.style).await?;
-            self.settle().await?;
-        }
+        self.enter_all(&all, asked.style).await?;
         let described = self.describe_gathered(places[0], asked).await?;
         if let Some((_, Some(columns))) = check
             && columns != columns_of(&described.columns)?
@@ -87,8 +85,14 @@ impl Session {
         }
         let readings = readings(asked, &described);
         let mut gathered: Vec<Gathered> = described.rows.iter().map(|_| Gathered::default()).collect();
-        self.read_parts(&all, asked, &readings, &described.rows, &mut gathered)
-            .await?;
+        self.bind_parts(&all, &readings, asked.style).await?;
+        let mut room = self.shared.limits.max_gathered;
+        for ((reading, rows), into) in readings.iter().zip(&described.rows).zip(&mut gathered) {
+            self.execute_part(&all, reading, asked.style);
+            let room = &mut room;
+            self.take_parts(&all, &mut Sink::Gathered { rows, into, room })
+                .await?;
+        }
         if asked.style == Style::Simple && described.columns.first() == Some(&b'T') {
             self.out().extend_from_slice(&described.columns);
         }
@@ -116,7 +120,12 @@ impl Session {
         self.settle().await?;
         let tables = &asked.gathering.parts;
         let (described, captured) = self
-            .describe_on(place, asked.style, tables, &[(asked.text, asked.types)])
+            .describe_on(
+                place,
+                asked.style,
+                Some(&RowType::query(tables)),
+                &[(asked.text, asked.types)],
+            )
             .await?;
         let captured = captured?;
         let [types, _] = described.as_slice() else {

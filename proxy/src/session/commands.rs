@@ -5,12 +5,9 @@ use super::conn::{Audience, Stake};
 use super::enter::Style;
 use super::settings::Undone;
 use super::transaction::{Step, Transaction, View, Why};
-use crate::analysis::{Access, Discard, Explained, Plan, Refusal, SessionCommand, Timeout};
+use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode::{self, TEXT};
-
-/// The column of what EXPLAIN gives.
-pub(super) const QUERY_PLAN: &str = "QUERY PLAN";
 
 /// Whether the rows of an answer need their description in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,26 +38,14 @@ impl Session {
             Plan::EachGroup(each) => self.each_group(*each, text, rows).await,
             Plan::Lock => self.lock_tables(text, rows).await,
             Plan::Distribute(distribute) => self.distribute(distribute, rows).await,
-            Plan::Explained(explained) => self.explain(explained, rows).await,
+            Plan::Explained(explained) => Box::pin(self.explain(explained, rows)).await,
+            Plan::SetSequence(set) => Box::pin(self.set_sequence(set, text, rows)).await,
             Plan::Prepared(command) => self.prepared_command(command, text).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
             Plan::Query(_) | Plan::CopyIn(_) | Plan::Fill(_) => {
                 Err(Refusal::unsupported("this statement cannot be used here").into())
             }
         }
-    }
-
-    /// EXPLAIN (HOWDAH), of a statement that PostgreSQL takes.
-    async fn explain(&mut self, explained: &Explained, rows: Rows) -> Result<(), Halt> {
-        self.parse_only(explained.text.as_bytes()).await?;
-        if rows == Rows::Described {
-            encode::columns(self.out(), &[(QUERY_PLAN, TEXT)], 0);
-        }
-        for line in explained.lines() {
-            encode::row(self.out(), &[Some(line.as_bytes())]);
-        }
-        encode::command_complete(self.out(), "EXPLAIN");
-        Ok(())
     }
 
     async fn session_command(
@@ -249,6 +234,9 @@ impl Session {
         }
         if self.temporary.any() {
             self.temporary.defined();
+        }
+        if matches!(discard, Discard::All | Discard::Sequences) {
+            self.sequences.forget();
         }
         if discard == Discard::All {
             self.statements.clear();

@@ -35,6 +35,7 @@ enum Call<'a> {
 pub(super) fn own_parameters(plan: &Result<Plan, Refusal>) -> Vec<u32> {
     match plan {
         Ok(Plan::Session(SessionCommand::Configure(columns))) => parameter_types(columns),
+        Ok(Plan::SetSequence(set)) => set.parameter_types(),
         _ => Vec::new(),
     }
 }
@@ -43,6 +44,10 @@ pub(super) fn own_parameters(plan: &Result<Plan, Refusal>) -> Vec<u32> {
 pub(super) fn check_declared(plan: &Result<Plan, Refusal>, declared: &[u32]) -> Result<(), Failure> {
     /// `unknown` and `varchar` become `text` by themselves.
     const ALSO_TEXT: [u32; 2] = [705, 1043];
+    if matches!(plan, Ok(Plan::SetSequence(_))) {
+        // Its arguments are cast where they are called.
+        return Ok(());
+    }
     for (at, (wanted, declared)) in own_parameters(plan).into_iter().zip(declared).enumerate() {
         let fits =
             wanted == *declared || *declared == 0 || wanted == analysis::TEXT && ALSO_TEXT.contains(declared);
@@ -69,6 +74,9 @@ impl Session {
         let types = own_parameters(planned.only()?);
         check_given(bind, types.len())?;
         let mut bound = None;
+        if let Ok(Plan::SetSequence(set)) = planned.only()? {
+            bound = Some(Plan::SetSequence(self.bind_set(set, bind).await?));
+        }
         if let Ok(Plan::Session(SessionCommand::Configure(columns))) = planned.only()? {
             let values = bind.each().zip(types);
             let values = values.map(|((binary, value), of)| self.argument(value, binary && of == BOOLEAN));
@@ -78,7 +86,7 @@ impl Session {
                 column.bind(&values);
                 column.check().map_err(Failure::from)?;
             }
-            bound = Some(columns);
+            bound = Some(Plan::Session(SessionCommand::Configure(columns)));
         }
         encode::empty(self.out(), b'2');
         let portal = Portal::Own {

@@ -40,12 +40,24 @@ pub(crate) struct Expect {
     pub(crate) stake: Stake,
 }
 
+impl Expect {
+    /// How many parameters are kept from the client in it.
+    pub(crate) fn but(self) -> Option<usize> {
+        match self.kind {
+            Kind::DescribeBut(holes) => Some(holes),
+            _ => None,
+        }
+    }
+}
+
 /// Which message it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Parse,
     Bind,
     Describe,
+    /// The same of a prepared statement whose last parameters, so many, the client does not know.
+    DescribeBut(usize),
     /// A Describe of a prepared statement by the session itself.
     Columns,
     Execute,

@@ -19,6 +19,7 @@ use super::plans::Planned;
 use super::rows::{self, End, Ending, Key};
 use super::settings::Undone;
 use super::statements::Copying;
+use super::supplies::{Added, Supplies, key_of, with_fields, with_names, with_values};
 use super::transaction::{Step, Transaction};
 use super::tuples;
 use crate::analysis::{Access, CopyFormat, CopyLayout, Goes, Refusal};
@@ -50,6 +51,8 @@ pub(super) struct CopyState {
     ended: bool,
     /// A backend that is asked about keys, as those of the COPY take nothing but rows.
     asked: Option<Conn>,
+    /// Values of sequences that each row gets.
+    supplies: Option<Supplies>,
 }
 
 impl CopyState {
@@ -68,6 +71,7 @@ impl CopyState {
             ending: None,
             ended: false,
             asked: None,
+            supplies: None,
         }
     }
 
@@ -109,6 +113,10 @@ impl Session {
         if let Err(halt) = self.refuse_copy_where_read_only().await {
             return self.close_transaction(own, Err(halt)).await;
         }
+        let supplies = match self.supplies(&copying.plan).await {
+            Ok(supplies) => supplies,
+            Err(halt) => return self.close_transaction(own, Err(halt)).await,
+        };
         let (header_due, header) = match &copying.plan.format {
             CopyFormat::Lines(layout) => (layout.header, Bytes::new()),
             CopyFormat::Binary => (true, Bytes::from_static(tuples::HEADER)),
@@ -129,6 +137,7 @@ impl Session {
             ending: None,
             ended: false,
             asked: None,
+            supplies,
         });
         Ok(())
     }
@@ -280,7 +289,7 @@ impl Session {
             if tuple.key == Key::EndOfData {
                 copy.ended = true;
             } else {
-                self.take_row(copy, tuple.key, &waiting[row]).await?;
+                self.take_tuple(copy, tuple.key, &waiting[row]).await?;
             }
         }
         waiting.advance(at);
@@ -321,14 +330,51 @@ impl Session {
             if row.key == Key::EndOfData {
                 copy.ended = true;
             } else if std::mem::take(&mut copy.header_due) {
-                copy.header = Bytes::copy_from_slice(&waiting[line]);
+                let line = with_names(&waiting[line], row.ending, layout, &copy.copying.plan);
+                copy.header = line.into();
             } else {
-                self.take_row(copy, row.key, &waiting[line]).await?;
+                self.take_line(copy, &row, &waiting[line], layout).await?;
             }
         }
         waiting.advance(at);
         copy.waiting = waiting;
         Ok(())
+    }
+
+    /// Sends a row of the binary format, with what is added to it.
+    async fn take_tuple(&mut self, copy: &mut CopyState, key: Key<'_>, row: &[u8]) -> Result<(), Halt> {
+        let added = self.added(copy).await?;
+        let key = key_of(&copy.copying.plan, &added).unwrap_or(key);
+        if added.is_empty() {
+            return self.take_row(copy, key, row).await;
+        }
+        let row = with_fields(row, &copy.copying.plan, &added)?;
+        self.take_row(copy, key, &row).await
+    }
+
+    /// The same of a line.
+    async fn take_line(
+        &mut self,
+        copy: &mut CopyState,
+        row: &rows::Row<'_>,
+        line: &[u8],
+        layout: &CopyLayout,
+    ) -> Result<(), Halt> {
+        let added = self.added(copy).await?;
+        let key = key_of(&copy.copying.plan, &added).unwrap_or_else(|| row.key.clone());
+        if added.is_empty() {
+            return self.take_row(copy, key, line).await;
+        }
+        let line = with_values(line, row.ending, layout, &added);
+        self.take_row(copy, key, &line).await
+    }
+
+    /// The values that a row gets.
+    async fn added(&mut self, copy: &mut CopyState) -> Result<Added, Halt> {
+        match &mut copy.supplies {
+            Some(supplies) => self.next_added(supplies).await,
+            None => Ok(Added::new()),
+        }
     }
 
     /// Sends a row to where it belongs.
@@ -483,7 +529,8 @@ impl Session {
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place] {
             conn.captured = Captured::default();
-            conn.query(&copy.copying.text, Audience::Session, Stake::Nothing);
+            let text = copy.copying.plan.text.as_ref().unwrap_or(&copy.copying.text);
+            conn.query(text, Audience::Session, Stake::Nothing);
         }
         let starting = |session: &Self| {
             session.slots[place].as_ref().is_some_and(|c| {

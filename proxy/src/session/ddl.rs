@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use coordinator::catalogue::bootstrap::{drop_invalid_index_sql, shard_key_sql};
+use coordinator::catalogue::bootstrap::{
+    SEQUENCES_CHANGED, drop_invalid_index_sql, open_sequences_sql, sequence_states_sql, shard_key_sql,
+};
 use coordinator::catalogue::cache::{DatabaseCatalogue, LEASE, wait_until_seen};
 
 use super::Session;
@@ -14,6 +16,7 @@ use super::commands::Rows;
 use super::conn::{Audience, Stake};
 use super::databases::{Creation, unreadable};
 use super::enter::Style;
+use super::home::HOME;
 use crate::Peers;
 use crate::analysis::{
     Access, AlteredTable, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
@@ -53,10 +56,7 @@ pub(super) enum Each {
 #[derive(Clone, Copy)]
 enum Definition<'a> {
     /// What the client's text says.
-    Says {
-        text: &'a str,
-        altered: Option<&'a AlteredTable>,
-    },
+    Says { text: &'a str, effect: &'a DdlEffect },
     /// Where the rows of a table are.
     Places(&'a Distribute),
 }
@@ -72,12 +72,9 @@ impl Session {
                 .group_by_group(text, &Each::Defines(ddl.leaves.clone()))
                 .await;
         }
-        let altered = match &ddl.effect {
-            DdlEffect::AlterTable(altered) => Some(altered),
-            _ => None,
-        };
+        let effect = &ddl.effect;
         let tag = self
-            .on_every_group(Definition::Says { text, altered }, rows)
+            .on_every_group(Definition::Says { text, effect }, rows)
             .await?;
         encode::command_complete(self.out(), &tag);
         Ok(())
@@ -99,9 +96,9 @@ impl Session {
         if each.outside_transaction || self.transaction.is_none() {
             return self.group_by_group(text, &Each::Maintains(each)).await;
         }
-        let altered = None;
+        let effect = &DdlEffect::None;
         let tag = self
-            .on_every_group(Definition::Says { text, altered }, rows)
+            .on_every_group(Definition::Says { text, effect }, rows)
             .await?;
         encode::command_complete(self.out(), &tag);
         Ok(())
@@ -110,6 +107,13 @@ impl Session {
     /// Runs a statement in one transaction of all groups: the one that is open, else one of its own. Gives its tag.
     async fn on_every_group(&mut self, definition: Definition<'_>, rows: Rows) -> Result<String, Halt> {
         self.all_prepared().await?;
+        let own = self.open_definition(rows).await?;
+        let defined = self.define(definition).await;
+        self.close_transaction(own, defined).await
+    }
+
+    /// Makes sure that a transaction is open that can define something; whether it is the statement's own.
+    pub(super) async fn open_definition(&mut self, rows: Rows) -> Result<bool, Halt> {
         let own = self
             .open_transaction(match rows {
                 Rows::Described => Style::Simple,
@@ -123,14 +127,82 @@ impl Session {
             transaction.begin = BEGIN.to_owned();
             transaction.isolation = Some(Isolation::ReadCommitted);
         }
-        let defined = self.define(definition).await;
-        self.close_transaction(own, defined).await
+        Ok(own)
     }
 
     /// Runs a definition on all groups, in ascending order: two that are alone never wait for each other in a circle.
     ///
     /// A group looks at its own rows alone when it chooses another shard key for an altered table. They must agree.
+    ///
+    /// An ALTER of a sequence is checked against its state, which only the home group has: it comes first, and the others
+    /// are given what it had.
     async fn define(&mut self, definition: Definition<'_>) -> Result<String, Halt> {
+        self.begin_definition().await?;
+        let (sql, effect) = match definition {
+            Definition::Says { text, effect } => (text, effect),
+            Definition::Places(distribute) => {
+                Box::pin(self.redistribute(distribute)).await?;
+                return Ok(String::new());
+            }
+        };
+        let (altered, counted) = match effect {
+            DdlEffect::AlterTable(altered) => (Some(altered), altered.counted.then_some(&altered.table)),
+            DdlEffect::AlterSequence(sequence) => (None, Some(sequence)),
+            _ => (None, None),
+        };
+        if let Some(AlteredTable {
+            table,
+            new_key: Some(key),
+            ..
+        }) = altered
+        {
+            Box::pin(self.rekey(table, key)).await?;
+        }
+        let (mut tag, mut key, mut states) = (String::new(), None, String::new());
+        for place in 0..self.slots.len() {
+            self.enter(place, Access::Write, Style::Simple).await?;
+            self.settle().await?;
+            if let Some(RelationName { schema, name }) = counted {
+                let sql = match place {
+                    HOME => sequence_states_sql(schema, name),
+                    _ => open_sequences_sql(&states),
+                };
+                let said = self
+                    .exec(place, &sql, Audience::Quiet, Stake::Nothing)
+                    .await?
+                    .value;
+                if place == HOME {
+                    states = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+                }
+            }
+            let audience = if place == 0 {
+                Audience::Session
+            } else {
+                Audience::Quiet
+            };
+            let done = self.exec(place, sql, audience, Stake::Nothing).await?;
+            tag = done.tag.unwrap_or_default();
+            if *effect == DdlEffect::RestartIdentity {
+                self.exec(place, SEQUENCES_CHANGED, Audience::Quiet, Stake::Nothing)
+                    .await?;
+            }
+            if let Some(AlteredTable { table, .. }) = altered {
+                let sql = shard_key_sql(&table.schema, &table.name);
+                let here = self
+                    .exec(place, &sql, Audience::Quiet, Stake::Nothing)
+                    .await?
+                    .value;
+                if *key.get_or_insert_with(|| here.clone()) != here {
+                    return Err(another_key(table).into());
+                }
+            }
+        }
+        self.search_path = None;
+        Ok(tag)
+    }
+
+    /// The transaction that is open is about to define something.
+    pub(super) async fn begin_definition(&mut self) -> Result<(), Halt> {
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         let isolation = match self.transaction.as_ref().and_then(|t| t.isolation) {
@@ -147,44 +219,7 @@ impl Session {
             transaction.defines = true;
             transaction.tables = None;
         }
-        let (sql, altered) = match definition {
-            Definition::Says { text, altered } => (text, altered),
-            Definition::Places(distribute) => {
-                Box::pin(self.redistribute(distribute)).await?;
-                return Ok(String::new());
-            }
-        };
-        if let Some(AlteredTable {
-            table,
-            new_key: Some(key),
-        }) = altered
-        {
-            Box::pin(self.rekey(table, key)).await?;
-        }
-        let (mut tag, mut key) = (String::new(), None);
-        for place in 0..self.slots.len() {
-            self.enter(place, Access::Write, Style::Simple).await?;
-            self.settle().await?;
-            let audience = if place == 0 {
-                Audience::Session
-            } else {
-                Audience::Quiet
-            };
-            let done = self.exec(place, sql, audience, Stake::Nothing).await?;
-            tag = done.tag.unwrap_or_default();
-            if let Some(AlteredTable { table, .. }) = altered {
-                let sql = shard_key_sql(&table.schema, &table.name);
-                let here = self
-                    .exec(place, &sql, Audience::Quiet, Stake::Nothing)
-                    .await?
-                    .value;
-                if *key.get_or_insert_with(|| here.clone()) != here {
-                    return Err(another_key(table).into());
-                }
-            }
-        }
-        self.search_path = None;
-        Ok(tag)
+        Ok(())
     }
 
     /// A group that is not prepared yet would run a definition without taking note of the table.

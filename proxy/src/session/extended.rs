@@ -10,11 +10,13 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::captured::Captured;
-use super::commands::{QUERY_PLAN, Rows};
+use super::commands::Rows;
 use super::configure::{check_declared, own_parameters};
 use super::conn::{Audience, Columns, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
+use super::explain::QUERY_PLAN;
+use super::holes::Supplied;
 use super::plans::{Planned, Tables};
 use super::statements::{Check, Late, Portal, Statement};
 use super::transaction::Step;
@@ -22,7 +24,7 @@ use crate::analysis::{
     Access, Discard, Form, Plan, PreparedCommand, Query, Refusal, SessionCommand, TransactionControl,
 };
 use crate::failure::{Ended, Failure, Halt};
-use crate::protocol::encode::{self, TEXT, VOID};
+use crate::protocol::encode::{self, INT8, TEXT, VOID};
 use crate::protocol::frontend::{Execute, Named, Parse};
 
 /// Longer Parse messages are each session's own.
@@ -78,13 +80,18 @@ impl Session {
             return self.refuse(text, refusal).await;
         }
         check_declared(plan, &parse.types)?;
-        let message_bytes = Bytes::copy_from_slice(message);
+        let supplied = Supplied::of_parse(&parse, plan)?;
+        let (message_bytes, types, holes) = match supplied {
+            Some(supplied) => (supplied.message, supplied.types, supplied.holes),
+            None => (Bytes::copy_from_slice(message), parse.types, 0),
+        };
         let statement = Arc::new(Statement {
             number: self.number_of(parse.name, &message_bytes, planned.tables()),
             name: parse.name.to_vec(),
             message: message_bytes,
             text: text.to_owned(),
-            types: parse.types,
+            types,
+            holes,
             tables: planned.tables(),
             columns: Columns::default(),
             late: Mutex::default(),
@@ -281,7 +288,11 @@ impl Session {
                 }
                 self.mark_pipeline(place);
                 let _told_at_bind = self.supply(place, &statement, &planned);
-                self.send_on(place, Kind::Describe, message);
+                let kind = match statement.holes {
+                    0 => Kind::Describe,
+                    holes => Kind::DescribeBut(holes),
+                };
+                self.send_on(place, kind, message);
             }
             Named::Portal(name) => {
                 self.release_held().await?;
@@ -388,7 +399,7 @@ impl Session {
                 self.settle().await?;
                 self.check_failed(planned.only()?)?;
                 let plan = match bound {
-                    Some(bound) => Ok(Plan::Session(SessionCommand::Configure(bound))),
+                    Some(bound) => Ok(bound),
                     None => planned.only()?.clone(),
                 };
                 self.statements.replace_portal(execute.portal, Portal::Done);
@@ -700,6 +711,7 @@ fn describe_own(plan: &Result<Plan, Refusal>, format: i16, out: &mut bytes::Byte
         Ok(Plan::Session(SessionCommand::ShowTimeout(timeout))) => {
             encode::columns(out, &[(timeout.name(), TEXT)], format);
         }
+        Ok(Plan::SetSequence(set)) => encode::columns(out, &[(set.column.as_str(), INT8)], format),
         Ok(Plan::Explained(_)) => encode::columns(out, &[(QUERY_PLAN, TEXT)], format),
         Ok(Plan::Distribute(distribute)) => encode::columns(out, &[(distribute.function, VOID)], format),
         _ => encode::empty(out, b'n'),

@@ -15,8 +15,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Session;
 use super::captured::{Captured, Kept};
 use super::conn::{Audience, Kind, Stake};
-use super::gather::{Asked, BARE_BIND, end_batch, not_the_same, results, too_much};
+use super::gather::{Asked, BARE_BIND, not_the_same, results};
 use super::moves::{Given, close, parse};
+use super::parts::{end_batch, too_much};
 use super::plans::Planned;
 use super::relay::{columns_of, parameter_types};
 use super::row_type::OIDS_OF_OBJECTS;
@@ -183,7 +184,7 @@ impl Session {
         for source in sources {
             loop {
                 let (rows, over) = self.take_some(source, given.style).await?;
-                match feed.source.form {
+                match feed.cut.source.form {
                     Form::Count => counts.extend(rows),
                     _ => {
                         self.fill_blocks(rows, given, feed, planned, &known, &mut filling)
@@ -195,7 +196,7 @@ impl Session {
                 }
             }
         }
-        if feed.source.form == Form::Count {
+        if feed.cut.source.form == Form::Count {
             let mut sum = BytesMut::new();
             encode::sum_of_counts(&mut sum, &counts)?;
             self.fill_blocks(vec![sum.freeze()], given, feed, planned, &known, &mut filling)
@@ -211,7 +212,7 @@ impl Session {
         self.enter(place, Access::Read, given.style).await?;
         self.settle().await?;
         let (described, captured) = self
-            .describe_on(place, given.style, &[], &[(given.text, given.types)])
+            .describe_on(place, given.style, None, &[(given.text, given.types)])
             .await?;
         captured?;
         let [types, returning] = described.as_slice() else {
@@ -223,7 +224,7 @@ impl Session {
             return Err(Refusal::new("25006", words).into());
         }
         let (described, captured) = self
-            .describe_on(place, given.style, &[], &[(feed.select(given.text), &types)])
+            .describe_on(place, given.style, None, &[(feed.select(given.text), &types)])
             .await?;
         if let Err(Halt::Fail(Failure::Postgres(error))) = &captured {
             return Err(not_the_same(Some(error)).into());
@@ -292,9 +293,9 @@ impl Session {
         }
         let mut bind = BytesMut::new();
         encode::bind(&mut bind, (SELECT, SELECT), values.iter().copied(), &formats);
-        let places = match self.route(&feed.source, &parameters, None, planned).await? {
+        let places = match self.route(&feed.cut.source, &parameters, None, planned).await? {
             Placed::One(place) => vec![place],
-            Placed::Many(places) if let Form::Gathered(gathering) = &feed.source.form => {
+            Placed::Many(places) if let Form::Gathered(gathering) = &feed.cut.source.form => {
                 let asked = Asked {
                     gathering,
                     text: given.text,
@@ -302,7 +303,9 @@ impl Session {
                     bind: Bind::read(Self::body(&bind))?,
                     style: given.style,
                 };
-                return Ok(vec![Box::pin(self.bind_gathered(&places, &asked)).await?.0]);
+                self.enter_all(&places, given.style).await?;
+                let ready = Box::pin(self.bind_gathered(&places, &asked)).await?;
+                return Ok(vec![ready.place]);
             }
             Placed::Many(places) => places,
             Placed::Rows(_) => return Err(not_the_same(None).into()),
@@ -325,7 +328,7 @@ impl Session {
             self.drain(*place).await?;
             self.take_captured(*place, group, Stake::Nothing)?;
         }
-        if places.len() > 1 && self.takes_cuts(&feed.source) {
+        if places.len() > 1 && self.takes_cuts(&feed.cut.source) {
             self.bind_together(&places, &[binding]).await?;
         }
         Ok(places)
@@ -392,11 +395,11 @@ impl Session {
                 filling.constant = Some(place);
             }
             filling.size += filling.blocks.entry(place).or_default().add(&values);
-            if feed.at_once && filling.size > limit {
+            if feed.cut.at_once && filling.size > limit {
                 return Err(too_much(limit).into());
             }
         }
-        if filling.size >= FULL && !feed.at_once {
+        if filling.size >= FULL && !feed.cut.at_once {
             self.insert_blocks(given, feed, known, filling).await?;
         }
         Ok(())

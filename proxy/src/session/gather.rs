@@ -11,17 +11,17 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
-use super::captured::{Captured, Kept};
+use super::captured::Captured;
+use super::commands::Rows;
 use super::conn::{Audience, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
+use super::parts::{BINARY, Bound, Came, Sink, end_batch};
 use super::relay::{columns_of, parameter_types};
 use super::row_type::{Gathered, RowType};
 use super::statements::Portal;
 use super::temporary::Does;
-use super::together::Binding;
-use super::transaction::View;
-use crate::analysis::{Access, Gathering, Part, Partial, Reading, Refusal, Values, parameters};
+use crate::analysis::{Access, Gathering, Partial, Refusal, Values, parameters};
 use crate::failure::{Failure, Halt};
 use crate::protocol::fields::Fields;
 use crate::protocol::frame::HEADER;
@@ -29,13 +29,10 @@ use crate::protocol::frontend::{Bind, Execute};
 use crate::protocol::{Body, Malformed, encode};
 
 /// The first OID that is not PostgreSQL's own (FirstNormalObjectId).
-const FIRST_OF_USERS: u32 = 16_384;
+pub(super) const FIRST_OF_USERS: u32 = 16_384;
 
 /// A Bind of the unnamed portal and statement, without parameters, for results as text.
 pub(super) const BARE_BIND: [u8; 8] = [0; 8];
-
-/// A formats list of one: binary.
-pub(super) const BINARY: [u8; 4] = [0, 1, 0, 1];
 
 /// A client's query whose rows are gathered.
 pub(super) struct Asked<'a> {
@@ -49,6 +46,16 @@ pub(super) struct Asked<'a> {
     pub(super) style: Style,
 }
 
+/// A query that is bound over the rows that it needs.
+pub(super) struct Ready {
+    /// Where.
+    pub(super) place: usize,
+    /// The RowDescription of the client's own text.
+    columns: Bytes,
+    /// What came of each group, by what was read of it.
+    pub(super) came: Vec<Vec<Came>>,
+}
+
 /// What the backend that will run the query says of it.
 pub(super) struct Described {
     /// The RowDescription of the client's own text.
@@ -57,15 +64,6 @@ pub(super) struct Described {
     types: Vec<u32>,
     /// Of each part, how the rows of its table are made.
     pub(super) rows: Vec<RowType>,
-}
-
-/// A part as the groups are asked for it.
-pub(super) struct Bound {
-    /// Its statement, and its portal.
-    name: String,
-    text: String,
-    types: Vec<u32>,
-    bind: BytesMut,
 }
 
 impl Session {
@@ -94,17 +92,22 @@ impl Session {
             bind: Bind::read(&BARE_BIND)?,
             style: Style::Simple,
         };
-        let (place, columns) = self.bind_gathered(places, &asked).await?;
-        self.out().extend_from_slice(&columns);
-        let group = self.group(place);
-        if let Some(conn) = &mut self.slots[place] {
-            conn.captured = Captured::default();
-            encode::execute(&mut conn.output, b"", 0);
-            conn.owes(Kind::Execute, Audience::MergeNext, Stake::Nothing);
-            conn.sync(Audience::Quiet, Stake::Nothing);
-        }
-        self.drain(place).await?;
-        let counted = self.take_captured(place, group, Stake::Nothing)?.counted;
+        self.enter_all(places, asked.style).await?;
+        let counted = if let Some(merged) = self.describe_merged(places, &asked).await? {
+            self.merge(places, merged, &asked, Rows::Described).await?
+        } else {
+            let ready = self.bind_gathered(places, &asked).await?;
+            self.out().extend_from_slice(&ready.columns);
+            let group = self.group(ready.place);
+            if let Some(conn) = &mut self.slots[ready.place] {
+                conn.captured = Captured::default();
+                encode::execute(&mut conn.output, b"", 0);
+                conn.owes(Kind::Execute, Audience::MergeNext, Stake::Nothing);
+                conn.sync(Audience::Quiet, Stake::Nothing);
+            }
+            self.drain(ready.place).await?;
+            self.take_captured(ready.place, group, Stake::Nothing)?.counted
+        };
         encode::command_complete(self.out(), &format!("SELECT {counted}"));
         Ok(())
     }
@@ -139,12 +142,25 @@ impl Session {
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,
         };
-        let (place, columns) = self.bind_gathered(places, &asked).await?;
-        if let Some(known) = statement.columns.get()
-            && *known != columns_of(&columns)?
+        self.enter_all(places, asked.style).await?;
+        let same = |columns: &[u8]| match statement.columns.get() {
+            Some(known) if *known != columns_of(columns)? => Err(Halt::from(Refusal::new(
+                "0A000",
+                "cached plan must not change result type",
+            ))),
+            _ => Ok(()),
+        };
+        if execute.limit <= 0
+            && let Some(merged) = self.describe_merged(places, &asked).await?
         {
-            return Err(Refusal::new("0A000", "cached plan must not change result type").into());
+            same(&merged.columns)?;
+            let counted = self.merge(places, merged, &asked, Rows::Alone).await?;
+            encode::command_complete(self.out(), &format!("SELECT {counted}"));
+            self.statements.replace_portal(execute.portal, Portal::Done);
+            return Ok(());
         }
+        let Ready { place, columns, .. } = self.bind_gathered(places, &asked).await?;
+        same(&columns)?;
         let (access, does) = (Access::Read, Does::Nothing);
         self.statements
             .replace_portal(execute.portal, Portal::At { place, access, does });
@@ -173,7 +189,8 @@ impl Session {
             bind: Bind::read(&body)?,
             style,
         };
-        let (place, _) = self.bind_gathered(places, &asked).await?;
+        self.enter_all(places, asked.style).await?;
+        let place = self.bind_gathered(places, &asked).await?.place;
         let (since, held) = (self.position(), false);
         self.cursors
             .insert(name.to_owned(), Cursor::One { place, since, held });
@@ -181,20 +198,24 @@ impl Session {
         Ok(())
     }
 
-    /// Gathers the rows of a query, and binds it to its portal over them. Gives where, and its RowDescription.
-    pub(super) async fn bind_gathered(
-        &mut self,
-        places: &[usize],
-        asked: &Asked<'_>,
-    ) -> Result<(usize, Bytes), Halt> {
+    /// Enters all of these groups to read.
+    pub(super) async fn enter_all(&mut self, places: &[usize], style: Style) -> Result<(), Halt> {
         for place in places {
-            self.enter(*place, Access::Read, asked.style).await?;
+            self.enter(*place, Access::Read, style).await?;
             self.settle().await?;
         }
-        let place = *places
-            .iter()
-            .find(|place| **place == self.nearest)
-            .unwrap_or(&places[0]);
+        Ok(())
+    }
+
+    /// Which of them is asked what there is to ask of one.
+    pub(super) fn one_of(&self, places: &[usize]) -> usize {
+        let nearest = places.iter().find(|place| **place == self.nearest);
+        nearest.or(places.first()).copied().unwrap_or_default()
+    }
+
+    /// Gathers the rows of a query from these groups, which were entered, and binds it to its portal over them.
+    pub(super) async fn bind_gathered(&mut self, places: &[usize], asked: &Asked<'_>) -> Result<Ready, Halt> {
+        let place = self.one_of(places);
         let partial = match &asked.gathering.partial {
             Some(partial) => self.describe_partial(place, asked, partial).await?,
             None => None,
@@ -208,8 +229,16 @@ impl Session {
             }
         };
         let mut gathered: Vec<Gathered> = described.rows.iter().map(|_| Gathered::default()).collect();
-        self.read_parts(places, asked, &readings, &described.rows, &mut gathered)
-            .await?;
+        self.bind_parts(places, &readings, asked.style).await?;
+        let (mut room, mut came) = (self.shared.limits.max_gathered, Vec::new());
+        for ((reading, rows), into) in readings.iter().zip(&described.rows).zip(&mut gathered) {
+            self.execute_part(places, reading, asked.style);
+            let room = &mut room;
+            came.push(
+                self.take_parts(places, &mut Sink::Gathered { rows, into, room })
+                    .await?,
+            );
+        }
         self.enter_bare(place).await?;
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place] {
@@ -222,16 +251,20 @@ impl Session {
         }
         self.drain(place).await?;
         self.take_captured(place, group, Stake::Nothing)?;
-        Ok((place, described.columns))
+        Ok(Ready {
+            place,
+            columns: described.columns,
+            came,
+        })
     }
 
-    /// Has the backend at `place` describe statements, each of its text and the declared types of its parameters, and these tables. The last
-    /// statement stays there. Gives what was described, and what came of it.
+    /// Has the backend at `place` describe statements, each of its text and the declared types of its parameters, and answer a question with one
+    /// value. The last statement stays there. Gives what was described, and what came of it.
     pub(super) async fn describe_on(
         &mut self,
         place: usize,
         style: Style,
-        tables: &[Part],
+        question: Option<&str>,
         statements: &[(&str, &[u32])],
     ) -> Result<(Vec<Bytes>, Result<Captured, Halt>), Halt> {
         let number = self.guest.number();
@@ -243,8 +276,8 @@ impl Session {
                 described: Some(Vec::new()),
                 ..Captured::default()
             };
-            if !tables.is_empty() {
-                conn.own(&RowType::query(tables), None, Audience::Session);
+            if let Some(question) = question {
+                conn.own(question, None, Audience::Session);
             }
             let mut parse = BytesMut::new();
             for (text, types) in statements {
@@ -276,7 +309,10 @@ impl Session {
             (&made, asked.types),
         ];
         let tables = &asked.gathering.parts;
-        let (described, captured) = self.describe_on(place, asked.style, tables, &statements).await?;
+        let question = RowType::query(tables);
+        let (described, captured) = self
+            .describe_on(place, asked.style, Some(&question), &statements)
+            .await?;
         let captured = the_clients(captured, &described)?;
         let [types, columns, types_made, columns_made] = described.as_slice() else {
             return Err(not_the_same(None).into());
@@ -307,7 +343,10 @@ impl Session {
         let query = asked.gathering.query(asked.text);
         let statements = [(query, asked.types), (&reading.text, &declared)];
         let tables = std::slice::from_ref(&partial.part);
-        let (described, captured) = self.describe_on(place, asked.style, tables, &statements).await?;
+        let question = RowType::query(tables);
+        let (described, captured) = self
+            .describe_on(place, asked.style, Some(&question), &statements)
+            .await?;
         let captured = the_clients(captured, &described)?;
         let [types, columns, types_read, columns_read] = described.as_slice() else {
             return Err(not_the_same(None).into());
@@ -338,7 +377,7 @@ impl Session {
             .partial_text(asked.text, count, (&rows.columns(), values), &names);
         let Some(made) = made else { return Ok(None) };
         let (made, captured) = self
-            .describe_on(place, asked.style, &[], &[(&made, &types)])
+            .describe_on(place, asked.style, None, &[(&made, &types)])
             .await?;
         match (captured, made.as_slice()) {
             // As where an expression of GROUP BY has a length or a scale, which values do not bring along.
@@ -352,121 +391,13 @@ impl Session {
             (Err(halt), _) => return Err(halt),
             (Ok(_), _) => return Err(not_the_same(None).into()),
         }
-        let bound = Bound::of(0, reading, &asked.bind, &types);
+        let bound = Bound::of(0, reading, (&asked.bind, &types), &BINARY);
         let described = Described {
             columns: columns.clone(),
             types,
             rows: vec![rows],
         };
         Ok(Some((described, vec![bound])))
-    }
-
-    /// Reads all parts from these groups.
-    pub(super) async fn read_parts(
-        &mut self,
-        places: &[usize],
-        asked: &Asked<'_>,
-        readings: &[Bound],
-        rows: &[RowType],
-        gathered: &mut [Gathered],
-    ) -> Result<(), Halt> {
-        let number = self.guest.number();
-        let bindings: Vec<Binding<'_>> = readings
-            .iter()
-            .map(|reading| Binding {
-                portal: reading.name.as_bytes(),
-                message: &reading.bind,
-                style: asked.style,
-            })
-            .collect();
-        let mut parse = BytesMut::new();
-        for place in places {
-            let Some(conn) = &mut self.slots[*place] else {
-                continue;
-            };
-            conn.captured = Captured::default();
-            for (reading, binding) in readings.iter().zip(&bindings) {
-                let name = reading.name.as_bytes();
-                // One that failed was skipped before its end and is still there.
-                encode::close_statement(&mut conn.output, name);
-                conn.owes(Kind::Close, Audience::Session, Stake::Nothing);
-                parse.clear();
-                encode::parse(&mut parse, name, reading.text.as_bytes(), &reading.types);
-                conn.output.extend_from_slice(&parse);
-                conn.parsing.push_back((name.to_vec(), number));
-                conn.owes(Kind::Parse, Audience::Session, Stake::Nothing);
-                binding.close(conn);
-                binding.send(conn);
-            }
-        }
-        let view = self.transaction.as_ref().and_then(|t| t.view.as_ref());
-        if matches!(view, Some(View::Statements)) {
-            self.hear_all(places).await?;
-            self.bind_together(places, &bindings).await?;
-        }
-        let mut room = self.shared.limits.max_gathered;
-        for ((binding, rows), gathered) in bindings.iter().zip(rows).zip(gathered) {
-            for place in places {
-                if let Some(conn) = &mut self.slots[*place] {
-                    execute_part(conn, binding, asked.style);
-                }
-            }
-            self.aim_at(places);
-            for (index, place) in places.iter().enumerate() {
-                if let Err(halt) = self.take_part(*place, rows, gathered, &mut room).await {
-                    self.abandon(&places[index..]).await?;
-                    self.aim();
-                    return Err(halt);
-                }
-            }
-            self.aim();
-        }
-        Ok(())
-    }
-
-    /// Takes the rows of a part from one group, as they come.
-    async fn take_part(
-        &mut self,
-        place: usize,
-        rows: &RowType,
-        gathered: &mut Gathered,
-        room: &mut usize,
-    ) -> Result<(), Halt> {
-        let group = self.group(place);
-        self.current = Some(place);
-        if let Some(conn) = &mut self.slots[place]
-            && !matches!(conn.expect.back(), Some(last) if last.kind == Kind::Sync)
-        {
-            encode::empty(&mut conn.output, b'H');
-        }
-        loop {
-            let (mut taken, mut over) = (Vec::new(), true);
-            if let Some(conn) = &mut self.slots[place] {
-                over = conn.expect.is_empty();
-                if let Some(kept) = &mut conn.captured.kept {
-                    taken = std::mem::take(&mut kept.rows);
-                    kept.room = usize::MAX;
-                }
-            }
-            for row in taken {
-                let size = gathered.add(rows, row.get(HEADER..).unwrap_or_default())?;
-                *room = room
-                    .checked_sub(size)
-                    .ok_or_else(|| too_much(self.shared.limits.max_gathered))?;
-            }
-            if over {
-                return self.take_captured(place, group, Stake::Nothing).map(drop);
-            }
-            self.answers(place).await?;
-        }
-    }
-}
-
-/// What follows is answered together with what came before.
-pub(super) fn end_batch(conn: &mut Conn, style: Style) {
-    match style {
-        Style::Simple => conn.sync(Audience::Quiet, Stake::Nothing),
-        Style::Extended => encode::empty(&mut conn.output, b'H'),
     }
 }
 
@@ -478,31 +409,9 @@ pub(super) fn readings(asked: &Asked<'_>, described: &Described) -> Vec<Bound> {
     parts
         .map(|(index, (part, rows))| {
             let reading = part.reading(&rows.read_columns(), known);
-            Bound::of(index, reading, &asked.bind, &described.types)
+            Bound::of(index, reading, (&asked.bind, &described.types), &BINARY)
         })
         .collect()
-}
-
-impl Bound {
-    fn of(index: usize, reading: Reading, bind: &Bind<'_>, types: &[u32]) -> Bound {
-        let values: Vec<_> = bind.each().collect();
-        let name = format!("_howdah_{index}");
-        let used = &reading.parameters;
-        let bound = used
-            .iter()
-            .map(|at| values.get(*at).copied().unwrap_or((false, None)));
-        let mut message = BytesMut::new();
-        encode::bind(&mut message, (name.as_bytes(), name.as_bytes()), bound, &BINARY);
-        Bound {
-            types: used
-                .iter()
-                .map(|at| types.get(*at).copied().unwrap_or(0))
-                .collect(),
-            text: reading.text,
-            name,
-            bind: message,
-        }
-    }
 }
 
 impl Asked<'_> {
@@ -513,7 +422,7 @@ impl Asked<'_> {
 }
 
 /// What came of describing the client's text and then one of ours: what is wrong with ours is not the client's.
-fn the_clients(captured: Result<Captured, Halt>, described: &[Bytes]) -> Result<Captured, Halt> {
+pub(super) fn the_clients(captured: Result<Captured, Halt>, described: &[Bytes]) -> Result<Captured, Halt> {
     match captured {
         Err(Halt::Fail(Failure::Postgres(error))) if described.len() == 2 => {
             Err(not_the_same(Some(&error)).into())
@@ -544,20 +453,6 @@ pub(super) fn results(message: &[u8]) -> Result<Vec<(String, u32)>, Malformed> {
         .collect()
 }
 
-fn execute_part(conn: &mut Conn, binding: &Binding<'_>, style: Style) {
-    conn.captured = Captured {
-        // Its rows are taken out after each turn, which reads no more than a buffer, or one row.
-        kept: Some(Kept::new(usize::MAX)),
-        ..Captured::default()
-    };
-    encode::execute(&mut conn.output, binding.portal, 0);
-    conn.owes(Kind::Execute, Audience::MergeNext, Stake::Nothing);
-    binding.close(conn);
-    encode::close_statement(&mut conn.output, binding.portal);
-    conn.owes(Kind::Close, Audience::Session, Stake::Nothing);
-    end_batch(conn, style);
-}
-
 /// The client's parameters, and behind them the gathered rows.
 fn bind_final(conn: &mut Conn, asked: &Asked<'_>, rows: &[RowType], gathered: Vec<Gathered>) {
     let arrays: Vec<BytesMut> = gathered
@@ -583,14 +478,4 @@ pub(super) fn not_the_same(error: Option<&[u8]>) -> Refusal {
         Some(error) => refusal.detail(Fields::read(error.get(HEADER..).unwrap_or_default()).message),
         None => refusal.detail("It would give other columns."),
     }
-}
-
-pub(super) fn too_much(limit: usize) -> Refusal {
-    let limit = limit >> 10;
-    Refusal::new(
-        "53400",
-        format!("the rows that this query needs from several groups exceed sql.max_gathered ({limit} kB)"),
-    )
-    .detail("No group can answer it alone, so that rows are gathered in memory.")
-    .hint("Narrow them down by WHERE, name fewer columns, or have sql.max_gathered raised.")
 }

@@ -25,18 +25,22 @@ mod cursors;
 mod databases;
 mod ddl;
 mod enter;
+mod explain;
 mod extended;
 mod feed;
 mod fill;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod gather;
+mod holes;
 mod home;
 mod io;
 mod login;
+mod merge;
 mod meter;
 mod moves;
 mod outlive;
+mod parts;
 mod plans;
 mod pool;
 mod portals;
@@ -46,12 +50,15 @@ mod relay;
 mod row_type;
 mod rows;
 mod scatter;
+mod sequences;
 mod settings;
+mod setval;
 mod simple;
 mod split;
 mod startup;
 mod statements;
 mod stranger;
+mod supplies;
 mod syntax;
 mod temporary;
 mod timeouts;
@@ -119,6 +126,7 @@ pub(crate) struct Session {
     cursors: HashMap<String, Cursor>,
     temporary: Temporary,
     at_home: AtHome,
+    sequences: sequences::Drawn,
     /// Cursors WITH HOLD that may have been declared outside of a transaction.
     declaring: Vec<String>,
     /// The level of transactions that name none, as of which of the settings.

@@ -230,7 +230,7 @@ impl Session {
     ///
     /// What others commit meanwhile shows in the committed one, by its version, as soon as they are answered; then the
     /// transaction's own, which sees at READ COMMITTED what is committed, is read again.
-    async fn tables(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
+    pub(super) async fn tables(&mut self) -> Result<(usize, Arc<Catalogue>), Halt> {
         let (place, committed) = self.catalogue().await?;
         let beside = (place, committed.version());
         let Some(transaction) = self.transaction.as_ref().filter(|t| t.defines && !t.failed) else {
@@ -282,7 +282,7 @@ impl Session {
     }
 
     /// The schemas that are searched for names without one.
-    async fn search_path(&mut self) -> Result<Arc<[String]>, Halt> {
+    pub(super) async fn search_path(&mut self) -> Result<Arc<[String]>, Halt> {
         /// Between names; no sane schema has it in its own.
         const BETWEEN: char = '\u{1}';
         if let Some(path) = &self.search_path {

@@ -8,6 +8,7 @@ use super::Session;
 use super::captured::{Captured, Line};
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
+use super::holes::draws_of;
 use super::plans::Planned;
 use super::split::Parts;
 use super::statements::{Check, Portal, Statement};
@@ -28,7 +29,10 @@ impl Session {
     ) -> Result<(), Halt> {
         let parts = match planned.statements.as_slice() {
             [one] => match &one.plan {
-                Ok(Plan::Query(query)) => Parts::of(query, &one.text, rows),
+                Ok(Plan::Query(query)) => {
+                    let draws = draws_of(&one.plan);
+                    Parts::of(query, draws.map_or(&one.text, |draws| &draws.text), rows)
+                }
                 _ => return Err(Refusal::unsupported("this portal cannot be bound").into()),
             },
             _ => return Err(Refusal::unsupported("this portal cannot be bound").into()),
@@ -177,7 +181,7 @@ impl Session {
         }
         // COPY and a count are done at once, whatever the limit.
         let limit = u64::try_from(execute.limit).unwrap_or(0);
-        if limit > 0 && query.form == Form::Plain {
+        if limit > 0 && matches!(query.form, Form::Plain | Form::Draws(_)) {
             return self.execute_some(places, execute.portal, limit).await;
         }
         let read = match self.statements.portal_mut(execute.portal) {

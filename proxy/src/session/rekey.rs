@@ -258,6 +258,8 @@ fn plain_copy() -> CopyIn {
             quote: b'"',
             escape: b'"',
         }),
+        supplied: Vec::new(),
+        text: None,
     }
 }
 

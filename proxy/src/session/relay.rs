@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::captured::CopyPiece;
 use super::conn::{Audience, Conn, Expect, Kind, Stake};
+use crate::analysis::Places;
 use crate::failure::{Failure, Severity};
 use crate::protocol::encode::{self, TransactionStatus};
 use crate::protocol::fields::Fields;
@@ -36,6 +37,8 @@ pub(crate) struct Told {
     /// How many characters of the client's Query come before the statement that backends are given: they count from there
     /// where an error is, and the client from the Query's beginning.
     pub(crate) offset: usize,
+    /// Where the client's statement stands in the text that backends are given instead of it.
+    pub(crate) places: Option<Places>,
     /// What the client knows its session by.
     pub(crate) process_id: i32,
     /// NotificationResponses that it is told of before it is told that it is in no transaction, or while it is in none and has
@@ -53,6 +56,15 @@ impl Told {
             process_id,
             ..Told::default()
         }
+    }
+
+    /// Where in the client's Query that is which a backend has found at this place.
+    fn place(&self, position: usize) -> usize {
+        let in_statement = self
+            .places
+            .as_ref()
+            .map_or(position, |places| places.of(position));
+        in_statement + self.offset
     }
 
     /// Tells the client what it has been notified of.
@@ -95,6 +107,8 @@ enum Verdict {
     Copy(Bytes),
     /// What the client has been notified of.
     Notifications,
+    /// A ParameterDescription of these types.
+    Parameters(Vec<u32>),
 }
 
 /// Takes all that has arrived from a backend.
@@ -148,6 +162,7 @@ fn relay_all(
         match verdict {
             Verdict::Pass | Verdict::Drop => {}
             Verdict::Notifications => told.pass_notifications(out),
+            Verdict::Parameters(types) => encode::parameters(out, &types),
             Verdict::AfterParameters => {
                 told.report(conn.status, out);
                 out.extend_from_slice(&input[at..end]);
@@ -215,6 +230,14 @@ impl Conn {
                 }
             }
             b'T' | b'n' if head.is_some_and(|e| e.kind == Kind::Describe) => self.pop(Kind::Describe),
+            b'T' | b'n' if let Some(Expect { kind, .. }) = head.filter(|e| e.but().is_some()) => {
+                self.pop(kind)
+            }
+            b't' if let Some(holes) = head.and_then(|e| e.but()) => {
+                let mut types = parameter_types(message)?;
+                types.truncate(types.len().saturating_sub(holes));
+                Ok(Verdict::Parameters(types))
+            }
             b't' if head.is_some_and(|e| e.audience == Audience::Quiet) => {
                 self.captured.types = parameter_types(message)?;
                 Ok(Verdict::Drop)
@@ -420,9 +443,9 @@ impl Conn {
             _ if lost => Ok(Verdict::Instead(Failure::SnapshotLost { group: self.group })),
             Audience::Client | Audience::Statement | Audience::Silent => match own {
                 Some(reason) => Ok(Verdict::Instead(reason.into())),
-                None if told.offset > 0 => {
+                None if told.offset > 0 || told.places.is_some() => {
                     let failure = Failure::Postgres(Bytes::copy_from_slice(message));
-                    Ok(Verdict::Instead(failure.moved_by(told.offset)))
+                    Ok(Verdict::Instead(failure.moved(|position| told.place(position))))
                 }
                 None => {
                     told.error = true;
@@ -432,7 +455,10 @@ impl Conn {
             _ => {
                 self.captured.error.get_or_insert_with(|| match own {
                     Some(reason) => reason.into(),
-                    None => Failure::Postgres(Bytes::copy_from_slice(message)).moved_by(told.offset),
+                    None => {
+                        let failure = Failure::Postgres(Bytes::copy_from_slice(message));
+                        failure.moved(|position| told.place(position))
+                    }
                 });
                 Ok(Verdict::Drop)
             }

@@ -125,6 +125,12 @@ impl Session {
                 self.cursor_query(query).await?;
                 Ok(Ready::Now)
             }
+            Plan::Query(
+                query @ Query {
+                    form: Form::Draws(draws),
+                    ..
+                },
+            ) => Box::pin(self.run_drawing(query, draws, planned)).await,
             Plan::Query(query) => match self.route_text(query, text, planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) if matches!(query.form, Form::Declare { .. }) => {
@@ -204,7 +210,7 @@ impl Session {
     }
 
     /// Passes a statement on to one group.
-    async fn forward(
+    pub(super) async fn forward(
         &mut self,
         place: usize,
         query: &Query,

@@ -250,6 +250,7 @@ async fn start(
         cursors: std::collections::HashMap::new(),
         temporary: super::Temporary::default(),
         at_home: super::AtHome::default(),
+        sequences: super::sequences::Drawn::default(),
         declaring: Vec::new(),
         default_isolation: None,
         search_path: None,

@@ -10,7 +10,7 @@ use super::conn::Columns;
 use super::plans::{Planned, Tables};
 use super::split::Parts;
 use super::temporary::Does;
-use crate::analysis::{Access, CopyIn, Query, Refusal, SettingColumn};
+use crate::analysis::{Access, CopyIn, Plan, Query, Refusal};
 
 /// A prepared statement. It is sent to a backend when it is first needed there.
 #[derive(Debug)]
@@ -20,11 +20,13 @@ pub(super) struct Statement {
     /// What a backend holds it as that got it under settings of this session, which are in its constants. Nobody else's.
     pub(super) own: u64,
     pub(super) name: Vec<u8>,
-    /// The client's Parse message.
+    /// The client's Parse message, or what backends get for it where the statement has holes.
     pub(super) message: Bytes,
     pub(super) text: String,
-    /// Declared parameter types; 0 for none.
+    /// Declared parameter types; 0 for none. Those of holes come last.
     pub(super) types: Vec<u32>,
+    /// How many of its parameters are holes, which the client does not know.
+    pub(super) holes: usize,
     /// By which tables it was first analysed.
     pub(super) tables: Option<Tables>,
     /// What the client may know of its result.
@@ -111,8 +113,8 @@ pub(super) enum Portal {
     Own {
         statement: Arc<Statement>,
         planned: Arc<Planned>,
-        /// Its columns with the values of its parameters, where it may have any.
-        bound: Option<Vec<SettingColumn>>,
+        /// It with the values of its parameters, where it may have any.
+        bound: Option<Plan>,
         /// Of its columns, if it has any.
         format: i16,
     },

@@ -128,6 +128,24 @@ const QUERIES: &[&str] = &[
     "=SELECT DISTINCT ON (product) product, quantity, line FROM items ORDER BY product, quantity DESC NULLS LAST, order_id",
     "=SELECT DISTINCT ON (upper(product), 2) product, line FROM items ORDER BY upper(product), line, order_id LIMIT 2 OFFSET 1",
     "=SELECT DISTINCT ON (p) product AS p, quantity FROM items WHERE line < 3 ORDER BY p DESC, order_id, line",
+    // In order, or whole in each group.
+    "=SELECT id, weight FROM orders ORDER BY weight DESC, id",
+    "=SELECT *, -id AS minus FROM orders ORDER BY amount NULLS FIRST, minus OFFSET 2",
+    "=SELECT note, id FROM orders ORDER BY note, id DESC",
+    "=SELECT amount, id FROM orders WHERE id > 1 ORDER BY -amount DESC NULLS LAST, id LIMIT 5 OFFSET 1",
+    "=SELECT id /* a */ , placed -- b\n FROM orders ORDER BY placed -- c\n DESC, id -- d\n LIMIT 4 -- e",
+    "=SELECT vip, since, credit FROM customers ORDER BY vip, since DESC, credit",
+    "=SELECT id FROM orders ORDER BY id LIMIT 0",
+    "=SELECT id FROM orders ORDER BY id FETCH FIRST 3 ROWS ONLY",
+    "=SELECT order_id, sum(quantity) AS s, string_agg(product, ',' ORDER BY product) FROM items GROUP BY order_id ORDER BY s DESC NULLS LAST, order_id LIMIT 3",
+    "SELECT order_id, count(*) FROM items GROUP BY order_id HAVING count(*) > 1",
+    "SELECT count(*) FROM items GROUP BY order_id",
+    "SELECT count(*), order_id % 2 FROM items GROUP BY order_id, line",
+    "SELECT DISTINCT order_id, product FROM items",
+    "SELECT DISTINCT count(*) FROM items GROUP BY order_id",
+    "=SELECT DISTINCT ON (order_id) * FROM items ORDER BY order_id, line DESC",
+    "SELECT order_id, count(*) FROM items GROUP BY ROLLUP (order_id)",
+    "SELECT order_id, row_number() OVER (ORDER BY order_id) FROM items GROUP BY order_id",
     // The first of them.
     "=SELECT id, name FROM customers ORDER BY name DESC LIMIT 3",
     "=SELECT id AS n, -id AS id FROM customers ORDER BY id LIMIT 2",
@@ -366,7 +384,8 @@ async fn what_groups_compute_is_not_gathered() {
         .batch_execute(&format!("INSERT INTO t VALUES {}", values.join(",")))
         .await
         .unwrap();
-    let all = client.query("SELECT id, v FROM t ORDER BY id", &[]).await;
+    let all = "SELECT id, v, row_number() OVER (ORDER BY id) FROM t";
+    let all = client.query(all, &[]).await;
     assert_eq!(code(&all.unwrap_err()), "53400");
     let rows = client
         .query(
@@ -418,6 +437,113 @@ async fn what_groups_compute_is_not_gathered() {
             .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         assert_eq!(found.len(), rows, "{sql}");
     }
+}
+
+/// Columns of all types whose order the node knows: NULL, the least and the greatest, and others, each more than once.
+const OF_ALL_TYPES: &[(&str, &str)] = &[
+    ("small int2", "NULL|-32768|32767|0|5|-5"),
+    ("n int4", "1|2|3|4|-5|6|7|8|9"),
+    ("flag bool", "NULL|true|false"),
+    ("f4 float4", "NULL|'NaN'|'-Infinity'|'Infinity'|0|'-0'|1.5|-1e30"),
+    (
+        "f8 float8",
+        "NULL|'NaN'|'-Infinity'|'Infinity'|0|'-0'|1e-300|-1e300|2",
+    ),
+    (
+        "num numeric",
+        "NULL|'NaN'|'-Infinity'|'Infinity'|0|0.00|10000|1e40|-0.0001|-10000.5|99999999.9999|1e-20",
+    ),
+    (
+        "day date",
+        "NULL|'infinity'|'-infinity'|'2026-01-01'|'1999-12-31'|'4000-01-01 BC'",
+    ),
+    (
+        "at timestamp",
+        "NULL|'infinity'|'-infinity'|'2026-01-01 10:00:00.000001'|'1999-12-31'",
+    ),
+    (
+        "tz timestamptz",
+        "NULL|'infinity'|'-infinity'|'2026-01-01 10:00+02'|'2026-01-01 09:00+00'",
+    ),
+    ("clock time", "NULL|'00:00'|'24:00'|'12:34:56.789'"),
+    ("bin bytea", r"NULL|''|'\x00'|'\xff'|'\x0001'|'\x7f80'"),
+    (
+        "key uuid",
+        "NULL|'00000000-0000-0000-0000-000000000000'|'ffffffff-ffff-ffff-ffff-ffffffffffff'|'7f000000-0000-0000-0000-000000000001'",
+    ),
+    (
+        "v text",
+        "''|'a'|'A'|'Ä'|'a b'|'ab'|'\u{10ffff}'|'\u{e000}'|NULL|'a '",
+    ),
+    (
+        "vc varchar(30)",
+        "''|'a'|'A'|'Ä'|'\u{10ffff}'|'\u{e000}'|NULL|'a '",
+    ),
+];
+
+fn rows_of_all_types() -> String {
+    let columns: Vec<&str> = OF_ALL_TYPES.iter().map(|(column, _)| *column).collect();
+    let rows = (0..1000).map(|id| {
+        let each = OF_ALL_TYPES.iter().map(|(_, values)| {
+            let values: Vec<&str> = values.split('|').collect();
+            values[id * 7 % values.len()].to_owned()
+        });
+        format!("({id}, {})", each.collect::<Vec<_>>().join(", "))
+    });
+    let rows: Vec<String> = rows.collect();
+    format!(
+        "CREATE TABLE t (id int8 PRIMARY KEY, {}); INSERT INTO t VALUES {}",
+        columns.join(", "),
+        rows.join(",")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_in_order_are_not_held() {
+    let limits = Limits {
+        max_gathered: 16 << 10,
+        ..Limits::default()
+    };
+    let config = open_door();
+    let cluster = Cluster::configured(proxy::ProxyConfig { limits, ..config }).await;
+    let client = cluster.connect().await;
+    let plain = plain(&cluster).await;
+    for on in [&client, &plain] {
+        on.batch_execute(&rows_of_all_types()).await.unwrap();
+    }
+    let gathered = asked(&client, "SELECT *, count(*) OVER () FROM t").await;
+    assert_eq!(gathered, Err("53400".to_owned()));
+    for column in [
+        "small", "n", "flag", "f4", "f8", "num", "day", "at", "tz", "clock", "bin", "key", "v", "vc",
+        "num + n", "v || n",
+    ] {
+        for how in ["", " DESC", " NULLS FIRST", " DESC NULLS LAST"] {
+            let sql = format!("SELECT * FROM t ORDER BY {column}{how}, id");
+            assert_eq!(asked(&client, &sql).await, asked(&plain, &sql).await, "{sql}");
+        }
+    }
+    // In binary, of one snapshot and in a block of several, and of a part.
+    for begin in ["SELECT 1", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+        client.batch_execute(begin).await.unwrap();
+        let sql = "SELECT v, id, n FROM t WHERE n <> $1 ORDER BY n DESC, id LIMIT 700 OFFSET 100";
+        let (here, there) = (client.query(sql, &[&5]).await, plain.query(sql, &[&5]).await);
+        let rows = |rows: Vec<tokio_postgres::Row>| -> Vec<(Option<String>, i64, i32)> {
+            rows.iter()
+                .map(|row| (row.get(0), row.get(1), row.get(2)))
+                .collect()
+        };
+        assert_eq!(rows(here.unwrap()), rows(there.unwrap()), "{begin}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    // A group that fails in the middle.
+    let failed = asked(&client, "SELECT id, 1 / (id - 999) FROM t ORDER BY id").await;
+    assert_eq!(failed, Err("22012".to_owned()));
+    assert_eq!(
+        asked(&client, "SELECT id FROM t ORDER BY id LIMIT 2")
+            .await
+            .map(|rows| rows.len()),
+        Ok(2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -550,7 +676,7 @@ async fn what_cannot_be_gathered_is_refused_by_name() {
     for begin in ["SELECT 1", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
         client.batch_execute(begin).await.unwrap();
         let error = client
-            .simple_query("SELECT v FROM wide ORDER BY v")
+            .simple_query("SELECT v FROM wide ORDER BY v COLLATE \"C\"")
             .await
             .unwrap_err();
         assert_eq!(code(&error), "53400");
@@ -583,7 +709,7 @@ async fn explain_howdah_says_where_and_how() {
     let sql = "EXPLAIN (HOWDAH) SELECT city, count(*) FROM customers WHERE vip GROUP BY city";
     let expected = [
         "Groups: all, no shard key is given",
-        "Each group: aggregates its own rows of customers (city)",
+        "Each group: aggregates its own rows of customers (city) WHERE vip",
         "  gives pg_catalog.\"count\"(* )",
         "One of them: the statement, over what they give",
     ];
@@ -592,6 +718,38 @@ async fn explain_howdah_says_where_and_how() {
     let rows = client.query(sql, &[]).await.unwrap();
     let shown: Vec<String> = rows.iter().map(|row| row.get("QUERY PLAN")).collect();
     assert_eq!(shown, expected);
+    for (sql, expected) in [
+        (
+            "SELECT city, count(*) FROM customers GROUP BY city ORDER BY city",
+            ": 4 rows, ",
+        ),
+        ("SELECT id FROM customers ORDER BY id", "Group 2: "),
+        (
+            "SELECT c.city, o.id FROM customers c, orders o",
+            "Group 1, orders: ",
+        ),
+        ("SELECT * FROM customers", "Group 1: "),
+        ("SELECT count(*) FROM customers", "Group 2: 1 rows, "),
+        ("SELECT * FROM customers WHERE id = 1", ": 1 rows, "),
+        ("SELECT 1", ": 1 rows, "),
+    ] {
+        for begin in ["SELECT 1", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+            client.batch_execute(begin).await.unwrap();
+            let analyze = format!("EXPLAIN (ANALYZE, HOWDAH) {sql}");
+            let simple = cluster.psql(&analyze).await.unwrap();
+            let rows = client.query(&analyze, &[]).await.unwrap();
+            let extended: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            for shown in [simple, extended.join("\n")] {
+                assert!(
+                    shown.contains(expected) && shown.contains("\nTime: "),
+                    "{sql}: {shown}"
+                );
+            }
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
+    }
+    let error = asked(&client, "EXPLAIN (ANALYZE, HOWDAH) DELETE FROM customers").await;
+    assert_eq!(error, Err("0A000".to_owned()));
     let error = asked(&client, "EXPLAIN (HOWDAH) SELECT nothing FROM customers").await;
     assert_eq!(error, Err("42703".to_owned()));
 }

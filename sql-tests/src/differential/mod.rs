@@ -168,6 +168,11 @@ pub async fn differential(servers: Servers, plan: DifferentialPlan) -> Result<Di
     Ok(report)
 }
 
+/// Whether a statement has no meaning where there is one server only.
+fn says_where_rows_are(sql: &str) -> bool {
+    sql.starts_with("SELECT create_reference_table") || sql.starts_with("SELECT undistribute_table")
+}
+
 /// Plays these exchanges on new tables: at which one the answers differed, and how.
 async fn play(
     servers: Servers,
@@ -183,6 +188,9 @@ async fn play(
     }
     for sql in setup {
         for (name, wire) in [("Howdah", &mut howdah), ("PostgreSQL", &mut plain)] {
+            if name == "PostgreSQL" && says_where_rows_are(sql) {
+                continue;
+            }
             let answered = wire.exchange(&Exchange::query(sql, Order::Given).bytes()).await?;
             if answered.iter().any(|message| message.tag == b'E') {
                 return Err(format!("{name} does not make the tables: {sql}: {answered:?}").into());

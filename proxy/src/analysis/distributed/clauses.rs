@@ -20,6 +20,8 @@ pub(super) struct Clauses<'t> {
     pub(super) group: Option<&'t [Token]>,
     /// What follows ORDER BY.
     pub(super) order: Option<&'t [Token]>,
+    /// LIMIT, OFFSET and FETCH, which come last.
+    pub(super) limited: Option<&'t [Token]>,
 }
 
 impl<'t> Clauses<'t> {
@@ -44,6 +46,9 @@ impl<'t> Clauses<'t> {
                 "where" => (clauses.filter, clauses.whole_filter) = (Some(after(1)?), Some(clause)),
                 "group" => clauses.group = Some(after(2)?),
                 "order" => clauses.order = Some(after(2)?),
+                "limit" | "offset" | "fetch" => {
+                    clauses.limited = clauses.limited.or(tokens.get(*at..));
+                }
                 _ => {}
             }
         }

@@ -68,11 +68,13 @@ impl Deviation {
         if !self.root {
             return variance;
         }
-        // Its root has as many digits after the point as it has itself, where sqrt() may give more. From twice as many it is rounded only once.
+        // Its root has as many digits after the point as it has itself, where sqrt() may give more. Rounded from so many more it is what
+        // is rounded once: a number of so few digits has no root as near to the middle of two others.
         let scale = format!("COALESCE(pg_catalog.scale({variance}), 0)");
+        let length = format!("pg_catalog.length(CAST({variance} AS pg_catalog.text))");
         format!(
-            "pg_catalog.round(pg_catalog.sqrt(pg_catalog.round({variance}, (2 OPERATOR(pg_catalog.*) {scale}) \
-             OPERATOR(pg_catalog.+) 30)), {scale})"
+            "pg_catalog.round(pg_catalog.sqrt(pg_catalog.round({variance}, ((2 OPERATOR(pg_catalog.*) {scale}) \
+             OPERATOR(pg_catalog.+) {length}) OPERATOR(pg_catalog.+) 10)), {scale})"
         )
     }
 }

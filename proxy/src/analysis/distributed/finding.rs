@@ -158,23 +158,6 @@ impl<'t> Finding<'t> {
         )
     }
 
-    /// Whether a text in it may have another collation than the database's own.
-    pub(super) fn is_collated(&self) -> bool {
-        let kind = |at: Option<usize>| at.and_then(|at| self.tokens.get(at)).map(|token| &token.kind);
-        (0..self.tokens.len()).any(|at| match &self.tokens[at].kind {
-            Kind::Word(word) if word == "name" => {
-                let cast = match kind(at.checked_sub(1)) {
-                    Some(Kind::Operator(operator)) => operator == "::",
-                    Some(Kind::Word(word)) => word == "as",
-                    _ => false,
-                };
-                cast || matches!(kind(Some(at + 1)), Some(Kind::Text(_) | Kind::Punctuation('(')))
-            }
-            Kind::Word(word) => OF_COLLATION.contains(&word.as_str()),
-            _ => false,
-        })
-    }
-
     fn is_column(&self, token: &Token) -> bool {
         name_of(token).is_some_and(|name| self.instance.table.column(name).is_some())
     }
@@ -574,6 +557,23 @@ impl<'t> Finding<'t> {
         }
         Some(())
     }
+}
+
+/// Whether a text in a statement may have another collation than the database's own.
+pub(super) fn is_collated(tokens: &[Token]) -> bool {
+    let kind = |at: Option<usize>| at.and_then(|at| tokens.get(at)).map(|token| &token.kind);
+    (0..tokens.len()).any(|at| match &tokens[at].kind {
+        Kind::Word(word) if word == "name" => {
+            let cast = match kind(at.checked_sub(1)) {
+                Some(Kind::Operator(operator)) => operator == "::",
+                Some(Kind::Word(word)) => word == "as",
+                _ => false,
+            };
+            cast || matches!(kind(Some(at + 1)), Some(Kind::Text(_) | Kind::Punctuation('(')))
+        }
+        Kind::Word(word) => OF_COLLATION.contains(&word.as_str()),
+        _ => false,
+    })
 }
 
 /// The arguments of a call, and its ORDER BY.

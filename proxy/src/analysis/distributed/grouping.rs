@@ -76,7 +76,8 @@ fn completed_here(
                 .iter()
                 .any(|(at, known)| *at == item && known.name == column.name)
         };
-        if !instance.has_own_names() || !key_of(instance.table)?.into_iter().all(has) {
+        let whole = |key: Vec<&Column>| key.into_iter().all(has);
+        if !instance.has_own_names() || !key_of(instance.table).is_some_and(whole) {
             continue;
         }
         let named = columns(instance.table);

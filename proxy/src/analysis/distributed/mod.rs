@@ -15,6 +15,7 @@ mod distinct;
 mod filter;
 mod finding;
 mod grouping;
+mod merge;
 mod partial;
 mod top;
 
@@ -32,18 +33,26 @@ use super::refusal::Refusal;
 pub(super) use columns::Columns;
 pub use combine::Values;
 use filter::{Condition, Piece};
+pub(super) use merge::are_whole;
+pub use merge::{Merge, OrderedBy};
 pub use partial::Partial;
 use top::Top;
 
 /// How a SELECT is answered whose rows are in several groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gathering {
-    /// Where the query is in the statement's text, in bytes.
+    /// Where the client's own query is in the statement's text, in bytes.
+    own: Range<usize>,
+    /// The same with views replaced by what they stand for, where it has some.
+    expanded: Option<String>,
+    /// Where the query is in that, or in the statement's text.
     query: Range<usize>,
     /// What is read of the tables.
     pub parts: Vec<Part>,
     /// How each group aggregates its own rows, where that is enough.
     pub partial: Option<Partial>,
+    /// How rows that each group gives in order are put together, where that is all.
+    pub merge: Option<Merge>,
     /// What of the text is replaced, in order.
     splices: Vec<Splice>,
 }
@@ -97,13 +106,36 @@ impl Gathering {
     /// The client's own query, of the statement's text.
     #[must_use]
     pub fn query<'t>(&self, text: &'t str) -> &'t str {
-        text.get(self.query.clone()).unwrap_or_default()
+        text.get(self.own.clone()).unwrap_or_default()
+    }
+
+    /// Says that the query at `own` in the statement's text was planned as this one, which has no views.
+    pub(super) fn is_of(&mut self, own: Range<usize>, expanded: &str) {
+        self.own = own;
+        self.expanded.get_or_insert_with(|| expanded.to_owned());
+    }
+
+    fn text<'t>(&'t self, text: &'t str) -> &'t str {
+        self.expanded.as_deref().unwrap_or(text)
     }
 
     /// The query over the gathered rows: those of the first part are the parameter after so many of the client's own.
     #[must_use]
     pub fn final_text(&self, text: &str, parameters: usize) -> String {
-        spliced(text, &self.query, &self.splices, &self.parts, parameters)
+        spliced(
+            self.text(text),
+            &self.query,
+            &self.splices,
+            &self.parts,
+            parameters,
+        )
+    }
+
+    /// What each group gives in order, if that is all, of a query with so many parameters.
+    #[must_use]
+    pub fn ordered(&self, text: &str, parameters: usize) -> Option<Reading> {
+        let merge = self.merge.as_ref()?;
+        Some(merge.reading(self.text(text), &self.query, parameters))
     }
 
     /// The query over what groups have aggregated, as [`Partial::final_text`] has it.
@@ -115,9 +147,12 @@ impl Gathering {
         (columns, values): (&[(&str, bool)], Values<'_>),
         names: &[String],
     ) -> Option<String> {
-        self.partial
-            .as_ref()?
-            .final_text(text, (&self.query, parameters), (columns, values), names)
+        self.partial.as_ref()?.final_text(
+            self.text(text),
+            (&self.query, parameters),
+            (columns, values),
+            names,
+        )
     }
 }
 
@@ -292,12 +327,16 @@ pub(super) fn brought(
         _ => Default::default(),
     };
     let mut gathering = Gathering {
+        own: first.range.start..last.range.end,
+        expanded: None,
         query: first.range.start..last.range.end,
         parts: Vec::new(),
-        partial: match statement {
-            Statement::Query(_) => partial::find(tokens, statement, proof, findings),
-            _ => None,
-        },
+        partial: Some(())
+            .filter(|()| matches!(statement, Statement::Query(_)))
+            .and_then(|()| partial::find(tokens, statement, proof, findings)),
+        merge: Some(())
+            .filter(|()| matches!(statement, Statement::Query(_)))
+            .and_then(|()| merge::find(tokens, statement, proof, findings)),
         splices: Vec::new(),
     };
     for (number, instance) in proof.instances.iter().enumerate() {

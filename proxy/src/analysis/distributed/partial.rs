@@ -7,6 +7,7 @@
 //! are, [`super`]); aggregates are replaced by what makes one of several: a sum of counts, a sum of sums, the least of the least. What a
 //! group does not give is called otherwise there, so that a text that still names it is refused by PostgreSQL and never computed from nothing.
 
+use std::fmt;
 use std::ops::Range;
 
 use sqlparser::ast::{Distinct, GroupByExpr, Select, SelectItem, Statement, Visit};
@@ -18,8 +19,8 @@ use super::super::proof::Proof;
 use super::super::scope::Instance;
 use super::clauses::{Clauses, write};
 use super::combine::{Combined, Values, type_name};
-use super::filter::Piece;
-use super::finding::{Calls, Finding};
+use super::filter::{self, Piece};
+use super::finding::{Calls, Finding, is_collated};
 use super::top::of_one_table;
 use super::{Part, Reading, Splice, With, distinct, grouping, name_of, quoted, without_schemas};
 
@@ -159,9 +160,16 @@ impl Partial {
     /// What each group gives beside columns, as text.
     pub fn shown(&self) -> impl Iterator<Item = String> {
         self.extras.iter().map(|extra| {
-            let text = super::filter::written(extra, |index| index + 1);
+            let text = filter::written(extra, |index| index + 1);
             text.trim_end().to_owned()
         })
+    }
+}
+
+impl fmt::Display for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let filter = filter::written(&self.filter, |index| index + 1);
+        write!(f, "{}{}", self.part, filter.trim_end())
     }
 }
 
@@ -237,7 +245,7 @@ pub(super) fn find(
         called: instance.called.clone(),
         aliased: instance.alias_at.is_some(),
         unnamed: unnamed.collect(),
-        collated: finding.is_collated(),
+        collated: is_collated(tokens),
         extras: finding.extras,
         keys: finding.keys,
         combined: finding.combined,

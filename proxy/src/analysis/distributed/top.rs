@@ -132,7 +132,7 @@ pub(super) fn find(
 }
 
 /// How many rows are wanted, and how many are skipped before; nothing where all are. None where that cannot be said.
-fn limit_of(query: &Query) -> Option<Option<(&Expr, Option<&Expr>)>> {
+pub(super) fn limit_of(query: &Query) -> Option<Option<(&Expr, Option<&Expr>)>> {
     let (limit, offset) = match &query.limit_clause {
         None => (None, None),
         Some(LimitClause::LimitOffset {
@@ -200,7 +200,7 @@ pub(super) fn direction(item: &[Token]) -> Option<(&[Token], &[Token])> {
 
 /// What an item of ORDER BY stands for, as an expression of the table's columns: a number or a name may be that of a result
 /// (`findTargetlistEntrySQL92` in parse_clause.c).
-fn meant<'t>(
+pub(super) fn meant<'t>(
     by: &'t [Token],
     tokens: &'t [Token],
     clauses: &Clauses<'t>,

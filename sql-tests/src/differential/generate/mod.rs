@@ -123,7 +123,7 @@ pub fn conversation(seed: u64) -> Conversation {
     }
     exchanges.push(Exchange::query("COMMIT", Order::Given));
     exchanges.push(Exchange::query("RESET ALL", Order::Given));
-    for table in ["kv", "keyed", "pair", "wide"] {
+    for table in ["kv", "keyed", "pair", "wide", "lands", "alone", "parted"] {
         exchanges.push(Exchange::query(format!("SELECT * FROM {table}"), Order::Any));
     }
     Conversation { setup, exchanges }
@@ -160,7 +160,7 @@ impl Maker {
             .map(|(at, of)| format!("c{at} {}", of.name))
             .collect();
         vec![
-            "DROP TABLE IF EXISTS kv, keyed, pair, wide, extra, other CASCADE".to_owned(),
+            "DROP TABLE IF EXISTS kv, keyed, pair, wide, extra, other, lands, alone, parted CASCADE".to_owned(),
             format!(
                 "CREATE TABLE kv (k int8 PRIMARY KEY, n int4 CHECK (n <> 100), t text NOT NULL DEFAULT 'none', v numeric); \
                  CREATE TABLE keyed (k {} PRIMARY KEY, n int4, t text); \
@@ -169,6 +169,15 @@ impl Maker {
                 self.key.name,
                 columns.join(", ")
             ),
+            "CREATE TABLE lands (k int4 PRIMARY KEY, n int4, t text); CREATE TABLE alone (k int8 PRIMARY KEY, n int4, t text); \
+             CREATE TABLE parted (k int8, n int4, t text, PRIMARY KEY (k, n)) PARTITION BY RANGE (n); \
+             CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (MINVALUE) TO (3); \
+             CREATE TABLE parted_others PARTITION OF parted DEFAULT; \
+             CREATE VIEW seen AS SELECT k, n, t FROM kv WHERE n IS NOT NULL; \
+             CREATE VIEW summed AS SELECT a, count(*) AS n, min(t) AS t FROM pair GROUP BY a"
+                .to_owned(),
+            "SELECT create_reference_table('lands')".to_owned(),
+            "SELECT undistribute_table('alone')".to_owned(),
         ]
     }
 }

@@ -57,6 +57,48 @@ const SOURCES: &[Source] = &[
         key: "z.k",
     },
     Source {
+        from: "lands w",
+        numbers: &["w.k", "w.n"],
+        texts: &["w.t"],
+        key: "w.k",
+    },
+    Source {
+        from: "kv x JOIN lands w ON w.k = x.n",
+        numbers: &["x.k", "w.n"],
+        texts: &["x.t", "w.t"],
+        key: "x.k",
+    },
+    Source {
+        from: "lands w LEFT JOIN pair y ON y.b = w.k",
+        numbers: &["w.k", "y.a", "y.b"],
+        texts: &["w.t", "y.t"],
+        key: "w.k, y.a, y.b",
+    },
+    Source {
+        from: "parted q",
+        numbers: &["q.k", "q.n"],
+        texts: &["q.t"],
+        key: "q.k, q.n",
+    },
+    Source {
+        from: "alone v JOIN kv x ON x.k = v.k",
+        numbers: &["x.k", "v.n"],
+        texts: &["v.t", "x.t"],
+        key: "x.k",
+    },
+    Source {
+        from: "seen s",
+        numbers: &["s.k", "s.n"],
+        texts: &["s.t"],
+        key: "s.k",
+    },
+    Source {
+        from: "summed m JOIN seen s ON s.k = m.a",
+        numbers: &["m.a", "m.n", "s.k"],
+        texts: &["m.t", "s.t"],
+        key: "m.a",
+    },
+    Source {
         from: "kv x CROSS JOIN (SELECT n, count(*) AS c FROM keyed GROUP BY n) z",
         numbers: &["x.k", "z.n", "z.c"],
         texts: &["x.t"],

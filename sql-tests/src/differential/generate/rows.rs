@@ -14,13 +14,28 @@ struct Table {
 impl Maker {
     fn table(&mut self) -> Table {
         let column = |name: &str, of| (name.to_owned(), of);
-        match self.below(10) {
+        match self.below(14) {
             0..4 => Table {
                 name: "kv",
                 key: INT8,
                 columns: vec![column("n", INT4), column("t", TEXT)],
             },
-            4..8 => Table {
+            4 | 5 => Table {
+                name: "lands",
+                key: INT4,
+                columns: vec![column("n", INT4), column("t", TEXT)],
+            },
+            6 => Table {
+                name: "alone",
+                key: INT8,
+                columns: vec![column("n", INT4), column("t", TEXT)],
+            },
+            7 => Table {
+                name: "parted",
+                key: INT8,
+                columns: vec![column("n", INT4), column("t", TEXT)],
+            },
+            8..12 => Table {
                 name: "keyed",
                 key: self.key,
                 columns: vec![column("n", INT4), column("t", TEXT)],

@@ -1,0 +1,221 @@
+//! ORDER BY, and LIMIT, of a query whose rows each group computes by itself: it gives them in order, and the node puts them together as they come,
+//! without holding them.
+//!
+//! Each group runs the client's own text, with what it is ordered by behind its results. Whose rows are computed so: those of one table, row
+//! by row; and where GROUP BY or DISTINCT has the shard key, those of its groups, each of which is in one group of servers alone.
+
+use std::ops::{ControlFlow, Range};
+
+use sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, LimitClause, Select, SelectItem, Statement, Value, Visit, Visitor,
+};
+
+use super::super::check::Findings;
+use super::super::lexer::Token;
+use super::super::proof::Proof;
+use super::super::scope::Instance;
+use super::super::words::split_commas;
+use super::clauses::{Clauses, word_of};
+use super::filter::Block;
+use super::finding::is_collated;
+use super::top::{direction, limit_of, meant, of_one_table};
+use super::{Reading, RelationName, name_of, quoted};
+
+/// How rows that come in order from each group are put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// By what they are ordered.
+    pub order: Vec<OrderedBy>,
+    /// How many are skipped.
+    pub offset: u64,
+    /// How many are given at most.
+    pub limit: Option<u64>,
+    /// The table, as a statement names it.
+    pub table: String,
+    /// A text in the statement may have a collation of its own.
+    pub collated: bool,
+    /// Behind which byte of the text the list of results ends.
+    results_end: usize,
+    /// LIMIT, OFFSET and FETCH, in bytes.
+    limited: Option<Range<usize>>,
+}
+
+/// An item of ORDER BY.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderedBy {
+    /// The expression, in bytes of the text.
+    by: Range<usize>,
+    /// DESC.
+    pub descending: bool,
+    /// NULLs come before all values.
+    pub nulls_first: bool,
+}
+
+impl Merge {
+    /// What the rows are ordered by, of the statement's text.
+    #[must_use]
+    pub fn shown(&self, text: &str) -> String {
+        let shown = self.order.iter().map(|ordered| {
+            let by = text.get(ordered.by.clone()).unwrap_or_default();
+            let how = if ordered.descending { " DESC" } else { "" };
+            let nulls = match (ordered.nulls_first, ordered.descending) {
+                (true, false) => " NULLS FIRST",
+                (false, true) => " NULLS LAST",
+                _ => "",
+            };
+            format!("{by}{how}{nulls}")
+        });
+        shown.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The statement for each group, of the client's query at these bytes of its text, which has so many parameters. What its rows are ordered by
+    /// comes behind its results.
+    pub(super) fn reading(&self, text: &str, query: &Range<usize>, parameters: usize) -> Reading {
+        let slice = |range: Range<usize>| text.get(range).unwrap_or_default();
+        let mut made = slice(query.start..self.results_end).to_owned();
+        for (number, ordered) in self.order.iter().enumerate() {
+            let by = slice(ordered.by.clone());
+            made.push_str(&format!(", ({by}) AS {}", quoted(&format!("_howdah_{number}"))));
+        }
+        let end = query.end;
+        let limited = self.limited.clone().unwrap_or(end..end);
+        made.push_str(slice(self.results_end..limited.start));
+        if let Some(limit) = self.limit {
+            made.push_str(&format!(" LIMIT {}", limit.saturating_add(self.offset)));
+        }
+        made.push_str(slice(limited.end..end));
+        Reading {
+            text: made,
+            parameters: (0..parameters).collect(),
+        }
+    }
+}
+
+/// Plans a query whose rows are put together in order; none where that is not how it can be answered.
+pub(super) fn find(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<Merge> {
+    let (query, select) = of_one_table(tokens, statement, proof, findings)?;
+    let instance = proof.instances.first()?;
+    if !instance.has_own_names() || !are_own(statement, select, proof, findings) {
+        return None;
+    }
+    let clauses = Clauses::of(tokens)?;
+    let mut order = Vec::new();
+    for item in clauses.order.map(split_commas).unwrap_or_default() {
+        let (by, how) = direction(item)?;
+        let by = meant(by, tokens, &clauses, select, instance)?;
+        let words: Vec<&str> = how.iter().filter_map(word_of).collect();
+        let descending = words.contains(&"desc");
+        // A constant would be the number of a result.
+        by.iter().any(|token| name_of(token).is_some()).then_some(())?;
+        order.push(OrderedBy {
+            by: by.first()?.range.start..by.last()?.range.end,
+            descending,
+            nulls_first: match words.last() {
+                Some(&"first") => true,
+                Some(&"last") => false,
+                _ => descending,
+            },
+        });
+    }
+    let (limit, offset) = match (limit_of(query)?, &query.limit_clause) {
+        (Some((limit, offset)), _) => (Some(count_of(limit)?), offset.map_or(Some(0), count_of)?),
+        // OFFSET alone.
+        (
+            None,
+            Some(LimitClause::LimitOffset {
+                offset: Some(offset), ..
+            }),
+        ) => (None, count_of(&offset.value)?),
+        (None, _) => (None, 0),
+    };
+    let limited = match clauses.limited {
+        Some(tokens) => Some(tokens.first()?.range.start..tokens.last()?.range.end),
+        None => None,
+    };
+    Some(Merge {
+        order,
+        offset,
+        limit,
+        table: RelationName::of(instance.table).quoted(),
+        collated: is_collated(tokens),
+        results_end: clauses.items.last()?.range.end,
+        limited,
+    })
+}
+
+/// Whether what each group gives is all of the result together, in no order.
+pub(in super::super) fn are_whole(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> bool {
+    of_one_table(tokens, statement, proof, findings).is_some_and(|(query, select)| {
+        let unordered = query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
+        unordered && are_own(statement, select, proof, findings)
+    })
+}
+
+/// Whether each group's rows are rows of the result, whatever the others have.
+fn are_own(statement: &Statement, select: &Select, proof: &Proof<'_>, findings: &Findings) -> bool {
+    if statement.visit(&mut Windows).is_break() {
+        return false;
+    }
+    let GroupByExpr::Expressions(by, modifiers) = &select.group_by else {
+        return false;
+    };
+    let block = Block::of(select, &proof.instances);
+    let is_key = |expr: &Expr| {
+        let column = block.column(expr, &proof.instances);
+        column.is_some_and(|(at, column)| {
+            let instance: &Instance<'_> = &proof.instances[at];
+            instance.key_name == Some(column.name.as_str())
+        })
+    };
+    let result_is_key = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => is_key(expr),
+        _ => false,
+    };
+    let distinct = match &select.distinct {
+        None | Some(Distinct::All) => true,
+        Some(Distinct::Distinct) => select.projection.iter().any(result_is_key),
+        Some(Distinct::On(on)) => on.iter().any(is_key),
+    };
+    let grouped = !by.is_empty() && modifiers.is_empty() && by.iter().any(is_key) && {
+        // A set without the key would be one of several groups.
+        !by.iter()
+            .any(|key| matches!(key, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_)))
+    };
+    let plain =
+        by.is_empty() && modifiers.is_empty() && findings.aggregate.is_none() && select.having.is_none();
+    distinct && (plain || grouped)
+}
+
+/// Finds window functions.
+struct Windows;
+
+impl Visitor for Windows {
+    type Break = ();
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Function(function) if function.over.is_some() => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn count_of(count: &Expr) -> Option<u64> {
+    match count {
+        Expr::Value(value) => match &value.value {
+            // As many as PostgreSQL takes, an int8.
+            Value::Number(number, _) => number.parse::<i64>().ok()?.try_into().ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
