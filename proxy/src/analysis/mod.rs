@@ -3,6 +3,7 @@
 //! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in `proof.rs`;
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
+mod bring;
 mod calls;
 mod check;
 mod configure;
@@ -19,6 +20,7 @@ mod draws;
 mod example;
 mod explain;
 mod fallback;
+mod feed;
 mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
@@ -51,12 +53,14 @@ mod values;
 pub(crate) mod words;
 mod writes;
 
+pub use bring::Bring;
 pub use calls::{REGCLASS, sequence_of};
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
 pub use distributed::{Gathering, Merge, OrderedBy, Part, Partial, Reading, Values};
 pub use draws::{Draw, Draws, Places, SequenceName, Source};
 pub use explain::Explained;
+pub use feed::{Cut, Feed, FeedColumn};
 pub use moves::Moves;
 pub use plan::*;
 pub use refusal::Refusal;

@@ -215,7 +215,7 @@ pub(super) fn plan(
 }
 
 /// The bytes of a statement's text that these tokens are.
-fn range_of(tokens: &[Token]) -> Range<usize> {
+pub(super) fn range_of(tokens: &[Token]) -> Range<usize> {
     match (tokens.first(), tokens.last()) {
         (Some(first), Some(last)) => first.range.start..last.range.end,
         _ => 0..0,

@@ -9,7 +9,7 @@ use shard::id::GroupId;
 use super::distributed::Gathering;
 use super::explain::Explained;
 use super::timeouts::Timeout;
-use super::{Draws, Moves, Refusal, SetSequence, ValuesRows};
+use super::{Bring, Draws, Feed, Moves, Refusal, SetSequence, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -232,6 +232,10 @@ pub enum Form {
     Gathered(Arc<Gathering>),
     /// An UPDATE of the shard key, after which rows may belong to other groups.
     Moves(Arc<Moves>),
+    /// An UPDATE or DELETE to which rows of other tables are brought.
+    Brings(Arc<Bring>),
+    /// An INSERT ... SELECT whose rows come to the session.
+    Feeds(Arc<Feed>),
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
     CopyOut(CopyOut),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
@@ -344,6 +348,17 @@ pub enum Spread {
     Home(Refusal),
 }
 
+impl Form {
+    /// Whether no group can run the statement as it is, not even where it runs on one alone.
+    pub(super) fn needs_session(&self) -> bool {
+        match self {
+            Form::Moves(_) => true,
+            Form::Brings(bring) => !bring.alone,
+            _ => false,
+        }
+    }
+}
+
 impl Query {
     /// The reference table that it writes to.
     #[must_use]
@@ -359,8 +374,9 @@ impl Query {
     /// # Errors
     /// When they always have to be.
     pub fn ungathered(self, refusal: impl FnOnce() -> Refusal) -> Result<Query, Refusal> {
-        match self.form {
-            Form::Gathered(_) => Ok(Query {
+        match &self.form {
+            Form::Brings(bring) if !bring.alone => Err(refusal()),
+            Form::Gathered(_) | Form::Feeds(_) | Form::Brings(_) => Ok(Query {
                 target: self.target.on_one_group(refusal)?,
                 form: Form::Plain,
                 ..self

@@ -28,6 +28,7 @@ use sqlparser::ast::{
 };
 
 use super::Refusal;
+use super::feed::Fed;
 use super::moves::Moved;
 use super::parse;
 use super::pins::{JoinKind, Pins, constraint, uses_names};
@@ -79,6 +80,8 @@ pub(super) struct Proof<'a> {
     pub(super) system: bool,
     /// Whether it uses temporary relations.
     pub(super) temporary: bool,
+    /// An INSERT ... SELECT in it, the last one.
+    pub(super) fed: Option<Fed>,
     /// An UPDATE in it that sets a shard key.
     pub(super) moved: Option<Moved>,
 }
@@ -102,6 +105,7 @@ impl<'a> Proof<'a> {
             writes_rows: false,
             system: false,
             temporary: false,
+            fed: None,
             moved: None,
         }
     }
@@ -132,6 +136,33 @@ impl<'a> Proof<'a> {
         }
 
         reached.iter().all(|reached| *reached).then_some(all)
+    }
+
+    /// The keys that pin one instance.
+    pub(super) fn keys_of(&self, instance: usize) -> Option<Vec<Key>> {
+        let pins = self
+            .pins
+            .iter()
+            .filter(|(from, _)| self.reached_from(*from)[instance]);
+        let fewest = pins.min_by_key(|(_, keys)| keys.len());
+        fewest.map(|(_, keys)| keys.clone())
+    }
+
+    /// Of which instances no other rows matter than those with the keys that this one's have.
+    pub(super) fn reached_from(&self, instance: usize) -> Vec<bool> {
+        let mut reached = vec![false; self.instances.len()];
+        let mut left = vec![instance];
+        while let Some(at) = left.pop() {
+            if !std::mem::replace(&mut reached[at], true) {
+                left.extend(
+                    self.edges
+                        .iter()
+                        .filter(|(from, _)| *from == at)
+                        .map(|(_, to)| *to),
+                );
+            }
+        }
+        reached
     }
 
     /// The first instance that nothing pins.

@@ -15,7 +15,7 @@ use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag,
 use super::proof::{Proof, View, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, copies, fallback, moves, subquery, temporary, writes};
+use super::{ValuesRows, bring, copies, fallback, feed, moves, subquery, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -82,6 +82,31 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
             )));
         }
     }
+    if matches!(statement, Statement::Update(_) | Statement::Delete(_))
+        && proof.copies.is_none()
+        && !proof.temporary
+        && !proof.instances.is_empty()
+        && findings.home.is_none()
+        && obstacle(tokens, &statement, &proof, &findings).is_some()
+    {
+        let (target, needs) = bring::plan(tokens, &statement, &proof, &findings)?;
+        let form = match needs {
+            bring::Needs::Nothing => Form::Plain,
+            bring::Needs::Rows(bring) => Form::Brings(Arc::from(bring)),
+        };
+        return Ok(Plan::Query(Query {
+            access,
+            target,
+            tag: Tag::AsIs,
+            form,
+        }));
+    }
+    if let (Some(fed), Statement::Insert(_)) = (&proof.fed, &statement)
+        && !proof.temporary
+        && findings.home.is_none()
+    {
+        return feed::plan(tokens, names, (&proof, &findings), fed);
+    }
     let (target, gathering) = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
@@ -133,6 +158,8 @@ fn expanded(tokens: &[Token], names: Names<'_>, views: &[View<'_>], depth: usize
     if let Plan::Query(query) = &mut plan {
         match &mut query.form {
             Form::Gathered(gathering) => Arc::make_mut(gathering).is_of(whole, &text),
+            Form::Brings(bring) => Arc::make_mut(bring).gathering.is_of(whole, &text),
+            Form::Feeds(feed) => Arc::make_mut(feed).is_of(tokens, names)?,
             // It is cut out of the text.
             Form::Moves(_) => {
                 return Err(
@@ -296,15 +323,18 @@ fn obstacle(
         Statement::Insert(_) => return beyond_rows(1, proof, findings),
         _ => return Some("this statement".to_owned()),
     };
+    if proof.writes && (query.locks.is_empty() || query.with.is_some()) {
+        return Some("a writing WITH".to_owned());
+    }
     if proof.writes {
-        return Some(
-            if query.locks.is_empty() {
-                "a writing WITH"
-            } else {
-                "FOR UPDATE or FOR SHARE"
-            }
-            .to_owned(),
-        );
+        // Each group locks its own rows of the one table.
+        let mut unlocked = query.clone();
+        unlocked.locks.clear();
+        let more = match plain_queries(&unlocked) {
+            Ok(queries) => beyond_rows(queries, proof, findings),
+            Err(obstacle) => Some(obstacle),
+        };
+        return more.map(|what| format!("FOR UPDATE or FOR SHARE with {what}"));
     }
     if query.with.is_none() && distributed::are_whole(tokens, statement, proof, findings) {
         return None;
@@ -334,7 +364,7 @@ fn beyond_rows(queries: usize, proof: &Proof<'_>, findings: &Findings) -> Option
 ///
 /// # Errors
 /// With the obstacle, if it is something else.
-fn plain_queries(query: &Tree) -> Result<usize, String> {
+pub(super) fn plain_queries(query: &Tree) -> Result<usize, String> {
     let SetExpr::Select(select) = &*query.body else {
         return Err(match &*query.body {
             SetExpr::SetOperation { .. } => "UNION, INTERSECT or EXCEPT",

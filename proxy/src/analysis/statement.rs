@@ -405,10 +405,8 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
         return Err(Refusal::unsupported("EXPLAIN of this statement is not supported"));
     }
     match plan(words.rest(), sql, names)? {
-        Plan::Query(Query {
-            form: Form::Moves(_), ..
-        }) if analyze => Err(Refusal::unsupported(
-            "EXPLAIN ANALYZE of an UPDATE of the shard key is not supported",
+        Plan::Query(inner) if analyze && inner.form.needs_session() => Err(Refusal::unsupported(
+            "EXPLAIN ANALYZE of a statement for which rows are brought from one group to another is not supported",
         )
         .hint("Leave ANALYZE out.")),
         Plan::Query(inner) if ours && explain::can_be(&inner) => {

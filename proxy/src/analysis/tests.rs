@@ -106,6 +106,13 @@ fn show_query(query: &Query) -> String {
         let _ = write!(text, "; declares {name}, its query at {query_at}");
         text.push_str(if *hold { ", to be held" } else { "" });
         text.push_str(&gathering.as_deref().map(show_gathering).unwrap_or_default());
+    } else if let Form::Brings(bring) = &query.form {
+        text.push_str(&show_gathering(&bring.gathering).replace("gathers", "brings"));
+        text.push_str(if bring.alone { "" } else { ", also to one group" });
+    } else if let Form::Feeds(feed) = &query.form {
+        let key = feed.key.as_ref().map(show_key);
+        let key = key.unwrap_or_else(|| format!("its column {}", feed.key_at + 1));
+        let _ = write!(text, "; by {key} gets what is {}", show_query(&feed.cut.source));
     } else if let Form::Moves(moves) = &query.form {
         let key = moves.key.as_ref().map(show_key);
         let _ = write!(

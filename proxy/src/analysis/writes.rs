@@ -9,6 +9,7 @@ use sqlparser::ast::{
 
 use super::Refusal;
 use super::constants;
+use super::feed::Fed;
 use super::moves::{self, Moved};
 use super::plan::Key;
 use super::proof::{Proof, not_understood, scope_of};
@@ -281,7 +282,19 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
             .map_or(Ok(()), |source| proof.query(source, &[]).map(drop));
     };
     supplied(&proof.instances[at], &insert.columns, insert.source.as_deref())?;
-    if proof.instances[at].table.placement == Some(Placement::Local) {
+    let local = proof.instances[at].table.placement == Some(Placement::Local);
+    if let Some(source) = insert.source.as_deref()
+        && !matches!(&*source.body, SetExpr::Values(_))
+    {
+        let key_at = match local {
+            true => 0,
+            false => key_place(&proof.instances[at], &insert.columns)?,
+        };
+        let block = proof.query(source, &[])?;
+        proof.fed = Some(Fed::find(proof, at, key_at, (source, &block))?);
+        return Ok(());
+    }
+    if local {
         return insert
             .source
             .as_deref()
@@ -303,11 +316,7 @@ fn inserted_keys(
     source: &Query,
 ) -> Result<Vec<Key>, Refusal> {
     let SetExpr::Values(values) = &*source.body else {
-        return Err(
-            Refusal::unsupported("INSERT ... SELECT into a distributed table is not supported yet")
-                .detail("The rows may belong to several groups.")
-                .hint("Read the rows first, then insert them with VALUES."),
-        );
+        return Err(not_understood("INSERT"));
     };
     let ordered = source.order_by.is_some() || source.limit_clause.is_some() || source.fetch.is_some();
     if source.with.is_some() || ordered || values.explicit_row || values.value_keyword {

@@ -57,13 +57,13 @@ pub(super) struct Ready {
 }
 
 /// What the backend that will run the query says of it.
-struct Described {
+pub(super) struct Described {
     /// The RowDescription of the client's own text.
-    columns: Bytes,
+    pub(super) columns: Bytes,
     /// The types of the client's parameters.
     types: Vec<u32>,
     /// Of each part, how the rows of its table are made.
-    rows: Vec<RowType>,
+    pub(super) rows: Vec<RowType>,
 }
 
 impl Session {
@@ -298,7 +298,11 @@ impl Session {
     }
 
     /// Has the backend at `place` describe the query, the same over gathered rows, and these.
-    async fn describe_gathered(&mut self, place: usize, asked: &Asked<'_>) -> Result<Described, Halt> {
+    pub(super) async fn describe_gathered(
+        &mut self,
+        place: usize,
+        asked: &Asked<'_>,
+    ) -> Result<Described, Halt> {
         let made = asked.gathering.final_text(asked.text, asked.parameters());
         let statements = [
             (asked.gathering.query(asked.text), asked.types),
@@ -398,7 +402,7 @@ impl Session {
 }
 
 /// What is asked of each group.
-fn readings(asked: &Asked<'_>, described: &Described) -> Vec<Bound> {
+pub(super) fn readings(asked: &Asked<'_>, described: &Described) -> Vec<Bound> {
     // A user's type has another object id in each group.
     let known = |at: usize| described.types.get(at).is_some_and(|oid| *oid < FIRST_OF_USERS);
     let parts = asked.gathering.parts.iter().zip(&described.rows).enumerate();

@@ -14,6 +14,7 @@ mod alarm;
 mod authenticate;
 mod backends;
 mod bind;
+mod bring;
 mod captured;
 mod commands;
 mod configure;
@@ -26,6 +27,7 @@ mod ddl;
 mod enter;
 mod explain;
 mod extended;
+mod feed;
 mod fill;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;

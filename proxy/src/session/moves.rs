@@ -8,6 +8,7 @@
 //! Memory: the rows, at most [`Limits::max_gathered`](crate::Limits), and once more while they are sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use coordinator::slots::SlotMap;
@@ -18,10 +19,11 @@ use super::conn::{Audience, Conn, Kind, Stake};
 use super::enter::Style;
 use super::gather::{BARE_BIND, not_the_same};
 use super::parts::{BINARY, end_batch, too_much};
+use super::plans::Planned;
 use super::relay::{columns_of, parameter_types};
 use super::row_type::{Gathered, RowType};
 use super::simple::read_slot;
-use super::statements::Portal;
+use super::statements::{Portal, Statement};
 use crate::analysis::{Access, Moves, Refusal};
 use crate::failure::{Failure, Halt};
 use crate::protocol::Body;
@@ -33,13 +35,13 @@ use crate::protocol::frontend::{Bind, Execute};
 const NAME: &[u8] = b"_howdah_move";
 
 /// A client's statement as it was given.
-struct Given<'a> {
-    text: &'a str,
+pub(super) struct Given<'a> {
+    pub(super) text: &'a str,
     /// Declared types of its parameters; 0 for none.
-    types: &'a [u32],
+    pub(super) types: &'a [u32],
     /// What it is bound to and with.
-    bind: Bind<'a>,
-    style: Style,
+    pub(super) bind: Bind<'a>,
+    pub(super) style: Style,
 }
 
 /// What a backend says of the client's statement.
@@ -83,21 +85,7 @@ impl Session {
         moves: &Moves,
         execute: &Execute<'_>,
     ) -> Result<(), Halt> {
-        let Some(Portal::Many {
-            bind,
-            statement,
-            bound,
-            ..
-        }) = self.statements.portal(execute.portal).cloned()
-        else {
-            return Err(Refusal::unsupported("this portal cannot be executed").into());
-        };
-        for place in bound {
-            // Only to describe it.
-            if let Some(conn) = &mut self.slots[place] {
-                conn.stale_portals.push(execute.portal.to_vec());
-            }
-        }
+        let (bind, statement, _) = self.portal_alone(execute.portal)?;
         self.open_transaction(Style::Extended).await?;
         let given = Given {
             text: &statement.text,
@@ -108,21 +96,55 @@ impl Session {
         let known = statement.columns.get().map(Vec::as_slice);
         let check = (execute.limit > 0, known);
         let (counted, rows) = self.move_all(places, &given, moves, Some(check)).await?;
-        let tag = format!("UPDATE {counted}");
+        self.written_portal(execute, places[0], format!("UPDATE {counted}"), rows);
+        Ok(())
+    }
+
+    /// What a portal of several groups is made of, which others than itself will answer for.
+    pub(super) fn portal_alone(
+        &mut self,
+        name: &[u8],
+    ) -> Result<(Bytes, Arc<Statement>, Arc<Planned>), Refusal> {
+        let Some(Portal::Many {
+            bind,
+            statement,
+            planned,
+            bound,
+            ..
+        }) = self.statements.portal(name).cloned()
+        else {
+            return Err(Refusal::unsupported("this portal cannot be executed"));
+        };
+        for place in bound {
+            // Only to describe it.
+            if let Some(conn) = &mut self.slots[place] {
+                conn.stale_portals.push(name.to_vec());
+            }
+        }
+        Ok((bind, statement, planned))
+    }
+
+    /// Answers an Execute of a portal that has written; what it returned is kept if the client asks for some of the rows at a time.
+    pub(super) fn written_portal(
+        &mut self,
+        execute: &Execute<'_>,
+        place: usize,
+        tag: String,
+        rows: Vec<Bytes>,
+    ) {
         if execute.limit <= 0 {
             self.statements.replace_portal(execute.portal, Portal::Done);
             encode::command_complete(self.out(), &tag);
-            return Ok(());
+            return;
         }
         let portal = Portal::Rows {
-            place: places[0],
+            place,
             tag,
             returns: !rows.is_empty(),
             rows: rows.into(),
         };
         self.statements.replace_portal(execute.portal, portal);
         self.execute_rows(execute.portal, execute.limit);
-        Ok(())
     }
 
     /// Gives how many rows there were, and what they returned where that is kept. `check`: for a portal, whether it is, and what the
@@ -187,10 +209,10 @@ impl Session {
                 ..Captured::default()
             };
             conn.own(&RowType::query(parts), None, Audience::Session);
-            parse(conn, given.text, given.types, number);
+            parse(conn, NAME, given.text, given.types, number);
             encode::describe_statement(&mut conn.output, NAME);
             conn.owes(Kind::Describe, Audience::Session, Stake::Nothing);
-            close(conn);
+            close(conn, NAME);
             end_batch(conn, given.style);
         }
         self.drain(place).await?;
@@ -254,7 +276,7 @@ impl Session {
         self.settle().await?;
         let number = self.guest.number();
         if let Some(conn) = &mut self.slots[place] {
-            parse(conn, take, types, number);
+            parse(conn, NAME, take, types, number);
             let values: Vec<_> = given.bind.each().collect();
             encode::bind(&mut conn.output, (NAME, NAME), values.iter().copied(), &BINARY);
             conn.owes(Kind::Bind, Audience::Session, Stake::Nothing);
@@ -264,7 +286,7 @@ impl Session {
         let mut taken = Vec::new();
         let all = self
             .take_kept(place, |row| {
-                let mut body = Body::new(row);
+                let mut body = Body::new(row.get(HEADER..).unwrap_or_default());
                 let columns = body.i16()?;
                 let len = usize::try_from(body.i32()?).unwrap_or(0);
                 let slot = <[u8; 8]>::try_from(body.bytes(len)?).map(i64::from_be_bytes).ok();
@@ -291,12 +313,12 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the rows that a backend keeps, each as it comes: the body of its DataRow.
-    async fn take_kept(
+    /// Takes the rows that a backend keeps, each as it comes: DataRow messages.
+    pub(super) async fn take_kept(
         &mut self,
         place: usize,
-        mut take: impl FnMut(&[u8]) -> Result<(), Halt>,
-    ) -> Result<(), Halt> {
+        mut take: impl FnMut(Bytes) -> Result<(), Halt>,
+    ) -> Result<Captured, Halt> {
         let group = self.group(place);
         if let Some(conn) = &mut self.slots[place]
             && !matches!(conn.expect.back(), Some(last) if last.kind == Kind::Sync)
@@ -313,10 +335,10 @@ impl Session {
                 }
             }
             for row in taken {
-                take(row.get(HEADER..).unwrap_or_default())?;
+                take(row)?;
             }
             if over {
-                return self.take_captured(place, group, Stake::Nothing).map(drop);
+                return self.take_captured(place, group, Stake::Nothing);
             }
             self.answers(place).await?;
         }
@@ -347,7 +369,7 @@ impl Session {
                 .chain(arrays.iter().map(|array| (true, Some(&array[..]))))
                 .collect();
             let put = moves.put(given.text, known.types.len());
-            parse(conn, &put, &known.types, number);
+            parse(conn, NAME, &put, &known.types, number);
             encode::bind(
                 &mut conn.output,
                 (NAME, NAME),
@@ -362,12 +384,12 @@ impl Session {
     }
 }
 
-fn parse(conn: &mut Conn, text: &str, types: &[u32], number: u64) {
+pub(super) fn parse(conn: &mut Conn, name: &[u8], text: &str, types: &[u32], number: u64) {
     // One that failed was skipped before its end and is still there.
-    encode::close_statement(&mut conn.output, NAME);
+    encode::close_statement(&mut conn.output, name);
     conn.owes(Kind::Close, Audience::Session, Stake::Nothing);
-    encode::parse(&mut conn.output, NAME, text.as_bytes(), types);
-    conn.parsing.push_back((NAME.to_vec(), number));
+    encode::parse(&mut conn.output, name, text.as_bytes(), types);
+    conn.parsing.push_back((name.to_vec(), number));
     conn.owes(Kind::Parse, Audience::Session, Stake::Nothing);
 }
 
@@ -381,11 +403,11 @@ fn execute(conn: &mut Conn, kept: Option<Kept>, style: Style) {
     conn.owes(Kind::Execute, Audience::MergeNext, Stake::Nothing);
     encode::close_portal(&mut conn.output, NAME);
     conn.owes(Kind::Close, Audience::Session, Stake::Nothing);
-    close(conn);
+    close(conn, NAME);
     end_batch(conn, style);
 }
 
-fn close(conn: &mut Conn) {
-    encode::close_statement(&mut conn.output, NAME);
+pub(super) fn close(conn: &mut Conn, name: &[u8]) {
+    encode::close_statement(&mut conn.output, name);
     conn.owes(Kind::Close, Audience::Session, Stake::Nothing);
 }

@@ -148,6 +148,12 @@ impl Session {
         if let Form::Gathered(gathering) = &query.form {
             return Box::pin(self.gathered_portal(places, gathering, execute, message)).await;
         }
+        if let Form::Brings(bring) = &query.form {
+            return Box::pin(self.bringing_portal(places, bring, execute)).await;
+        }
+        if let Form::Feeds(feed) = &query.form {
+            return Box::pin(self.feeding_portal(places, feed, execute)).await;
+        }
         if let Form::Moves(moves) = &query.form {
             return Box::pin(self.moving_portal(places, moves, execute)).await;
         }

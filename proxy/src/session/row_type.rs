@@ -19,7 +19,8 @@ use crate::protocol::{Body, Malformed};
 const FIRST_OF_USERS: u32 = 16_384;
 
 /// `regproc` and its like, whose binary form is an object id of one group (pg_type.dat).
-const OIDS_OF_OBJECTS: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+pub(super) const OIDS_OF_OBJECTS: [u32; 11] =
+    [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
 
 /// Where the type of an array's elements stands in its binary form.
 const ELEMENT_TYPE: std::ops::Range<usize> = 8..12;
@@ -178,14 +179,14 @@ impl Stored {
 }
 
 /// Rows that have come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gathered {
     rows: Elements,
     extras: Vec<Elements>,
 }
 
 /// Elements of an array.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Elements {
     bytes: BytesMut,
     count: u32,
@@ -207,6 +208,32 @@ impl Gathered {
             size += extra.add(value);
         }
         Ok(size)
+    }
+
+    /// Gives its rows the object ids of another group, whose table has these columns.
+    pub(super) fn adopt(&mut self, rows: &RowType) -> Result<(), Malformed> {
+        let bytes = &mut self.rows.bytes;
+        let mut at = 0;
+        let word = |bytes: &BytesMut, at: usize| {
+            let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
+            word.map(i32::from_be_bytes).ok_or(Malformed("a row has no end"))
+        };
+        while at < bytes.len() {
+            at += 8;
+            for column in &rows.columns {
+                let len = word(bytes, at + 4)?;
+                bytes[at..at + 4].copy_from_slice(&column.oid.to_be_bytes());
+                at += 8;
+                let Ok(len) = usize::try_from(len) else { continue };
+                if let Some(element) = column.element
+                    && let Some(place) = bytes[at..].get_mut(ELEMENT_TYPE)
+                {
+                    place.copy_from_slice(&element.to_be_bytes());
+                }
+                at += len;
+            }
+        }
+        Ok(())
     }
 
     /// All of them as arrays: of rows, and of what comes behind their columns.

@@ -142,6 +142,14 @@ impl Session {
                     Box::pin(self.gathered_query(&places, text, gathering)).await?;
                     Ok(Ready::Now)
                 }
+                Placed::Many(places) if let Form::Brings(bring) = &query.form => {
+                    Box::pin(self.bringing_query(&places, text, bring)).await?;
+                    Ok(Ready::Now)
+                }
+                Placed::Many(_) if let Form::Feeds(feed) = &query.form => {
+                    Box::pin(self.feeding_query(text, feed, planned)).await?;
+                    Ok(Ready::Now)
+                }
                 Placed::Many(places) if let Form::Moves(moves) = &query.form => {
                     Box::pin(self.moving_query(&places, text, moves)).await?;
                     Ok(Ready::Now)
@@ -380,11 +388,15 @@ impl Session {
         planned: &Planned,
     ) -> Result<Placed, Halt> {
         let placed = self.place_rows(query, parameters, text, planned).await?;
-        let (Form::Moves(moves), &Placed::One(place)) = (&query.form, &placed) else {
+        let &Placed::One(place) = &placed else {
             return Ok(placed);
         };
-        let stays =
-            self.slots.len() == 1 || moves.group(parameters, &planned.slots) == Some(self.group(place));
+        let stays = self.slots.len() == 1
+            || match &query.form {
+                Form::Moves(moves) => moves.group(parameters, &planned.slots) == Some(self.group(place)),
+                Form::Brings(bring) => bring.alone,
+                _ => true,
+            };
         Ok(if stays { placed } else { Placed::Many(vec![place]) })
     }
 

@@ -1,6 +1,8 @@
 //! Statements that write on several groups, compared with one PostgreSQL.
 
+use bytes::BytesMut;
 use proxy::Limits;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::raw::Raw;
@@ -72,6 +74,106 @@ const MOVES: &[&str] = &[
     "UPDATE people SET id = 50, nothing = 1",
     "UPDATE people SET id = 50, id = 51 WHERE id = 1",
     "UPDATE people SET id = 50 WHERE id = 1 RETURNING nothing",
+];
+
+/// INSERT ... SELECT.
+const INSERTS: &[&str] = &[
+    // In each group, from its own rows.
+    "INSERT INTO orders SELECT id + 0, id, credit, name FROM people WHERE id > 8",
+    "INSERT INTO people (id, name) SELECT id, upper(name) FROM people ON CONFLICT (id) DO NOTHING",
+    "INSERT INTO people AS p (id, name) SELECT id, 'x' || name FROM people WHERE credit > 0 ON CONFLICT (id) DO UPDATE SET name = excluded.name || p.name RETURNING p.id, name, twice",
+    "INSERT INTO lines SELECT * FROM lines WHERE quantity > 100",
+    "INSERT INTO lines (order_id, line, product) SELECT l.order_id, l.line + 100, product || '!' FROM lines l WHERE l.order_id IN (1, 2, 5) RETURNING *",
+    // By way of the session.
+    "INSERT INTO people SELECT id + 100, name, credit, tags, mood, moods, since, rank FROM people RETURNING *",
+    "INSERT INTO people (id, name, since, mood) SELECT id + 100, 'it''s', '2024-02-29', 'glad' FROM people",
+    "INSERT INTO people (id, name, since, credit) SELECT id + 100, NULL, date '2024-02-29' + id, id / 3.0 FROM people ORDER BY id LIMIT 2",
+    "INSERT INTO people (name, id, moods, tags) SELECT product, (row_number() OVER (ORDER BY order_id, line))::int + 50, ARRAY['ok']::mood[], ARRAY[product, NULL] FROM lines RETURNING id, name, moods, tags",
+    "INSERT INTO orders (id, amount) SELECT 500 + person, sum(amount) FROM orders WHERE person IS NOT NULL GROUP BY person",
+    "INSERT INTO orders (id, person) SELECT 1000, count(*) FROM orders",
+    "INSERT INTO orders (id, person) SELECT count(*), 3 FROM lines RETURNING id, person",
+    "INSERT INTO orders (id, person) SELECT count(*) + 100, 3 FROM lines WHERE quantity > 2",
+    "INSERT INTO orders (id, note) SELECT o.id + 10000, p.name FROM orders o JOIN people p ON p.id = o.person",
+    "INSERT INTO orders (id, note) SELECT id + 100, name FROM people UNION ALL SELECT id + 200, name FROM people UNION SELECT 999, 'one more'",
+    "INSERT INTO orders (id, note) (SELECT id + 100, name FROM people) RETURNING id",
+    "INSERT INTO orders (id, note) WITH p AS (SELECT max(id) AS id FROM people) SELECT p.id + g, 'g' || g FROM p, generate_series(10, 30) g",
+    "INSERT INTO orders (id, amount) SELECT g, g * 1.5 FROM generate_series(100, 3000) g",
+    "INSERT INTO orders (id, amount, note) SELECT g, 0.5, repeat('long', 300) FROM generate_series(100, 2500) g RETURNING id",
+    "INSERT INTO orders (id) TABLE words",
+    "INSERT INTO words SELECT word || 'x', n FROM words ON CONFLICT DO NOTHING",
+    "INSERT INTO words (word, n) SELECT product, count(*) FROM lines GROUP BY product ON CONFLICT (word) DO UPDATE SET n = words.n + excluded.n RETURNING word, n",
+    "INSERT INTO words AS w (word) SELECT name FROM people WHERE name IS NOT NULL ON CONFLICT (word) DO UPDATE SET n = w.n + 1 WHERE w.n > 0",
+    "INSERT INTO words (n, word) SELECT quantity, product || line FROM lines WHERE quantity IS NOT NULL",
+    "INSERT INTO words (word) SELECT 'same' FROM lines LIMIT 1",
+    "INSERT INTO lines SELECT id, id, note, amount FROM orders WHERE amount IS NOT NULL",
+    "INSERT INTO lines SELECT order_id + 50, line, product FROM lines WHERE false RETURNING line",
+    "INSERT INTO \"Odd \"\"names\"\"\" (\"Big\", \"select\") SELECT name, id * 11 FROM people -- ON CONFLICT",
+    "INSERT INTO people (id, name) SELECT (SELECT max(id) FROM people) + 1, 'sub'",
+    // Errors.
+    "INSERT INTO people (id, name) SELECT id, name FROM people",
+    "INSERT INTO people (id, name) SELECT id + 1, name FROM people",
+    "INSERT INTO people (id, name) SELECT id + 100, name || ' is too long' FROM people WHERE name IS NOT NULL",
+    "INSERT INTO people (id, since) SELECT id + 100, name FROM people",
+    "INSERT INTO people (id, since) SELECT id + 100, 'no date' FROM people",
+    "INSERT INTO people (id, name) SELECT id FROM people",
+    "INSERT INTO people (id) SELECT id, name FROM people",
+    "INSERT INTO people (id, rank) SELECT id + 100, -1 FROM people",
+    "INSERT INTO people (id, credit) SELECT id + 100, 1 / (id - 4) FROM people",
+    "INSERT INTO people (id, credit) SELECT NULL, credit FROM people",
+    "INSERT INTO words (word, n) SELECT 'same', 1 FROM lines ON CONFLICT (word) DO UPDATE SET n = 5",
+    "INSERT INTO people (id, twice) SELECT id + 100, 5 FROM people",
+    "INSERT INTO nothing SELECT id FROM people",
+    "INSERT INTO people (id, name) SELECT id, nothing FROM people",
+];
+
+/// UPDATE and DELETE with FROM, USING and subqueries.
+const BRINGS: &[&str] = &[
+    // With what each group has.
+    "UPDATE lines SET product = o.note FROM orders o WHERE o.id = order_id AND o.note IS NOT NULL RETURNING order_id, line, o.amount",
+    "UPDATE orders o SET amount = amount + 1 WHERE EXISTS (SELECT FROM lines l WHERE l.order_id = o.id AND quantity > 2)",
+    "UPDATE orders SET amount = (SELECT sum(quantity) FROM lines WHERE order_id = orders.id)",
+    "DELETE FROM lines USING orders o WHERE o.id = order_id AND o.amount > 15",
+    "UPDATE people SET name = x.n FROM (VALUES (1, 'one'), (5, 'five')) x (i, n) WHERE x.i = people.id RETURNING id, name",
+    // With what is brought there.
+    "UPDATE people SET name = o.note FROM orders o WHERE o.id = people.id",
+    "UPDATE orders SET note = p.name FROM people p WHERE p.id = person RETURNING orders.*, p.mood",
+    "UPDATE orders SET amount = (SELECT avg(amount) FROM orders) WHERE amount IS NULL RETURNING id, amount",
+    "UPDATE orders SET note = 'x' WHERE id = 5 AND amount > (SELECT avg(amount) FROM orders)",
+    "UPDATE people p SET credit = s.total FROM (SELECT person, sum(amount) AS total FROM orders GROUP BY person) s WHERE s.person = p.id AND s.total < 9000 RETURNING p.id, total",
+    "UPDATE people SET moods = q.moods, tags = q.tags FROM people q WHERE q.id = people.id + 1 RETURNING people.id, people.moods, q.moods",
+    "UPDATE words SET n = (SELECT count(*) FROM lines l JOIN orders o ON o.id = l.order_id WHERE o.note = word)",
+    "UPDATE people SET (name, credit) = (SELECT max(note), 7 FROM orders WHERE person = people.id)",
+    "UPDATE orders SET note = 'first' WHERE id IN (SELECT id FROM orders ORDER BY amount NULLS LAST LIMIT 2)",
+    "UPDATE people SET name = 'x' WHERE id IN (SELECT person FROM orders JOIN lines ON order_id = id WHERE product = 'pen') AND mood = 'glad'",
+    "UPDATE lines SET product = p.name FROM orders o, people p WHERE o.id = order_id AND p.id = o.person AND p.mood <> 'sad' RETURNING *",
+    "UPDATE lines SET product = coalesce(p.name, 'none') FROM orders o LEFT JOIN people p ON p.id = o.person WHERE o.id = order_id",
+    "DELETE FROM orders USING people p WHERE p.id = person AND p.mood = 'glad' RETURNING orders.id, p.name",
+    "DELETE FROM people WHERE id NOT IN (SELECT person FROM orders WHERE person IS NOT NULL)",
+    "DELETE FROM people p WHERE NOT EXISTS (SELECT 1 FROM orders WHERE person = p.id) RETURNING *",
+    "DELETE FROM orders WHERE person IN (SELECT id FROM people WHERE credit > 5)",
+    "DELETE FROM words WHERE n < (SELECT max(n) FROM words)",
+    "DELETE FROM public.orders USING public.people WHERE public.people.id = public.orders.person AND people.name = 'Ann' RETURNING public.people.name",
+    "DELETE FROM orders WHERE id = (SELECT min(id) FROM orders)",
+    "DELETE FROM orders WHERE false AND id = (SELECT min(id) FROM orders) RETURNING note",
+    // Errors.
+    "UPDATE people SET name = (SELECT name FROM people) WHERE id = 1",
+    "UPDATE people SET credit = 1 / (SELECT min(credit) FROM people WHERE credit >= 0)",
+    "UPDATE people SET nothing = 1 FROM orders",
+    "UPDATE people SET name = 'too long for it' FROM orders WHERE orders.person = people.id",
+    "DELETE FROM people USING orders WHERE id = 1",
+    "DELETE FROM people USING nothing WHERE people.id = 1",
+    "DELETE FROM people WHERE id = (SELECT id FROM orders)",
+];
+
+/// SELECT with locks.
+const LOCKS: &[&str] = &[
+    "SELECT id, name FROM people FOR UPDATE",
+    "SELECT * FROM orders WHERE amount > 5 FOR NO KEY UPDATE NOWAIT",
+    "SELECT o.id AS n FROM orders o WHERE person = 1 FOR SHARE OF o SKIP LOCKED",
+    "SELECT name FROM people WHERE false FOR KEY SHARE",
+    "SELECT count(*) FROM people FOR UPDATE",
+    "SELECT id / (id - 4) FROM people FOR UPDATE",
+    "SELECT id FROM people FOR UPDATE OF orders",
 ];
 
 /// What a server does with a statement: rows in no order, and what it counts; or the SQLSTATE.
@@ -194,6 +296,159 @@ async fn compare(statements: &[&str], errors: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_of_the_shard_key_moves_rows_as_on_one_server() {
     compare(MOVES, 15).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_selected_is_inserted_as_on_one_server() {
+    compare(INSERTS, 17).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn selected_rows_take_parameters_and_come_in_blocks() {
+    let (_cluster, client, plain) = both().await;
+    for client in [&client, &plain] {
+        refill(client).await;
+        // Of every part of the statement, and of a type of the user.
+        let sql = "INSERT INTO people (id, name, mood, credit) SELECT id + $1, $2, $3::mood, credit FROM people WHERE mood = $3::mood AND id < $4 \
+            ON CONFLICT (id) DO UPDATE SET name = $5 RETURNING id, name, $6::int8";
+        let insert = client.prepare(sql).await.unwrap();
+        let mood = insert.params()[2].clone();
+        assert_eq!(mood.name(), "mood");
+        let glad = Label("glad");
+        for (offset, name) in [(100, "new"), (100, "again"), (0, "again")] {
+            let parameters: [&(dyn ToSql + Sync); 6] = [&offset, &"new", &glad, &7, &"again", &5_i64];
+            let rows = client.query(&insert, &parameters).await.unwrap();
+            let mut rows: Vec<(i32, String, i64)> = rows
+                .iter()
+                .map(|row| (row.get(0), row.get(1), row.get(2)))
+                .collect();
+            rows.sort_unstable();
+            let named = |id| (id + offset, name.to_owned(), 5);
+            assert_eq!(rows, [named(1), named(6)]);
+        }
+        // Many rows, more than a block of each group.
+        let many =
+            "INSERT INTO orders (id, note) SELECT g + $1, repeat($2, 1000) FROM generate_series(1, $3) g";
+        let many = client.prepare(many).await.unwrap();
+        assert_eq!(client.execute(&many, &[&100, &"x", &5000]).await.unwrap(), 5000);
+        let count = "SELECT count(*), sum(length(note)) FROM orders WHERE id > 100";
+        let counted = client.query_one(count, &[]).await.unwrap();
+        assert_eq!(
+            (counted.get::<_, i64>(0), counted.get::<_, i64>(1)),
+            (5000, 5_000_000)
+        );
+    }
+    assert_eq!(contents(&client).await, contents(&plain).await);
+}
+
+/// A value of an enum.
+#[derive(Debug)]
+struct Label(&'static str);
+
+impl ToSql for Label {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_other_tables_are_brought_as_on_one_server() {
+    compare(BRINGS, 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brought_rows_take_parameters_and_have_a_limit() {
+    let config = proxy::ProxyConfig {
+        limits: Limits {
+            max_gathered: 1 << 20,
+            ..Limits::default()
+        },
+        ..open_door()
+    };
+    let cluster = Cluster::configured(config).await;
+    let client = cluster.connect().await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    client.batch_execute(ROWS).await.unwrap();
+    let sql = "UPDATE orders o SET note = $1 || p.name FROM people p WHERE p.id = o.person AND p.mood = $2::mood AND o.id >= $3 \
+        RETURNING o.id, note, $4::int8";
+    let update = client.prepare(sql).await.unwrap();
+    let mood = Label("glad");
+    let parameters: [&(dyn ToSql + Sync); 4] = [&"by ", &mood, &2_i64, &9_i64];
+    let rows = client.query(&update, &parameters).await.unwrap();
+    let rows: Vec<(i64, String, i64)> = rows
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect();
+    assert_eq!(rows, [(2, "by Ann".to_owned(), 9)]);
+    // Of one key, which one group does alone, and of one whose rows of the other table are elsewhere.
+    let delete = client
+        .prepare("DELETE FROM lines USING orders o WHERE order_id = $1 AND o.id = $2")
+        .await
+        .unwrap();
+    assert_eq!(client.execute(&delete, &[&1_i64, &1_i64]).await.unwrap(), 2);
+    for (line, order) in [(2_i64, 1_i64), (3, 8), (5, 2), (6, 99)] {
+        let expected = if line == 5 { 3 } else { u64::from(order != 99) };
+        assert_eq!(client.execute(&delete, &[&line, &order]).await.unwrap(), expected);
+    }
+    for sql in [
+        "UPDATE people SET name = 'x' FROM pg_class WHERE relname = name",
+        "UPDATE people SET name = 'x' WHERE id IN (SELECT id FROM orders ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+        "EXPLAIN ANALYZE UPDATE people SET name = 'x' WHERE id = (SELECT max(id) FROM orders)",
+        "PREPARE p AS UPDATE people SET name = 'x' WHERE id = (SELECT max(id) FROM orders)",
+        "COPY (DELETE FROM people WHERE id = (SELECT max(id) FROM orders) RETURNING id) TO STDOUT",
+        "UPDATE people SET name = o.ctid::text FROM orders o WHERE o.id = people.id",
+    ] {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "0A000", "{sql}: {error:?}");
+    }
+    client
+        .batch_execute("UPDATE orders SET note = repeat('x', 300000)")
+        .await
+        .unwrap();
+    let error = client
+        .batch_execute("UPDATE people SET name = left(note, 3) FROM orders WHERE person = people.id")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "53400");
+    let narrow =
+        "UPDATE people SET name = left(note, 3) FROM orders WHERE person = people.id AND orders.id < 3";
+    assert_eq!(done(&client, narrow).await, Ok((Vec::new(), 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_all_groups_are_locked() {
+    compare(LOCKS, 3).await;
+    let (cluster, client, _plain) = both().await;
+    refill(&client).await;
+    let other = cluster.connect().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    let locked = done(&client, "SELECT id FROM people WHERE mood = 'glad' FOR UPDATE").await;
+    assert_eq!(locked.unwrap().0.len(), 2);
+    let left = done(&other, "SELECT id FROM people FOR UPDATE SKIP LOCKED").await;
+    assert_eq!(left.unwrap().0.len(), 4);
+    let error = done(&other, "SELECT id FROM people FOR SHARE NOWAIT").await;
+    assert_eq!(error, Err("55P03".to_owned()));
+    client
+        .batch_execute("UPDATE people SET name = 'locked' WHERE mood = 'glad'; COMMIT")
+        .await
+        .unwrap();
+    let names = done(
+        &other,
+        "SELECT name FROM people WHERE name = 'locked' FOR UPDATE NOWAIT",
+    )
+    .await;
+    assert_eq!(names.unwrap().1, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

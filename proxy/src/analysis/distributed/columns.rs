@@ -74,7 +74,7 @@ impl<'t> Columns<'t> {
     }
 }
 
-/// Whether a list of results is `*`.
+/// Whether a list of results, or of what is returned, is `*`.
 fn takes_all(statement: &Statement) -> bool {
     struct Stars;
     impl Visitor for Stars {
@@ -89,5 +89,12 @@ fn takes_all(statement: &Statement) -> bool {
             ControlFlow::Continue(())
         }
     }
-    statement.visit(&mut Stars).is_break()
+    let star =
+        |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let returned = match statement {
+        Statement::Update(update) => update.returning.as_deref(),
+        Statement::Delete(delete) => delete.returning.as_deref(),
+        _ => None,
+    };
+    returned.is_some_and(|items| items.iter().any(star)) || statement.visit(&mut Stars).is_break()
 }

@@ -10,10 +10,11 @@ use std::ops::ControlFlow;
 
 use coordinator::catalogue::Column;
 use sqlparser::ast::{
-    BinaryOperator, CastKind, Expr, Ident, JoinConstraint, Select, Statement, TableFactor, UnaryOperator,
-    Value, Visit, Visitor,
+    BinaryOperator, CastKind, Expr, Ident, JoinConstraint, Select, Statement, TableFactor, TableWithJoins,
+    UnaryOperator, Value, Visit, Visitor,
 };
 
+use super::super::bring;
 use super::super::constants::type_oid;
 use super::super::parse::token_of;
 use super::super::pins::{JoinKind, constraint};
@@ -90,11 +91,19 @@ struct Item {
 
 impl Block {
     pub(super) fn of(select: &Select, instances: &[Instance<'_>]) -> Block {
+        Block::of_items(None, &select.from, instances)
+    }
+
+    /// Of an UPDATE or DELETE of `first`, with these others.
+    fn of_items(first: Option<&TableFactor>, from: &[TableWithJoins], instances: &[Instance<'_>]) -> Block {
         let mut block = Block {
             items: Vec::new(),
             more: false,
         };
-        for tree in &select.from {
+        if let Some(first) = first {
+            block.add(first, instances);
+        }
+        for tree in from {
             let first = block.items.len();
             block.add(&tree.relation, instances);
             for join in &tree.joins {
@@ -182,18 +191,22 @@ pub(super) fn conditions(statement: &Statement, instances: &[Instance<'_>]) -> V
         type Break = ();
         fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
             let block = Block::of(select, self.instances);
-            let inner = select
-                .from
-                .iter()
-                .flat_map(|tree| &tree.joins)
-                .filter_map(|join| match (JoinKind::of(join), constraint(join)) {
+            self.find(&block, &select.from, select.selection.as_ref());
+            ControlFlow::Continue(())
+        }
+    }
+    impl Walk<'_, '_> {
+        fn find(&mut self, block: &Block, from: &[TableWithJoins], selection: Option<&Expr>) {
+            let inner = from.iter().flat_map(|tree| &tree.joins).filter_map(|join| {
+                match (JoinKind::of(join), constraint(join)) {
                     (Ok(JoinKind::Inner), Some(JoinConstraint::On(condition))) => Some(condition),
                     _ => None,
-                });
-            for condition in inner.chain(&select.selection) {
+                }
+            });
+            for condition in inner.chain(selection) {
                 for conjunct in conjuncts(condition) {
                     let mut writing = Writing {
-                        block: &block,
+                        block,
                         instances: self.instances,
                         about: None,
                         pieces: Vec::new(),
@@ -209,13 +222,21 @@ pub(super) fn conditions(statement: &Statement, instances: &[Instance<'_>]) -> V
                     }
                 }
             }
-            ControlFlow::Continue(())
         }
     }
     let mut walk = Walk {
         instances,
         found: vec![Vec::new(); instances.len()],
     };
+    let selection = match statement {
+        Statement::Update(update) => update.selection.as_ref(),
+        Statement::Delete(delete) => delete.selection.as_ref(),
+        _ => None,
+    };
+    if let Some((table, from)) = bring::tables(statement) {
+        let block = Block::of_items(Some(table), from, instances);
+        walk.find(&block, from, selection);
+    }
     let _ = statement.visit(&mut walk);
     walk.found
 }

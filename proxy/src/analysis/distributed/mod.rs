@@ -286,6 +286,20 @@ pub(super) fn plan(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Result<Gathering, Refusal> {
+    brought(tokens, statement, proof, findings, |_| false)
+}
+
+/// Plans a statement to which the rows of tables are brought, but for those that are `near`.
+///
+/// # Errors
+/// When gathered rows would not do.
+pub(super) fn brought(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+    near: impl Fn(usize) -> bool,
+) -> Result<Gathering, Refusal> {
     if let Some(column) = &findings.system_column {
         return Err(Refusal::unsupported(format!(
             "the system column \"{column}\" in a query of rows of several groups is not supported"
@@ -304,18 +318,31 @@ pub(super) fn plan(
     };
     let columns = Columns::of(tokens, statement, &proof.instances);
     let conditions = filter::conditions(statement, &proof.instances);
-    let top = top::find(tokens, statement, proof, findings);
-    let distinct = distinct::instances(statement, &proof.instances, findings);
+    // Others than a SELECT alone may make something of each row.
+    let (top, distinct) = match statement {
+        Statement::Query(_) => (
+            top::find(tokens, statement, proof, findings),
+            distinct::instances(statement, &proof.instances, findings),
+        ),
+        _ => Default::default(),
+    };
     let mut gathering = Gathering {
         own: first.range.start..last.range.end,
         expanded: None,
         query: first.range.start..last.range.end,
         parts: Vec::new(),
-        partial: partial::find(tokens, statement, proof, findings),
-        merge: merge::find(tokens, statement, proof, findings),
+        partial: Some(())
+            .filter(|()| matches!(statement, Statement::Query(_)))
+            .and_then(|()| partial::find(tokens, statement, proof, findings)),
+        merge: Some(())
+            .filter(|()| matches!(statement, Statement::Query(_)))
+            .and_then(|()| merge::find(tokens, statement, proof, findings)),
         splices: Vec::new(),
     };
     for (number, instance) in proof.instances.iter().enumerate() {
+        if near(number) {
+            continue;
+        }
         let (from, to) = instance.at.ok_or_else(lost)?;
         let range = |at: usize| tokens.get(at).map(|token| token.range.clone());
         let (Some(start), Some(end)) = (range(from), range(to)) else {

@@ -54,11 +54,13 @@ impl Maker {
     /// A statement that reads or writes rows.
     pub(super) fn on_rows(&mut self) -> Statement {
         match self.below(100) {
-            0..22 => self.insert(),
+            0..18 => self.insert(),
+            18..22 => self.insert_selected(),
             22..40 => self.select(),
             40..46 => self.update(),
             46..50 => self.move_rows(),
-            50..56 => self.delete(),
+            50..53 => self.delete(),
+            53..56 => self.joined_write(),
             56..68 => self.on_pairs(),
             68..78 => self.scatter(),
             78..98 => self.over_all(),
@@ -96,6 +98,102 @@ impl Maker {
             names.join(", "),
             places.join(", ")
         );
+        Statement::new(text, values, Order::Any)
+    }
+
+    fn insert_selected(&mut self) -> Statement {
+        let texts: &[(&'static str, &'static [&'static Type])] = &[
+            (
+                "INSERT INTO kv (k, n) SELECT k + 1000007, n FROM kv WHERE n < {} ON CONFLICT DO NOTHING",
+                &[INT4],
+            ),
+            (
+                "INSERT INTO kv (k, t) SELECT a, string_agg(t, ',' ORDER BY b) FROM pair GROUP BY a \
+                 ON CONFLICT (k) DO UPDATE SET t = excluded.t RETURNING k, t",
+                &[],
+            ),
+            (
+                "INSERT INTO pair (a, b, t) SELECT k, 5, t FROM kv WHERE n > {} ON CONFLICT (a, b) DO UPDATE SET t = excluded.t",
+                &[INT4],
+            ),
+            (
+                "INSERT INTO pair SELECT a, b + 1000, t FROM pair WHERE b < {} ON CONFLICT DO NOTHING RETURNING *",
+                &[INT4],
+            ),
+            (
+                "INSERT INTO kv (k, n) SELECT {}, count(*) FROM keyed ON CONFLICT DO NOTHING RETURNING n",
+                &[INT8],
+            ),
+            (
+                "INSERT INTO kv (n, k) SELECT g % 7, g FROM generate_series(2000, 2010) g ON CONFLICT (k) DO UPDATE SET n = kv.n + 1",
+                &[],
+            ),
+            (
+                "INSERT INTO wide SELECT * FROM wide ON CONFLICT (k) DO NOTHING",
+                &[],
+            ),
+            (
+                "INSERT INTO wide (c0, c1, k) SELECT c0, c1, k + 1000011 FROM wide WHERE k < 1000 ON CONFLICT DO NOTHING",
+                &[],
+            ),
+            (
+                "INSERT INTO kv (k, t) SELECT k, {} FROM kv UNION SELECT a, 'pair' FROM pair ON CONFLICT DO NOTHING",
+                &[TEXT],
+            ),
+            (
+                "INSERT INTO kv SELECT a, max(b), coalesce(min(t), {}) FROM pair WHERE a = {} GROUP BY a ON CONFLICT (k) DO NOTHING",
+                &[TEXT, INT8],
+            ),
+        ];
+        if self.chance(20) {
+            let text = "INSERT INTO keyed SELECT k, 1, 'copied' FROM keyed WHERE k = {} ON CONFLICT (k) DO UPDATE SET t = keyed.t || excluded.t";
+            let value = self.value(self.key);
+            return Statement::new(text, vec![value], Order::Any);
+        }
+        let (text, types) = self.pick(texts);
+        let values = types.iter().map(|of| self.value(of)).collect();
+        Statement::new(text, values, Order::Any)
+    }
+
+    /// Updates and deletes that need rows of other tables.
+    fn joined_write(&mut self) -> Statement {
+        let texts: &[(&'static str, &'static [&'static Type])] = &[
+            (
+                "UPDATE kv SET n = p.b FROM pair p WHERE p.a = kv.k AND p.b = {} RETURNING k, n, p.t",
+                &[INT4],
+            ),
+            (
+                "UPDATE pair SET t = kv.t FROM kv WHERE kv.k = pair.a AND kv.n > {}",
+                &[INT4],
+            ),
+            (
+                "UPDATE kv SET n = (SELECT count(*) FROM keyed WHERE keyed.n = kv.n) WHERE k IN ({}, {})",
+                &[INT8, INT8],
+            ),
+            (
+                "UPDATE kv SET t = 'most' WHERE n = (SELECT max(n) FROM kv) RETURNING k",
+                &[],
+            ),
+            (
+                "UPDATE keyed SET t = 'seen' WHERE n IN (SELECT b FROM pair) RETURNING n, t",
+                &[],
+            ),
+            (
+                "DELETE FROM pair USING kv WHERE kv.n = pair.b RETURNING a, b",
+                &[],
+            ),
+            ("DELETE FROM pair USING kv WHERE kv.k = a AND kv.t = {}", &[TEXT]),
+            (
+                "DELETE FROM kv WHERE k = {} AND NOT EXISTS (SELECT FROM pair WHERE a = k) RETURNING *",
+                &[INT8],
+            ),
+            (
+                "DELETE FROM keyed WHERE n < (SELECT min(b) FROM pair WHERE a = {})",
+                &[INT8],
+            ),
+        ];
+        let (text, types) = self.pick(texts);
+        let values = types.iter().map(|of| self.value(of)).collect();
         Statement::new(text, values, Order::Any)
     }
 
@@ -285,7 +383,6 @@ impl Maker {
         let text = self.pick(&[
             "SELECT k FROM kv ORDER BY k FOR UPDATE",
             "SELECT ctid FROM kv ORDER BY k",
-            "INSERT INTO kv (k, t) SELECT a, 'from pair' FROM pair WHERE a = 3 LIMIT 1 ON CONFLICT DO NOTHING",
         ]);
         Statement::new(text, Vec::new(), Order::Given)
     }
