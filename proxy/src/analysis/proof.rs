@@ -39,6 +39,8 @@ pub(super) struct Proof<'a> {
     pub(super) instances: Vec<Instance<'a>>,
     /// Whether it uses reference tables.
     pub(super) references: bool,
+    /// Those that it uses.
+    pub(super) reference_tables: Vec<&'a Relation>,
     /// The reference table that it writes to.
     pub(super) copies: Option<&'a Relation>,
     /// What FOR UPDATE and the like name; none for one that names nothing.
@@ -70,6 +72,7 @@ impl<'a> Proof<'a> {
             names,
             instances: Vec::new(),
             references: false,
+            reference_tables: Vec::new(),
             copies: None,
             locked: Vec::new(),
             pins: Vec::new(),
@@ -98,7 +101,17 @@ impl<'a> Proof<'a> {
             .flatten()
             .flat_map(|keys| keys.iter().cloned())
             .collect();
-        let mut reached: Vec<bool> = pinned.iter().map(Option::is_some).collect();
+        let pinned = pinned.iter().map(Option::is_some).collect();
+        self.reach_all(pinned).then_some(all)
+    }
+
+    /// Whether all instances are pinned to the keys that this one is pinned to, whatever those are.
+    pub(super) fn binds_all(&self, instance: usize) -> bool {
+        self.reach_all((0..self.instances.len()).map(|at| at == instance).collect())
+    }
+
+    /// Whether all instances are pinned, if these are.
+    fn reach_all(&self, mut reached: Vec<bool>) -> bool {
         let mut moved = true;
         while moved {
             moved = false;
@@ -109,8 +122,7 @@ impl<'a> Proof<'a> {
                 }
             }
         }
-
-        reached.iter().all(|reached| *reached).then_some(all)
+        reached.iter().all(|reached| *reached)
     }
 
     /// The first instance that nothing pins.
@@ -361,6 +373,7 @@ impl<'a> Proof<'a> {
         let (key, key_name) = match (&table.placement, table.key_column()) {
             (Some(Placement::Reference), _) => {
                 self.references = true;
+                self.reference_tables.push(table);
                 return Ok(None);
             }
             (Some(Placement::Local), _) => {
