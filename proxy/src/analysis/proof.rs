@@ -57,6 +57,8 @@ pub(super) struct Proof<'a> {
     pub(super) views: Vec<View<'a>>,
     /// Whether it uses reference tables.
     pub(super) references: bool,
+    /// Those that it uses.
+    pub(super) reference_tables: Vec<&'a Relation>,
     /// The reference table that it writes to.
     pub(super) copies: Option<&'a Relation>,
     /// What FOR UPDATE and the like name; none for one that names nothing.
@@ -93,6 +95,7 @@ impl<'a> Proof<'a> {
             instances: Vec::new(),
             views: Vec::new(),
             references: false,
+            reference_tables: Vec::new(),
             copies: None,
             locked: Vec::new(),
             pins: Vec::new(),
@@ -123,7 +126,17 @@ impl<'a> Proof<'a> {
             .flatten()
             .flat_map(|keys| keys.iter().cloned())
             .collect();
-        let mut reached: Vec<bool> = pinned.iter().map(Option::is_some).collect();
+        let pinned = pinned.iter().map(Option::is_some).collect();
+        self.reach_all(pinned).then_some(all)
+    }
+
+    /// Whether all instances are pinned to the keys that this one is pinned to, whatever those are.
+    pub(super) fn binds_all(&self, instance: usize) -> bool {
+        self.reach_all((0..self.instances.len()).map(|at| at == instance).collect())
+    }
+
+    /// Whether all instances are pinned, if these are.
+    fn reach_all(&self, mut reached: Vec<bool>) -> bool {
         let mut moved = true;
         while moved {
             moved = false;
@@ -134,8 +147,7 @@ impl<'a> Proof<'a> {
                 }
             }
         }
-
-        reached.iter().all(|reached| *reached).then_some(all)
+        reached.iter().all(|reached| *reached)
     }
 
     /// The keys that pin one instance.
@@ -427,6 +439,7 @@ impl<'a> Proof<'a> {
         let (key, key_name) = match (&table.placement, table.key_column()) {
             (Some(Placement::Reference), _) => {
                 self.references = true;
+                self.reference_tables.push(table);
                 return Ok(None);
             }
             (Some(Placement::Local), _) => {

@@ -235,7 +235,7 @@ impl Session {
         };
         let query = asked.gathering.query(asked.text);
         let statements = [(query, asked.types), (&*reading.text, asked.types)];
-        let (place, question) = (self.one_of(places), c_texts(&merge.table));
+        let (place, question) = (self.one_of(places), c_texts(&merge.tables));
         let (described, captured) = self
             .describe_on(place, asked.style, Some(&question), &statements)
             .await?;
@@ -418,16 +418,18 @@ fn formats(wanted: &[u8], results: usize, more: usize) -> Option<Vec<u8>> {
     Some(made)
 }
 
-/// Whether all texts of a table have the database's own collation, and that orders them by their bytes: "C", or C.UTF-8, by code points, which
+/// Whether all texts of these tables have the database's own collation, and that orders them by their bytes: "C", or C.UTF-8, by code points, which
 /// is the same in UTF-8. A provider other than libc goes by another locale than `datcollate`; before PostgreSQL 15 there is none.
-fn c_texts(table: &str) -> String {
+fn c_texts(tables: &[String]) -> String {
+    let tables = tables.iter().map(|table| table.replace('\'', "''"));
+    let tables = tables.map(|table| format!("'{table}'::pg_catalog.regclass"));
     format!(
-        "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = '{}'::pg_catalog.regclass AND a.attnum > 0 \
+        "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid IN ({}) AND a.attnum > 0 \
             AND NOT a.attisdropped AND a.attcollation NOT IN (0, 'pg_catalog.\"default\"'::pg_catalog.regcollation)) \
          AND coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' \
          AND d.datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') \
          FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
-        table.replace('\'', "''")
+        tables.collect::<Vec<_>>().join(", ")
     )
 }
 

@@ -9,8 +9,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shard::id::{GroupId, NodeId};
 use sql_tests::cluster::{Cluster, Frozen, Guard, Network, Options, Plain, program};
 use sql_tests::compare::{
-    Autogroup, Fight, FightPlan, Figures, IdlePlan, ReadKind, Readers, Rounds, Way, cuts, deadlocks, idle,
-    transfers,
+    Autogroup, Fight, FightPlan, Figures, IdlePlan, ReadKind, Readers, Rounds, ScatterPlan, Way, cuts,
+    deadlocks, idle, scatter, transfers,
 };
 use sql_tests::differential::{DifferentialPlan, Servers, differential};
 use sql_tests::drivers::drivers;
@@ -27,6 +27,7 @@ const USAGE: &str =
     "usage: must-show rows [ROWS] | kill [ROUNDS] | pause [ROUNDS] [SECONDS] | uncommitted | all
        must-show transfers [SECONDS] [ROUNDS] | cuts [SECONDS] [ROUNDS] | deadlocks [SECONDS]
        must-show differential [STATEMENTS] [SEED] | drivers [record]
+       must-show scatter [ROWS] [ROUNDS]
        must-show idle [CLIENTS] [BUSY] | fuzz-protocol [MINUTES] [SEED]
   rows         ROWS rows (100000) by pipelined INSERTs through one node, read back through the others
   kill         kill -9 of the leader with its PostgreSQL, ROUNDS times (10), with writers
@@ -41,6 +42,8 @@ const USAGE: &str =
                answers compared message by message
   drivers      psql and the drivers, each on a cluster of two groups and on one PostgreSQL; fails where something comes out otherwise than in
                sql-tests/drivers/outcomes.tsv. With the word record it writes that file, and README's table, anew
+  scatter      queries over ROWS (10000000) rows of 4 groups, ROUNDS (3) times each, and the same on one plain server; fails where the node
+               needs more than 100 MiB
   idle         what CLIENTS (5000) that do nothing cost one node, and BUSY (200) ones beside them
   fuzz-protocol  random and mutated bytes to a node for MINUTES (30), drawn from SEED (1), beside clients that must not notice
 Run as root, transfers, cuts and deadlocks switch the kernel's autogroups off meanwhile (ops/bench says why). pgbench is compared by ops/bench.";
@@ -107,6 +110,7 @@ async fn tell(arguments: &[String]) -> Result<()> {
             Some("record") => all_drivers(Recorded::Anew).await,
             Some(_) => Err(USAGE.into()),
         },
+        Some("scatter") => compare_scatter(number(1, 10_000_000)?, number(2, 3)?).await,
         Some("idle") => many_idle(number(1, 5000)?, number(2, 200)?).await,
         Some("fuzz-protocol") => fuzz_protocol(number(1, 30)?, number(2, 1)?).await,
         Some("differential") => same_answers(number(1, 2000)?, number(2, 1)?).await,
@@ -401,6 +405,45 @@ async fn all_drivers(recorded_are: Recorded) -> Result<()> {
         return Ok(());
     }
     Err("not as it was recorded, or without a word on it: see above; `must-show drivers record` writes it down".into())
+}
+
+/// What a node may need for queries of any number of rows, bytes.
+const NODE_MEMORY: u64 = 100 << 20;
+
+async fn compare_scatter(rows: usize, rounds: usize) -> Result<()> {
+    if rounds == 0 {
+        return Err(USAGE.into());
+    }
+    let options = Options {
+        nodes: 1,
+        groups: 4,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&program()?, &options).await?;
+    let plain = Plain::start(Guard::Alone).await?;
+    let plan = ScatterPlan { rows, rounds };
+    let all = scatter(&cluster, &plain, NodeId(1), plan).await?;
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    say(&format!(
+        "\n{rows} rows in 4 groups of one node; medians of {rounds} alternating rounds; {cores} cores\n\n\
+         {:<22} {:>12} {:>12} {:>8} {:>18}",
+        "", "Howdah", "PostgreSQL", "ratio", "node's most memory"
+    ));
+    for one in &all {
+        say(&format!(
+            "{:<22} {:>12} {:>12} {:>8.2} {:>14} MiB",
+            one.name,
+            seconds(Some(one.howdah)),
+            seconds(Some(one.plain)),
+            one.howdah.as_secs_f64() / one.plain.as_secs_f64(),
+            one.peak >> 20,
+        ));
+    }
+    cluster.shutdown(&[]).await?;
+    match all.iter().find(|one| one.peak > NODE_MEMORY) {
+        Some(one) => Err(format!("the node needed {} MiB for \"{}\"", one.peak >> 20, one.name).into()),
+        None => Ok(()),
+    }
 }
 
 async fn many_idle(clients: usize, busy: usize) -> Result<()> {

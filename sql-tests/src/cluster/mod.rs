@@ -266,6 +266,22 @@ impl Cluster {
         self.process(node)?.resident()
     }
 
+    /// The most memory that a node has had resident since it was last forgotten, bytes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn peak(&self, node: NodeId) -> Result<u64> {
+        self.process(node)?.peak()
+    }
+
+    /// Counts a node's most memory from now on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn forget_peak(&self, node: NodeId) -> Result<()> {
+        self.process(node)?.forget_peak()
+    }
+
     /// Starts a killed node again.
     pub fn restart_node(&mut self, node: NodeId) -> Result<()> {
         self.process_mut(node)?.restart()

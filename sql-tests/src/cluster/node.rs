@@ -217,15 +217,33 @@ impl NodeProcess {
 
     /// Bytes of its memory that are resident (VmRSS, proc(5)).
     pub(super) fn resident(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    pub(super) fn peak(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    pub(super) fn forget_peak(&self) -> Result<()> {
+        // proc(5): resets the peak resident set size.
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.pid()?), "5")?)
+    }
+
+    fn pid(&self) -> Result<i32> {
         let (_, process) = self
             .child
             .as_ref()
             .ok_or("a node that does not run has no memory")?;
-        let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        Ok(process.pid())
+    }
+
+    /// A line of the process' status, bytes.
+    fn memory(&self, name: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kibibytes: u64 = line
             .and_then(|line| line.trim().strip_suffix(" kB"))
-            .ok_or("no VmRSS")?
+            .ok_or_else(|| format!("no {name}"))?
             .parse()?;
         Ok(kibibytes << 10)
     }

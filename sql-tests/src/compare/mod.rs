@@ -10,6 +10,7 @@ mod cuts;
 mod deadlocks;
 mod idle;
 mod measure;
+mod scatter;
 mod transfers;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use self::cuts::{CutsReport, ReadKind, Readers, cuts};
 pub use self::deadlocks::{Fight, FightPlan, Fights, deadlocks};
 pub use self::idle::{IdlePlan, IdleReport, idle};
 pub use self::measure::{Figures, Worker};
+pub use self::scatter::{ScatterPlan, Scattered, scatter};
 pub use self::transfers::{Bank, Transfer, TransferReport, Way, transfers};
 
 /// How much of it.

@@ -79,6 +79,8 @@ pub(super) struct Block {
     items: Vec<Item>,
     /// There may be others.
     more: bool,
+    /// Some are not tables.
+    others: bool,
 }
 
 struct Item {
@@ -99,6 +101,7 @@ impl Block {
         let mut block = Block {
             items: Vec::new(),
             more: false,
+            others: false,
         };
         if let Some(first) = first {
             block.add(first, instances);
@@ -136,6 +139,8 @@ impl Block {
                 item.name.clone_from(&instances[number].called);
                 item.instance = Some(number);
             }
+        } else {
+            self.others = true;
         }
         self.more |= item.instance.is_none();
         self.items.push(item);
@@ -144,6 +149,23 @@ impl Block {
     /// Whether it has no other items.
     pub(super) fn is_whole(&self) -> bool {
         !self.more
+    }
+
+    /// Whether all of them are tables.
+    pub(super) fn has_only_tables(&self) -> bool {
+        !self.others
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether an outer join may put NULLs in the place of this distributed table's row.
+    pub(super) fn is_nullable(&self, instance: usize) -> bool {
+        self.items
+            .iter()
+            .any(|item| item.instance == Some(instance) && item.nullable)
     }
 
     /// The distributed tables among them.
@@ -213,10 +235,7 @@ pub(super) fn conditions(statement: &Statement, instances: &[Instance<'_>]) -> V
                     };
                     if writing.condition(conjunct).is_some()
                         && let Some(about) = writing.about
-                        && !block
-                            .items
-                            .iter()
-                            .any(|item| item.instance == Some(about) && item.nullable)
+                        && !block.is_nullable(about)
                     {
                         self.found[about].push(Condition(writing.pieces));
                     }

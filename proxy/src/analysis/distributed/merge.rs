@@ -1,8 +1,9 @@
 //! ORDER BY, and LIMIT, of a query whose rows each group computes by itself: it gives them in order, and the node puts them together as they come,
 //! without holding them.
 //!
-//! Each group runs the client's own text, with what it is ordered by behind its results. Whose rows are computed so: those of one table, row
-//! by row; and where GROUP BY or DISTINCT has the shard key, those of its groups, each of which is in one group of servers alone.
+//! Each group runs the client's own text, with what it is ordered by behind its results. Whose rows are computed so: those of one table, or of several
+//! that are joined by their shard keys ([`super::joined`]); and where GROUP BY or DISTINCT has the shard key, those of its groups of rows, each of
+//! which is in one group of servers alone.
 
 use std::ops::{ControlFlow, Range};
 
@@ -13,12 +14,12 @@ use sqlparser::ast::{
 use super::super::check::Findings;
 use super::super::lexer::Token;
 use super::super::proof::Proof;
-use super::super::scope::Instance;
 use super::super::words::split_commas;
 use super::clauses::{Clauses, word_of};
 use super::filter::Block;
 use super::finding::is_collated;
-use super::top::{direction, limit_of, meant, of_one_table};
+use super::joined::of_own_rows;
+use super::top::{Meaning, direction, limit_of};
 use super::{Reading, RelationName, name_of, quoted};
 
 /// How rows that come in order from each group are put together.
@@ -30,8 +31,8 @@ pub struct Merge {
     pub offset: u64,
     /// How many are given at most.
     pub limit: Option<u64>,
-    /// The table, as a statement names it.
-    pub table: String,
+    /// The tables, as a statement names them.
+    pub tables: Vec<String>,
     /// A text in the statement may have a collation of its own.
     pub collated: bool,
     /// Behind which byte of the text the list of results ends.
@@ -98,16 +99,25 @@ pub(super) fn find(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Option<Merge> {
-    let (query, select) = of_one_table(tokens, statement, proof, findings)?;
-    let instance = proof.instances.first()?;
-    if !instance.has_own_names() || !are_own(statement, select, proof, findings) {
+    let (query, select) = of_own_rows(tokens, statement, proof, findings)?;
+    if !are_own(statement, select, proof, findings) {
         return None;
     }
     let clauses = Clauses::of(tokens)?;
+    let table = match proof.instances.as_slice() {
+        [only] if findings.relations == 1 && only.has_own_names() => Some(only.table),
+        _ => None,
+    };
+    let meaning = Meaning {
+        tokens,
+        clauses: &clauses,
+        select,
+        table,
+    };
     let mut order = Vec::new();
     for item in clauses.order.map(split_commas).unwrap_or_default() {
         let (by, how) = direction(item)?;
-        let by = meant(by, tokens, &clauses, select, instance)?;
+        let by = meaning.of(by)?;
         let words: Vec<&str> = how.iter().filter_map(word_of).collect();
         let descending = words.contains(&"desc");
         // A constant would be the number of a result.
@@ -141,7 +151,11 @@ pub(super) fn find(
         order,
         offset,
         limit,
-        table: RelationName::of(instance.table).quoted(),
+        tables: {
+            let distributed = proof.instances.iter().map(|instance| instance.table);
+            let all = distributed.chain(proof.reference_tables.iter().copied());
+            all.map(|table| RelationName::of(table).quoted()).collect()
+        },
         collated: is_collated(tokens),
         results_end: clauses.items.last()?.range.end,
         limited,
@@ -155,7 +169,7 @@ pub(in super::super) fn are_whole(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> bool {
-    of_one_table(tokens, statement, proof, findings).is_some_and(|(query, select)| {
+    of_own_rows(tokens, statement, proof, findings).is_some_and(|(query, select)| {
         let unordered = query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
         unordered && are_own(statement, select, proof, findings)
     })
@@ -173,8 +187,7 @@ fn are_own(statement: &Statement, select: &Select, proof: &Proof<'_>, findings: 
     let is_key = |expr: &Expr| {
         let column = block.column(expr, &proof.instances);
         column.is_some_and(|(at, column)| {
-            let instance: &Instance<'_> = &proof.instances[at];
-            instance.key_name == Some(column.name.as_str())
+            proof.instances[at].key_name == Some(column.name.as_str()) && !block.is_nullable(at)
         })
     };
     let result_is_key = |item: &SelectItem| match item {

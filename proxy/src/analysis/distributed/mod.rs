@@ -15,6 +15,7 @@ mod distinct;
 mod filter;
 mod finding;
 mod grouping;
+mod joined;
 mod merge;
 mod partial;
 mod top;

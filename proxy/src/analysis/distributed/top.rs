@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use coordinator::catalogue::Relation;
 use sqlparser::ast::{
     Distinct, Expr, Fetch, GroupByExpr, LimitClause, Query, Select, SelectItem, SetExpr, Statement, Value,
 };
@@ -11,7 +12,6 @@ use super::super::check::Findings;
 use super::super::lexer::{Kind, Token};
 use super::super::parse::token_of;
 use super::super::proof::Proof;
-use super::super::scope::Instance;
 use super::super::words::split_commas;
 use super::clauses::{Clauses, word_of, write};
 use super::filter::{Block, Piece, is_moment, parameters, written};
@@ -82,6 +82,12 @@ pub(super) fn find(
         return None;
     }
     let clauses = Clauses::of(tokens)?;
+    let meaning = Meaning {
+        tokens,
+        clauses: &clauses,
+        select,
+        table: Some(instance.table),
+    };
     let named = |token: &Token| name_of(token).is_some_and(|name| instance.table.column(name).is_some());
     let mut distinct = Vec::new();
     if let Some(on) = clauses.on {
@@ -89,7 +95,7 @@ pub(super) fn find(
         distinct.push(Piece::text("DISTINCT ON ("));
         for (index, by) in split_commas(on).into_iter().enumerate() {
             distinct.push(Piece::text(if index == 0 { "" } else { ", " }));
-            let by = meant(by, tokens, &clauses, select, instance)?;
+            let by = meaning.of(by)?;
             by.iter().any(named).then_some(())?;
             distinct.push(Piece::text("("));
             write(by, &mut distinct);
@@ -114,7 +120,7 @@ pub(super) fn find(
         for (index, item) in split_commas(order).into_iter().enumerate() {
             pieces.push(Piece::text(if index == 0 { "" } else { ", " }));
             let (by, how) = direction(item)?;
-            let by = meant(by, tokens, &clauses, select, instance)?;
+            let by = meaning.of(by)?;
             if !by.iter().any(named) {
                 // A constant, which would be read as the number of a column.
                 return None;
@@ -198,56 +204,69 @@ pub(super) fn direction(item: &[Token]) -> Option<(&[Token], &[Token])> {
     (!by.is_empty() && !by.iter().any(using)).then_some((by, how))
 }
 
-/// What an item of ORDER BY stands for, as an expression of the table's columns: a number or a name may be that of a result
-/// (`findTargetlistEntrySQL92` in parse_clause.c).
-pub(super) fn meant<'t>(
-    by: &'t [Token],
-    tokens: &'t [Token],
-    clauses: &Clauses<'t>,
-    select: &Select,
-    instance: &Instance<'_>,
-) -> Option<&'t [Token]> {
-    let [only] = by else { return Some(by) };
-    let items = clauses.items();
-    if items.len() != select.projection.len() {
-        return None;
-    }
-    if let Kind::Number(number) = &only.kind {
-        let at = number.parse::<usize>().ok()?.checked_sub(1)?;
+/// What items of ORDER BY and DISTINCT ON stand for.
+pub(super) struct Meaning<'m, 't> {
+    pub(super) tokens: &'t [Token],
+    pub(super) clauses: &'m Clauses<'t>,
+    pub(super) select: &'m Select,
+    /// The only table; none where there are several.
+    pub(super) table: Option<&'m Relation>,
+}
+
+impl<'t> Meaning<'_, 't> {
+    /// An item as an expression of the tables' columns: a number or a name may be that of a result (`findTargetlistEntrySQL92` in
+    /// parse_clause.c).
+    pub(super) fn of(&self, by: &'t [Token]) -> Option<&'t [Token]> {
+        let [only] = by else { return Some(by) };
+        let (items, parsed) = (self.clauses.items(), &self.select.projection);
+        if items.len() != parsed.len() {
+            return None;
+        }
         let star = |item: &SelectItem| {
             !matches!(
                 item,
                 SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
             )
         };
-        if select.projection.iter().any(star) {
-            return None;
-        }
-        return expression(items.get(at)?, tokens, select.projection.get(at)?);
-    }
-    let Some(name) = name_of(only) else {
-        return Some(by);
-    };
-    let mut aliased = None;
-    for (item, parsed) in items.iter().zip(&select.projection) {
-        match parsed {
-            SelectItem::ExprWithAlias { alias, .. } if alias.value == name => {
-                if aliased.is_some() {
-                    return None;
-                }
-                aliased = Some(expression(item, tokens, parsed)?);
+        if let Kind::Number(number) = &only.kind {
+            let at = number.parse::<usize>().ok()?.checked_sub(1)?;
+            if parsed.iter().any(star) {
+                return None;
             }
-            // A column is called as itself, and an operator's result has no name.
-            SelectItem::UnnamedExpr(
-                Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::BinaryOp { .. },
-            ) => {}
-            SelectItem::UnnamedExpr(_) if may_be_called(item, name) => return None,
-            _ => {}
+            return expression(items.get(at)?, self.tokens, parsed.get(at)?);
         }
-    }
-    match aliased {
-        Some(expression) => Some(expression),
-        None => instance.table.column(name).map(|_| by),
+        let Some(name) = name_of(only) else {
+            return Some(by);
+        };
+        let (mut aliased, mut column) = (None, None);
+        for (item, parsed) in items.iter().zip(parsed) {
+            match parsed {
+                SelectItem::ExprWithAlias { alias, .. } if alias.value == name => {
+                    if aliased.is_some() {
+                        return None;
+                    }
+                    aliased = Some(expression(item, self.tokens, parsed)?);
+                }
+                // A column is called as itself, and an operator's result has no name.
+                SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+                    if item.last().and_then(name_of) == Some(name) =>
+                {
+                    column = Some(*item);
+                }
+                SelectItem::UnnamedExpr(
+                    Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::BinaryOp { .. },
+                ) => {}
+                SelectItem::UnnamedExpr(_) if may_be_called(item, name) => return None,
+                _ => {}
+            }
+        }
+        match (aliased, self.table) {
+            (Some(expression), _) if column.is_none() => Some(expression),
+            (Some(_), _) => None,
+            (None, Some(table)) => table.column(name).map(|_| by),
+            // Of several tables' columns of this name, only a result tells which.
+            (None, None) => column,
+        }
     }
 }
 
