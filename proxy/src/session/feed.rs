@@ -47,6 +47,9 @@ const FIRST_OF_USERS: u32 = 16_384;
 /// `text` (pg_type.dat).
 const TEXT: u32 = 25;
 
+/// A parameter's value, and whether it is binary.
+type Bound<'g> = (bool, Option<&'g [u8]>);
+
 /// What is known of the statement.
 struct Known {
     /// Its RowDescription, or NoData.
@@ -519,7 +522,7 @@ impl Known {
         &self,
         given: &Given<'g>,
         uses: impl Fn(usize) -> bool,
-    ) -> (Vec<u32>, Vec<(bool, Option<&'g [u8]>)>) {
+    ) -> (Vec<u32>, Vec<Bound<'g>>) {
         let used = |at: usize| uses(at + 1);
         let types = self.types.iter().enumerate().map(|(at, oid)| match *oid {
             _ if !used(at) => TEXT,
