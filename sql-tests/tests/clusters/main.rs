@@ -18,6 +18,7 @@ mod drivers;
 mod faults;
 mod reload;
 mod rows;
+mod scripts;
 mod ways_in;
 
 use std::path::PathBuf;
