@@ -11,6 +11,8 @@
 //!
 //! [`drivers`] has the programs and libraries that people use do what they do, on both.
 //!
+//! [`scripts`] has what the documentation says of statements over several groups, claim by claim.
+//!
 //! The consistency tests are the other half: [`run`] lets many [`client`]s carry out a
 //! [`workload`] while a [`nemesis`] breaks things. A [`history`] is what the clients asked and were
 //! told, and [`check`] finds what in it no correct database does.
@@ -27,6 +29,7 @@ pub mod nemesis;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod scripts;
 pub mod verify;
 pub mod workload;
 

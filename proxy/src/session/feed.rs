@@ -518,11 +518,7 @@ struct Filling {
 impl Known {
     /// The client's parameters for a part of the statement, which uses some. Types of users are inferred in each group; what is not used is
     /// NULL.
-    fn parameters<'g>(
-        &self,
-        given: &Given<'g>,
-        uses: impl Fn(usize) -> bool,
-    ) -> (Vec<u32>, Vec<Bound<'g>>) {
+    fn parameters<'g>(&self, given: &Given<'g>, uses: impl Fn(usize) -> bool) -> (Vec<u32>, Vec<Bound<'g>>) {
         let used = |at: usize| uses(at + 1);
         let types = self.types.iter().enumerate().map(|(at, oid)| match *oid {
             _ if !used(at) => TEXT,

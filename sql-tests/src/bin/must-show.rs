@@ -20,13 +20,14 @@ use sql_tests::scenario::{
     GARBAGE, GarbagePlan, KillPlan, PausePlan, garbage, kill_leaders, load_rows, pause_leaders,
     uncommitted_wal,
 };
+use sql_tests::scripts::{record, scripts};
 use sql_tests::{Failure, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str =
     "usage: must-show rows [ROWS] | kill [ROUNDS] | pause [ROUNDS] [SECONDS] | uncommitted | all
        must-show transfers [SECONDS] [ROUNDS] | cuts [SECONDS] [ROUNDS] | deadlocks [SECONDS]
-       must-show differential [STATEMENTS] [SEED] | drivers [record]
+       must-show differential [STATEMENTS] [SEED] | drivers [record] | scripts [NAME] | scripts record [NAME]
        must-show scatter [ROWS] [ROUNDS]
        must-show idle [CLIENTS] [BUSY] | fuzz-protocol [MINUTES] [SEED]
   rows         ROWS rows (100000) by pipelined INSERTs through one node, read back through the others
@@ -44,6 +45,8 @@ const USAGE: &str =
                sql-tests/drivers/outcomes.tsv. With the word record it writes that file, and README's table, anew
   scatter      queries over ROWS (10000000) rows of 4 groups, ROUNDS (3) times each, and the same on one plain server; fails where the node
                needs more than 100 MiB
+  scripts      sql-tests/scripts, those in whose names NAME occurs, on two groups and on one PostgreSQL. With the word record
+               what they expect is written anew
   idle         what CLIENTS (5000) that do nothing cost one node, and BUSY (200) ones beside them
   fuzz-protocol  random and mutated bytes to a node for MINUTES (30), drawn from SEED (1), beside clients that must not notice
 Run as root, transfers, cuts and deadlocks switch the kernel's autogroups off meanwhile (ops/bench says why). pgbench is compared by ops/bench.";
@@ -111,6 +114,11 @@ async fn tell(arguments: &[String]) -> Result<()> {
             Some(_) => Err(USAGE.into()),
         },
         Some("scatter") => compare_scatter(number(1, 10_000_000)?, number(2, 3)?).await,
+        Some("scripts") => match (arguments.get(1).map(String::as_str), arguments.get(2)) {
+            (Some("record"), name) => all_scripts(Recorded::Anew, name.map_or("", String::as_str)).await,
+            (name, None) => all_scripts(Recorded::Compared, name.unwrap_or_default()).await,
+            _ => Err(USAGE.into()),
+        },
         Some("idle") => many_idle(number(1, 5000)?, number(2, 200)?).await,
         Some("fuzz-protocol") => fuzz_protocol(number(1, 30)?, number(2, 1)?).await,
         Some("differential") => same_answers(number(1, 2000)?, number(2, 1)?).await,
@@ -376,6 +384,26 @@ async fn same_answers(statements: usize, seed: usize) -> Result<()> {
     let report = differential(servers, plan).await?;
     report.verdict()?;
     say(&report.describe());
+    cluster.shutdown(&[]).await
+}
+
+async fn all_scripts(expected_is: Recorded, named: &str) -> Result<()> {
+    let options = Options {
+        nodes: 1,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&program()?, &options).await?;
+    let plain = Plain::start(Guard::Alone).await?;
+    let servers = Servers {
+        howdah: cluster.sql_address(NodeId(1))?,
+        plain: plain.address(),
+    };
+    if expected_is == Recorded::Anew {
+        record(servers, named).await?;
+    }
+    let report = scripts(servers, named).await?;
+    report.verdict()?;
+    say(&report.to_string());
     cluster.shutdown(&[]).await
 }
 

@@ -18,6 +18,7 @@ mod drivers;
 mod faults;
 mod reload;
 mod rows;
+mod scripts;
 mod sequences;
 mod ways_in;
 
