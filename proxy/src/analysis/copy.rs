@@ -5,13 +5,11 @@ use coordinator::hash::HashSlot;
 
 use super::Refusal;
 use super::copies;
+use super::copy_plan::{CopyFormat, CopyIn, CopyLayout, CopyOut, Goes, SuppliedField};
 use super::draws::{SequenceName, Source};
 use super::insert::{quoted, source};
 use super::lexer::{Kind, Token};
-use super::plan::{
-    Access, CopyFormat, CopyIn, CopyLayout, CopyOut, Form, Goes, HomeUse, Key, Plan, Query, RelationName,
-    Spread, SuppliedField, Tag, Target,
-};
+use super::plan::{Access, Form, HomeUse, Key, Plan, Query, RelationName, Spread, Tag, Target};
 use super::query;
 use super::relations::{Named, Names};
 use super::statement::syntax_for_postgres;

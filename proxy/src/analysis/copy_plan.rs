@@ -1,0 +1,110 @@
+//! The answer of the analysis for COPY from the client: what it does with the rows.
+
+use coordinator::hash::{HashSlot, KeyColumn};
+
+use super::plan::RelationName;
+
+/// `COPY table (columns) FROM STDIN`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyIn {
+    /// The table.
+    pub table: RelationName,
+    /// Where each row goes.
+    pub goes: Goes,
+    /// How many fields the client gives each.
+    pub columns: usize,
+    /// How the fields are written.
+    pub format: CopyFormat,
+    /// The fields that the session adds to each.
+    pub supplied: Vec<SuppliedField>,
+    /// The statement that has these, too; none where there are none.
+    pub text: Option<String>,
+}
+
+/// A field of a COPY that a sequence fills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuppliedField {
+    /// The column.
+    pub name: String,
+    /// Its type.
+    pub type_oid: u32,
+    /// What fills it.
+    pub sequence: RelationName,
+    /// As the column's identity, which needs no privilege.
+    pub identity: bool,
+}
+
+/// Where the rows of a COPY go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Goes {
+    /// Each to the group of its shard key.
+    ByKey {
+        /// The key's place among the fields of each row, from 0.
+        field: usize,
+        /// Its type.
+        column: KeyColumn,
+        /// Its name.
+        name: String,
+    },
+    /// All to this slot's group.
+    To(HashSlot),
+    /// All to every group.
+    Everywhere,
+}
+
+impl Goes {
+    /// The key's place among the fields of each row, from 0; any, where nobody asks for the key.
+    #[must_use]
+    pub fn key_field(&self) -> usize {
+        match self {
+            Goes::ByKey { field, .. } => *field,
+            Goes::To(_) | Goes::Everywhere => 0,
+        }
+    }
+
+    /// The key's name.
+    #[must_use]
+    pub fn key_name(&self) -> &str {
+        match self {
+            Goes::ByKey { name, .. } => name,
+            Goes::To(_) | Goes::Everywhere => "",
+        }
+    }
+}
+
+/// The formats of COPY's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    /// Text or CSV.
+    Lines(CopyLayout),
+    /// Each field in its type's binary form.
+    Binary,
+}
+
+/// What COPY TO writes besides rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyOut {
+    /// Nothing.
+    Rows,
+    /// A line of column names before them.
+    Header,
+    /// The binary format's header before and its trailer after them.
+    Binary,
+}
+
+/// The format of COPY's text and CSV data. Bytes are of the client's encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyLayout {
+    /// CSV rather than text.
+    pub csv: bool,
+    /// Between fields.
+    pub delimiter: u8,
+    /// How NULL is written.
+    pub null: String,
+    /// The first line is no row.
+    pub header: bool,
+    /// CSV's quote.
+    pub quote: u8,
+    /// CSV's escape inside quotes.
+    pub escape: u8,
+}
