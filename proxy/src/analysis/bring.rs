@@ -17,6 +17,8 @@ use super::proof::Proof;
 /// How an UPDATE or DELETE is run to which rows of other tables are brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bring {
+    /// UPDATE or DELETE.
+    pub verb: &'static str,
     /// What is gathered. Its text is the statement's own.
     pub gathering: Gathering,
     /// Where all rows that it needs are in one group, that one can run it as it is.
@@ -77,6 +79,7 @@ pub(super) fn plan(
         }
         let gathering = distributed::brought(tokens, statement, proof, findings, |at| near[at])?;
         Ok(Needs::Rows(Box::new(Bring {
+            verb,
             gathering,
             alone: all.is_some(),
         })))

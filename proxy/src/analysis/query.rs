@@ -87,6 +87,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         && !proof.temporary
         && !proof.instances.is_empty()
         && findings.home.is_none()
+        && !(proof.references && copies::locked(&proof))
         && obstacle(tokens, &statement, &proof, &findings).is_some()
     {
         let (target, needs) = bring::plan(tokens, &statement, &proof, &findings)?;

@@ -40,7 +40,7 @@ impl Session {
             bind: Bind::read(&BARE_BIND)?,
             style: Style::Simple,
         };
-        let brought = self.bring_all(places, &asked, None).await;
+        let brought = self.bring_all(places, &asked, bring.verb, None).await;
         let (tag, _) = self.close_transaction(own, brought).await?;
         encode::command_complete(self.out(), &tag);
         Ok(())
@@ -63,7 +63,7 @@ impl Session {
             style: Style::Extended,
         };
         let check = (execute.limit > 0, statement.columns.get().map(Vec::as_slice));
-        let (tag, rows) = self.bring_all(places, &asked, Some(check)).await?;
+        let (tag, rows) = self.bring_all(places, &asked, bring.verb, Some(check)).await?;
         self.written_portal(execute, places[0], tag, rows);
         Ok(())
     }
@@ -73,6 +73,7 @@ impl Session {
         &mut self,
         places: &[usize],
         asked: &Asked<'_>,
+        verb: &str,
         check: Option<(bool, Option<&[u8]>)>,
     ) -> Result<(String, Vec<Bytes>), Halt> {
         let all: Vec<usize> = (0..self.slots.len()).collect();
@@ -82,6 +83,11 @@ impl Session {
             && columns != columns_of(&described.columns)?
         {
             return Err(Refusal::new("0A000", "cached plan must not change result type").into());
+        }
+        self.enter(places[0], Access::Write, asked.style).await?;
+        if self.is_read_only(places[0]).await? {
+            let words = format!("cannot execute {verb} in a read-only transaction");
+            return Err(Refusal::new("25006", words).into());
         }
         let readings = readings(asked, &described);
         let mut gathered: Vec<Gathered> = described.rows.iter().map(|_| Gathered::default()).collect();

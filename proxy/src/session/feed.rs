@@ -47,8 +47,8 @@ const FIRST_OF_USERS: u32 = 16_384;
 /// `text` (pg_type.dat).
 const TEXT: u32 = 25;
 
-/// A parameter's value, and whether it is binary.
-type Bound<'g> = (bool, Option<&'g [u8]>);
+/// A parameter's value as it is bound: whether it is binary, and NULL for none.
+type Value<'g> = (bool, Option<&'g [u8]>);
 
 /// What is known of the statement.
 struct Known {
@@ -518,7 +518,7 @@ struct Filling {
 impl Known {
     /// The client's parameters for a part of the statement, which uses some. Types of users are inferred in each group; what is not used is
     /// NULL.
-    fn parameters<'g>(&self, given: &Given<'g>, uses: impl Fn(usize) -> bool) -> (Vec<u32>, Vec<Bound<'g>>) {
+    fn parameters<'g>(&self, given: &Given<'g>, uses: impl Fn(usize) -> bool) -> (Vec<u32>, Vec<Value<'g>>) {
         let used = |at: usize| uses(at + 1);
         let types = self.types.iter().enumerate().map(|(at, oid)| match *oid {
             _ if !used(at) => TEXT,
