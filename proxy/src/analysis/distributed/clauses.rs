@@ -12,6 +12,8 @@ pub(super) struct Clauses<'t> {
     pub(super) on: Option<&'t [Token]>,
     /// The list of results.
     pub(super) items: &'t [Token],
+    /// FROM and what follows.
+    pub(super) from: Option<&'t [Token]>,
     /// What follows WHERE.
     pub(super) filter: Option<&'t [Token]>,
     /// WHERE and what follows.
@@ -43,6 +45,7 @@ impl<'t> Clauses<'t> {
                     }
                     clauses.items = words.rest();
                 }
+                "from" => clauses.from = Some(clause),
                 "where" => (clauses.filter, clauses.whole_filter) = (Some(after(1)?), Some(clause)),
                 "group" => clauses.group = Some(after(2)?),
                 "order" => clauses.order = Some(after(2)?),
