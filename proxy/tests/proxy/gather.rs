@@ -178,6 +178,14 @@ const QUERIES: &[&str] = &[
     "SELECT count(i), count(o.*) FROM orders o LEFT JOIN items i ON i.order_id = o.id",
     "=SELECT city, count(*) FROM customers GROUP BY city ORDER BY city COLLATE \"C\"",
     "=SELECT credit::numeric(12,1) AS c, city::varchar(3), count(*) FROM customers GROUP BY 1, 2 ORDER BY 1, 2",
+    // Other words for tables.
+    "TABLE items",
+    "=TABLE items ORDER BY order_id, line",
+    "=SELECT c.id FROM (TABLE customers) c ORDER BY 1",
+    "SELECT id, customer FROM orders UNION ALL (SELECT order_id, line FROM items) EXCEPT SELECT id, rank FROM (TABLE customers LIMIT 3) c",
+    "WITH c AS (TABLE orders), d AS (SELECT * FROM items) SELECT count(*) FROM c, d",
+    "=SELECT id, name FROM ONLY customers ORDER BY name COLLATE \"C\"",
+    "SELECT c.city, count(*) FROM ONLY customers c JOIN ONLY public.orders AS o ON o.customer = c.id, ONLY items GROUP BY c.city",
     // The first of them.
     "=SELECT id, name FROM customers ORDER BY name DESC LIMIT 3",
     "=SELECT id AS n, -id AS id FROM customers ORDER BY id LIMIT 2",

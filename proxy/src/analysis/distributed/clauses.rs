@@ -1,6 +1,7 @@
 //! The clauses of a plain SELECT in its tokens.
 
 use super::super::lexer::{Kind, Token};
+use super::super::parse::is_only;
 use super::super::words::{Words, split_commas};
 use super::filter::{Piece, constant};
 use super::quoted;
@@ -29,6 +30,9 @@ pub(super) struct Clauses<'t> {
 impl<'t> Clauses<'t> {
     /// Of these tokens; none if they are of another kind of query.
     pub(super) fn of(tokens: &'t [Token]) -> Option<Clauses<'t>> {
+        if (0..tokens.len()).any(|at| is_only(tokens, at)) {
+            return None;
+        }
         let starts = starts(tokens)?;
         let mut clauses = Clauses::default();
         for (number, (word, at)) in starts.iter().enumerate() {
