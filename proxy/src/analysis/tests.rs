@@ -154,8 +154,11 @@ fn show_gathering(gathering: &Gathering) -> String {
     match &gathering.partial {
         Some(partial) => {
             let values: Vec<String> = partial.shown().collect();
-            let (values, part) = (values.join(", "), &partial.part);
-            format!("; aggregates {part}: {values}; or gathers {}", parts.join(", "))
+            let values = values.join(", ");
+            format!(
+                "; aggregates {partial}: {values}; or gathers {}",
+                parts.join(", ")
+            )
         }
         None => format!("; gathers {}", parts.join(", ")),
     }
