@@ -173,6 +173,7 @@ fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<P
         target,
         tag: Tag::Copy,
         form: Form::CopyOut(options.out()),
+        draws: None,
     }))
 }
 

@@ -17,6 +17,7 @@ use super::captured::{Captured, Kept};
 use super::conn::{Audience, Conn, Kind, Stake};
 use super::enter::Style;
 use super::gather::{BARE_BIND, not_the_same};
+use super::holes::draws_of;
 use super::parts::{BINARY, end_batch, too_much};
 use super::relay::{columns_of, parameter_types};
 use super::row_type::{Gathered, RowType};
@@ -87,6 +88,7 @@ impl Session {
             bind,
             statement,
             bound,
+            planned,
             ..
         }) = self.statements.portal(execute.portal).cloned()
         else {
@@ -100,7 +102,7 @@ impl Session {
         }
         self.open_transaction(Style::Extended).await?;
         let given = Given {
-            text: &statement.text,
+            text: draws_of(planned.only()?).map_or(&statement.text, |draws| &draws.text),
             types: &statement.types,
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,
