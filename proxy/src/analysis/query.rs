@@ -128,6 +128,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         target,
         tag,
         form,
+        draws: None,
     }))
 }
 

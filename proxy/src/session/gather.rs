@@ -16,6 +16,7 @@ use super::commands::Rows;
 use super::conn::{Audience, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
+use super::holes::draws_of;
 use super::parts::{BINARY, Bound, Came, Sink, end_batch};
 use super::relay::{columns_of, parameter_types};
 use super::row_type::{Gathered, RowType};
@@ -124,11 +125,13 @@ impl Session {
             bind,
             statement,
             bound,
+            planned,
             ..
         }) = self.statements.portal(execute.portal).cloned()
         else {
             return Err(Refusal::unsupported("this portal cannot be executed").into());
         };
+        let draws = draws_of(planned.only()?);
         for place in bound {
             // Only to describe it.
             if let Some(conn) = &mut self.slots[place] {
@@ -137,7 +140,7 @@ impl Session {
         }
         let asked = Asked {
             gathering,
-            text: &statement.text,
+            text: draws.map_or(&statement.text, |draws| &draws.text),
             types: &statement.types,
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,

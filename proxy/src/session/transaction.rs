@@ -8,6 +8,7 @@ use coordinator::catalogue::{Catalogue, CatalogueVersion};
 use coordinator::cut::{Cut, CutError, Strength};
 
 use crate::analysis::{Access, Isolation, Refusal, Timeout, TransactionModes};
+use crate::cancel::now;
 use crate::failure::Failure;
 
 /// A transaction block that the client has opened.
@@ -17,6 +18,8 @@ use crate::failure::Failure;
 pub(crate) struct Transaction {
     /// The statement that begins it on a group.
     pub(crate) begin: String,
+    /// When, in microseconds since 1970: what `now()` says in all groups.
+    pub(crate) began: u64,
     /// How AND CHAIN has begun it.
     inherited: Option<Inherited>,
     /// Made for a Query, or for a pipeline, and ends with it.
@@ -153,6 +156,7 @@ impl Transaction {
     pub(crate) fn new(begin: &str, modes: TransactionModes) -> Self {
         Transaction {
             begin: begin.to_owned(),
+            began: now(),
             inherited: None,
             implicit: false,
             isolation: modes.isolation,
