@@ -19,6 +19,7 @@ mod faults;
 mod reload;
 mod rows;
 mod scripts;
+mod tpch;
 mod ways_in;
 
 use std::path::PathBuf;
