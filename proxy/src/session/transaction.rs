@@ -193,7 +193,25 @@ impl Transaction {
     }
 
     /// What AND CHAIN begins when this one has failed.
+    ///
+    /// Where the failure was within a savepoint, that alone has been undone when COMMIT or ROLLBACK looks at what the transaction is
+    /// (`CommitTransactionCommand` in xact.c): the next one is what this one was at the savepoint.
     pub(crate) fn after_failure(&self) -> Self {
+        let savepoint = |step: &Step| matches!(step, Step::Savepoint(_));
+        if let Some(last) = self.script.iter().rposition(savepoint) {
+            let modes = TransactionModes {
+                isolation: self.isolation,
+                read_only: self.read_only,
+                deferrable: None,
+            };
+            let mut next = Transaction::new(&self.begin, modes);
+            let before = self.script[..last].iter().filter_map(|step| match step {
+                Step::Modes(sql) => Some(Step::Modes(sql.clone())),
+                _ => None,
+            });
+            next.script = before.collect();
+            return next.chained();
+        }
         let Some(inherited) = &self.inherited else {
             return Transaction::new("BEGIN", TransactionModes::default());
         };
