@@ -70,6 +70,13 @@ pub(super) fn plan(
         if proof.system {
             return Err(refused("a system catalogue"));
         }
+        // A subquery or a function in FROM may be computed once, for all rows.
+        let more = findings.queries > 0 || tables(statement).is_some_and(|(_, from)| !from.is_empty());
+        if let Some(unsteady) = findings.unsteady.as_ref().filter(|_| more) {
+            return Err(refused(&format!(
+                "\"{unsteady}\" beside a subquery or another table"
+            )));
+        }
         let near = proof.reached_from(0);
         if near.iter().all(|near| *near) {
             return Ok(Needs::Nothing);

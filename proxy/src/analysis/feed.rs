@@ -96,6 +96,9 @@ impl Fed {
             SetExpr::Select(select) if source.with.is_none() => Some(&**select),
             _ => None,
         };
+        let findings = check::look(source)?;
+        // What a subquery computes once must be the same in all groups.
+        let steady = findings.unsteady.is_none() || findings.queries == 1;
         let (mut key, mut follows) = (local.then(Key::local), false);
         match select
             .filter(|_| !local)
@@ -107,12 +110,13 @@ impl Fed {
                 let own = |at: usize| block.items.iter().any(|item| item.instance == Some(at));
                 if let Some((0, from)) = key_of(expr, &[block], &proof.instances)
                     && own(from)
+                    && steady
                 {
                     follows = follow(proof, select, from, at);
                 }
             }
-            Some(Item::KeyOf(from)) => follows = follow(proof, select, from, at),
-            Some(Item::Other) | None => {}
+            Some(Item::KeyOf(from)) if steady => follows = follow(proof, select, from, at),
+            Some(Item::KeyOf(_) | Item::Other) | None => {}
         }
         if let Some(key) = key.as_ref().filter(|_| !local) {
             proof.pin(at, vec![key.clone()]);
@@ -122,7 +126,7 @@ impl Fed {
             key_at,
             key,
             follows,
-            findings: check::look(source)?,
+            findings,
             row_by_row: select.is_some_and(plain) && query::plain_queries(source) == Ok(1),
         })
     }
