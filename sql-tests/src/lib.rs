@@ -11,7 +11,7 @@
 //!
 //! [`drivers`] has the programs and libraries that people use do what they do, on both.
 //!
-//! [`scripts`] has what the documentation says of statements over several groups, claim by claim.
+//! [`scripts`] has what the documentation says of statements over several groups, claim by claim; [`tpch`] has a known set of queries.
 //!
 //! The consistency tests are the other half: [`run`] lets many [`client`]s carry out a
 //! [`workload`] while a [`nemesis`] breaks things. A [`history`] is what the clients asked and were
@@ -30,6 +30,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod scripts;
+pub mod tpch;
 pub mod verify;
 pub mod workload;
 

@@ -76,10 +76,20 @@ struct StoredColumn {
     sequence: Option<u32>,
     /// How its default uses sequences; none where it has none.
     counts: Option<Counts>,
+    /// The text of its default, where that tells the time.
+    clock: Option<String>,
     not_null: bool,
     /// Of a reference table: whether every group fills it with the same value.
     same: Option<bool>,
 }
+
+/// The text of a default that tells the time: `now()` is 1299, `transaction_timestamp()` 2647, `statement_timestamp()` 2648, and
+/// CURRENT_TIMESTAMP and the like are SQLVALUEFUNCTIONs before CURRENT_ROLE (`SQLValueFunctionOp` in primnodes.h). Only of what is
+/// PostgreSQL's own, which has its name whatever the search path is: on anything else it depends.
+const CLOCK: &str = "pg_catalog.pg_get_expr(f.adbin, f.adrelid) FROM pg_catalog.pg_attrdef f \
+    WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum \
+    AND f.adbin::text ~ ':funcid (1299|2647|2648) |SQLVALUEFUNCTION :op [0-8] ' \
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend o WHERE o.classid = 2604 AND o.objid = f.oid AND o.deptype = 'n')";
 
 /// Whether a column gets the same value in every group where a statement gives none: nothing in its default, or its type's, is
 /// of the moment, of the session or counted.
@@ -142,6 +152,7 @@ impl Catalogue {
                     'not_null', a.attnotnull, \
                     'counts', CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (SELECT {COUNTS} \
                         FROM pg_catalog.pg_attrdef f WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum) END, \
+                    'clock', CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (SELECT {CLOCK}) END, \
                     'sequence', CASE WHEN a.attidentity <> '' THEN (SELECT o.objid::int8 \
                         FROM pg_catalog.pg_depend o WHERE o.classid = 1259 AND o.refclassid = 1259 \
                         AND o.refobjid = a.attrelid AND o.refobjsubid = a.attnum AND o.deptype = 'i') \
@@ -279,6 +290,7 @@ fn column(stored: StoredColumn) -> Column {
         filled_by,
         not_null: stored.not_null,
         filled_alike: stored.same.unwrap_or(false),
+        clock: stored.clock,
     }
 }
 

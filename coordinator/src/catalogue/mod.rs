@@ -259,6 +259,8 @@ pub struct Column {
     pub not_null: bool,
     /// Of a reference table: whether every group fills it with the same value where a statement gives none.
     pub filled_alike: bool,
+    /// The text of its DEFAULT where that tells the time of the transaction or the statement, and calls nothing that counts.
+    pub clock: Option<String>,
 }
 
 /// What a column gets where a statement gives no value.

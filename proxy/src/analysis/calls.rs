@@ -8,7 +8,7 @@ use super::lexer::{Kind, Token};
 use super::plan::RelationName;
 use super::relations::Names;
 use super::temporary::{is_of_sequences, sequence_name};
-use super::words::{Words, is_one_of, split_commas};
+use super::words::{Words, split_commas};
 use super::{Facts, Refusal};
 
 /// A call of a function of sequences, by the places of its tokens.
@@ -16,7 +16,7 @@ use super::{Facts, Refusal};
 pub(super) struct Call {
     pub(super) tokens: std::ops::Range<usize>,
     pub(super) of: Source,
-    name: &'static str,
+    pub(super) name: &'static str,
 }
 
 impl Call {
@@ -237,24 +237,6 @@ fn of_column(table: &[Token], column: &[Token], names: Names<'_>) -> Option<Sequ
     Some(SequenceName::Known(RelationName::of(found)))
 }
 
-/// What ends the list of results of a SELECT.
-const AFTER_RESULTS: &[&str] = &[
-    "from",
-    "where",
-    "group",
-    "having",
-    "order",
-    "limit",
-    "offset",
-    "union",
-    "intersect",
-    "except",
-    "into",
-    "for",
-    "window",
-    "fetch",
-];
-
 /// A hole in the place of a call.
 pub(super) fn replace(tokens: &[Token], call: &Call, rank: Rank) -> Edit {
     let range = &tokens[call.tokens.clone()];
@@ -262,49 +244,4 @@ pub(super) fn replace(tokens: &[Token], call: &Call, rank: Rank) -> Edit {
     let start = first.map_or(0, |token| token.range.start);
     let end = last.map_or(start, |token| token.range.end);
     Edit::hole(start..end, rank, call.of.clone())
-}
-
-/// Names for results that have that of the function that they call (`FigureColname` in parse_target.c), in the list of results
-/// that begins at this token.
-pub(super) fn named(tokens: &[Token], at: usize, calls: &[Call]) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    let mut depth = 0usize;
-    let mut start = at;
-    for index in at..=tokens.len() {
-        let token = tokens.get(index);
-        match token.map(|token| &token.kind) {
-            Some(Kind::Punctuation('(' | '[')) => depth += 1,
-            Some(Kind::Punctuation(')' | ']')) => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        let ends = depth == 0 && token.is_none_or(|token| is_one_of(token, AFTER_RESULTS));
-        let next = depth == 0 && token.is_some_and(|token| token.kind == Kind::Punctuation(','));
-        if !ends && !next {
-            continue;
-        }
-        let call = calls.iter().find(|call| call.tokens.start == start);
-        if let Some(call) = call
-            && only_casts(tokens.get(call.tokens.end..index).unwrap_or_default())
-            && let Some(last) = tokens.get(index.saturating_sub(1))
-        {
-            edits.push(Edit::text(last.range.end, format!(" AS {}", call.name)));
-        }
-        if ends {
-            break;
-        }
-        start = index + 1;
-    }
-    edits
-}
-
-/// Whether nothing but casts to types of one word follow.
-fn only_casts(tokens: &[Token]) -> bool {
-    let mut words = Words::new(tokens);
-    while words.take_operator("::") {
-        if words.dotted_name().is_none() {
-            return false;
-        }
-        words.parenthesised();
-    }
-    words.is_empty()
 }

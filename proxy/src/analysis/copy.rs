@@ -171,6 +171,7 @@ fn copy_table(table: &[String], options: &Options, names: Names<'_>) -> Result<P
         target,
         tag: Tag::Copy,
         form: Form::CopyOut(options.out()),
+        draws: None,
     }))
 }
 

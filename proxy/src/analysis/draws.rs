@@ -1,9 +1,11 @@
-//! The text of a statement with holes for values of sequences, and what belongs into each.
+//! The text of a statement with holes for values that the session gives, of sequences and of its time, and what belongs into each.
+
+use chrono::DateTime;
 
 use super::lexer::{Kind, Token};
 use super::plan::RelationName;
 
-/// A statement with holes for values of sequences.
+/// A statement with holes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draws {
     pieces: Vec<Piece>,
@@ -38,6 +40,18 @@ pub enum Source {
     Current(SequenceName),
     /// `lastval()`.
     Last,
+    /// `now()`.
+    Transaction,
+    /// `statement_timestamp()`.
+    Statement,
+}
+
+impl Source {
+    /// Whether it is a time, in microseconds since 1970, rather than a number.
+    #[must_use]
+    pub fn is_time(&self) -> bool {
+        matches!(self, Source::Transaction | Source::Statement)
+    }
 }
 
 /// How a statement names a sequence.
@@ -76,7 +90,7 @@ impl Draws {
     /// The text with these values in its holes.
     #[must_use]
     pub fn with_constants(&self, values: &[i64]) -> String {
-        self.filled(|hole| constant_of(values, hole))
+        self.filled(|hole| self.constant_of(values, hole))
     }
 
     /// Where the client's text stands in that.
@@ -91,7 +105,7 @@ impl Draws {
                     length
                 }
                 Piece::Added(text) => text.chars().count(),
-                Piece::Hole(hole) => constant_of(values, *hole).len(),
+                Piece::Hole(hole) => self.constant_of(values, *hole).len(),
             };
             at += length;
         }
@@ -112,8 +126,44 @@ impl Draws {
                 SequenceName::Parameter(at, of) if *at == number => Some(*of),
                 _ => None,
             },
-            Source::Last => None,
+            Source::Last | Source::Transaction | Source::Statement => None,
         })
+    }
+
+    /// Whether the session gives nothing but the time.
+    #[must_use]
+    pub fn only_tells_time(&self) -> bool {
+        self.draws.iter().all(|draw| draw.of.is_time())
+    }
+
+    /// Whether a hole is for a time.
+    #[must_use]
+    pub fn is_time(&self, hole: usize) -> bool {
+        let of_hole = |draw: &&Draw| draw.hole == hole;
+        self.draws
+            .iter()
+            .find(of_hole)
+            .is_some_and(|draw| draw.of.is_time())
+    }
+
+    /// A value as text.
+    #[must_use]
+    pub fn shown(&self, hole: usize, value: i64) -> String {
+        if self.is_time(hole) {
+            shown_time(value)
+        } else {
+            value.to_string()
+        }
+    }
+
+    fn constant_of(&self, values: &[i64], hole: usize) -> String {
+        let value = values.get(hole).copied().unwrap_or_default();
+        let of = if self.is_time(hole) {
+            "timestamptz"
+        } else {
+            "bigint"
+        };
+        format!("'{}'::{of}", self.shown(hole, value))
     }
 
     fn filled(&self, value: impl Fn(usize) -> String) -> String {
@@ -125,8 +175,10 @@ impl Draws {
     }
 }
 
-fn constant_of(values: &[i64], hole: usize) -> String {
-    format!("'{}'::bigint", values.get(hole).copied().unwrap_or_default())
+/// Microseconds since 1970, as PostgreSQL reads them whatever its settings are.
+fn shown_time(micros: i64) -> String {
+    let time = DateTime::from_timestamp_micros(micros).unwrap_or_default();
+    time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
 }
 
 /// Bytes of a text, and what comes there instead: text, and a value where it is one.
@@ -136,6 +188,8 @@ pub(super) struct Edit {
     pub(super) text: String,
     /// What fills the hole behind the text, and its rank in the order of evaluation.
     pub(super) hole: Option<(Rank, Source)>,
+    /// What comes behind that.
+    pub(super) after: String,
 }
 
 /// By row of VALUES, then by column, then by place in the text.
@@ -147,6 +201,7 @@ impl Edit {
             bytes: at..at,
             text,
             hole: None,
+            after: String::new(),
         }
     }
 
@@ -155,6 +210,7 @@ impl Edit {
             bytes,
             text: String::new(),
             hole: Some((rank, of)),
+            after: String::new(),
         }
     }
 }
@@ -172,9 +228,18 @@ pub(super) fn fill(tokens: &[Token], sql: &str, mut edits: Vec<Edit>) -> Option<
         pieces.push(Piece::Added(edit.text));
         characters += before.chars().count() + sql.get(edit.bytes.clone())?.chars().count();
         if let Some((rank, of)) = edit.hole {
-            pieces.push(Piece::Hole(ranked.len()));
-            ranked.push((rank, ranked.len(), of));
+            // The same time is the same parameter: GROUP BY has to find what is selected.
+            let same = |(_, _, known): &(Rank, usize, Source)| of.is_time() && *known == of;
+            let hole = match ranked.iter().find(|known| same(known)) {
+                Some((_, hole, _)) => *hole,
+                None => {
+                    ranked.push((rank, ranked.len(), of));
+                    ranked.len() - 1
+                }
+            };
+            pieces.push(Piece::Hole(hole));
         }
+        pieces.push(Piece::Added(edit.after));
         at = edit.bytes.end;
     }
     pieces.push(Piece::Kept(sql.get(at..end)?.to_owned(), characters));

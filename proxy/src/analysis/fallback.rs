@@ -14,6 +14,7 @@ pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Plan {
             target: Target::Any,
             tag: Tag::Select,
             form: Form::Plain,
+            draws: None,
         });
     }
     Plan::Judge(

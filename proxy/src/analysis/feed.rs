@@ -216,6 +216,7 @@ pub(super) fn plan(
             target: target.clone(),
             tag: Tag::AsIs,
             form,
+            draws: None,
         }))
     };
     let own = |all: usize, of_source: usize| all - of_source.min(all);
@@ -245,6 +246,7 @@ pub(super) fn plan(
             target: Target::Keys(keys, Spread::Refuse(refusal)),
             tag: Tag::AsIs,
             form: Form::Plain,
+            draws: None,
         })),
     }
 }
@@ -434,6 +436,7 @@ impl Feed {
             target: Target::Keys(vec![key], Spread::Concatenate),
             tag: Tag::AsIs,
             form: Form::Plain,
+            draws: None,
         }
     }
 

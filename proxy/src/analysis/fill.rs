@@ -53,6 +53,7 @@ pub(super) fn create(
             target,
             tag: super::Tag::AsIs,
             form: Form::Defines,
+            draws: None,
         }));
     }
     Ok(Plan::Fill(Fill {

@@ -3,11 +3,12 @@
 use coordinator::catalogue::{Column, FilledBy, Oid, Relation};
 
 use super::Refusal;
-use super::calls::{Call, named, replace};
+use super::calls::{Call, replace};
 use super::draws::{Edit, SequenceName, Source};
 use super::lexer::{Kind, Token};
 use super::plan::RelationName;
 use super::relations::{Named, Names};
+use super::times::Filling;
 use super::words::{Words, split_commas};
 
 /// The rows of an INSERT.
@@ -90,6 +91,14 @@ fn check_ignored(element: &[Token], column: &Column) -> Result<(), Refusal> {
         return Err(Refusal::unsupported(words).hint("Leave the column out."));
     }
     Ok(())
+}
+
+/// What the session gives a column that is given nothing; none where that is PostgreSQL's to do.
+fn filling(column: &Column, names: Names<'_>) -> Option<Filling> {
+    match source(column, names) {
+        Some(source) => Some(Filling::of(source)),
+        None => Filling::of_default(column),
+    }
 }
 
 fn is_always(column: &Column) -> bool {
@@ -210,8 +219,8 @@ impl Insert<'_> {
         let given = |column: &Column| self.columns.given.iter().any(|c| c.number == column.number);
         let mut added = Vec::new();
         for column in self.relation.columns.iter().filter(|column| !given(column)) {
-            match source(column, self.names) {
-                Some(source) => added.push((column, source)),
+            match filling(column, self.names) {
+                Some(filling) => added.push((column, filling)),
                 None if column.filled_by == FilledBy::Counting => {
                     return Err(counting(self.relation, column));
                 }
@@ -221,12 +230,9 @@ impl Insert<'_> {
         let mut edits = Vec::new();
         for (row, (open, close)) in rows.places.iter().enumerate() {
             self.of_row(row, *open, *close, overriding, &mut edits)?;
-            for (column, source) in &added {
+            for (column, filling) in &added {
                 let at = self.tokens[*close].range.start;
-                edits.push(Edit {
-                    text: ", ".to_owned(),
-                    ..Edit::hole(at..at, (row, column.number.0, 0), source.clone())
-                });
+                filling.put(at..at, ", ", (row, column.number.0, 0), &mut edits);
             }
         }
         if !added.is_empty() {
@@ -265,14 +271,14 @@ impl Insert<'_> {
             let end = at + element.len();
             let ignored = overriding == Overriding::User && is_identity(column);
             let is_default = matches!(element, [Token { kind: Kind::Word(word), .. }] if word == "default");
-            match (is_default || ignored, source(column, self.names)) {
-                (true, Some(source)) => {
+            match (is_default || ignored, filling(column, self.names)) {
+                (true, Some(filling)) => {
                     check_ignored(element, column)?;
                     let rank = (row, column.number.0, at);
                     let (first, last) = (element.first(), element.last());
                     let start = first.map_or(0, |token| token.range.start);
                     let end = last.map_or(start, |token| token.range.end);
-                    edits.push(Edit::hole(start..end, rank, source));
+                    filling.put(start..end, "", rank, edits);
                     at += element.len() + 1;
                     continue;
                 }
@@ -308,19 +314,11 @@ impl Insert<'_> {
             return Vec::new();
         }
         let behind = |call: &&Call| call.tokens.start >= rows.end && !call.counts();
-        let mut edits: Vec<Edit> = self
-            .calls
+        self.calls
             .iter()
             .filter(behind)
             .map(|call| replace(self.tokens, call, (1, 0, call.tokens.start)))
-            .collect();
-        let returning = |token: &Token| matches!(&token.kind, Kind::Word(word) if word == "returning");
-        if let Some(at) = self.tokens[rows.end..].iter().position(returning)
-            && !edits.is_empty()
-        {
-            edits.extend(named(self.tokens, rows.end + at + 1, self.calls));
-        }
-        edits
+            .collect()
     }
 }
 
@@ -346,10 +344,10 @@ fn default_values(
     at: usize,
     names: Names<'_>,
 ) -> Result<Vec<Edit>, Refusal> {
-    let filled: Vec<(&Column, Source)> = relation
+    let filled: Vec<(&Column, Filling)> = relation
         .columns
         .iter()
-        .filter_map(|column| Some((column, source(column, names)?)))
+        .filter_map(|column| Some((column, filling(column, names)?)))
         .collect();
     if let Some(column) = relation
         .columns
@@ -369,7 +367,7 @@ fn default_values(
     };
     let end = last.range.end;
     let mut edits = Vec::new();
-    for (index, (column, source)) in filled.into_iter().enumerate() {
+    for (index, (column, filling)) in filled.iter().enumerate() {
         let (bytes, text) = match index {
             0 => (
                 first.range.start..end,
@@ -377,10 +375,7 @@ fn default_values(
             ),
             _ => (end..end, ", ".to_owned()),
         };
-        edits.push(Edit {
-            text,
-            ..Edit::hole(bytes, (0, column.number.0, 0), source)
-        });
+        filling.put(bytes, &text, (0, column.number.0, 0), &mut edits);
     }
     if !edits.is_empty() {
         edits.push(Edit::text(end, ")".to_owned()));

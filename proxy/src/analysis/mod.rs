@@ -27,6 +27,7 @@ mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod insert;
+mod labels;
 pub(crate) mod lexer;
 mod moves;
 mod parse;
@@ -49,6 +50,7 @@ mod temporary;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod times;
 mod transaction;
 mod values;
 pub(crate) mod words;

@@ -270,6 +270,7 @@ impl Moves {
             target: Target::Keys(vec![self.key.clone()?], Spread::Concatenate),
             tag: Tag::AsIs,
             form: Form::Plain,
+            draws: None,
         };
         match stored.route(parameters, slots, &Answers::new()) {
             Ok(Route::One(group)) => Some(group),

@@ -33,13 +33,27 @@ pub(super) enum Unparsed {
 pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     bound_depth(tokens).map_err(Unparsed::Refused)?;
     let dialect = PostgreSqlDialect {};
-    let tokens = plain(tokens)
-        .map(|(at, token)| Some(TokenWithSpan::new(translate(token)?, place(at))))
-        .collect::<Option<Vec<_>>>()
-        .ok_or(Unparsed::Unknown)?;
+    let mut theirs = Vec::with_capacity(tokens.len());
+    for (at, token) in plain(tokens) {
+        if is_only(tokens, at) {
+            continue;
+        }
+        if is_table_query(tokens, at) {
+            // What it stands for.
+            let words = [
+                Theirs::make_word("select", None),
+                Theirs::Mul,
+                Theirs::make_word("from", None),
+            ];
+            theirs.extend(words.map(|token| TokenWithSpan::new(token, place(at))));
+            continue;
+        }
+        let token = translate(token).ok_or(Unparsed::Unknown)?;
+        theirs.push(TokenWithSpan::new(token, place(at)));
+    }
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(MAX_NESTING)
-        .with_tokens_with_locations(tokens);
+        .with_tokens_with_locations(theirs);
     let mut statement = parser.parse_statement().map_err(|_| Unparsed::Unknown)?;
     if parser.peek_token().token != Theirs::EOF {
         return Err(Unparsed::Unknown);
@@ -68,6 +82,30 @@ impl VisitorMut for LeftJoined {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Whether the token of this number is the TABLE of a query `TABLE name`, which is `SELECT * FROM name`. It is a reserved word: in a statement on
+/// rows it is nothing else but after INTO.
+pub(super) fn is_table_query(tokens: &[Token], at: usize) -> bool {
+    let into = ["into", "temp", "temporary", "local", "global", "unlogged"];
+    let before = at.checked_sub(1).map(|before| &tokens[before].kind);
+    tokens[at].kind == Kind::Word("table".to_owned())
+        && !matches!(before, Some(Kind::Word(word)) if into.contains(&word.as_str()))
+}
+
+/// Whether the token of this number is ONLY before a table that a query reads: without the tables that inherit from it.
+pub(super) fn is_only(tokens: &[Token], at: usize) -> bool {
+    let reads = matches!(tokens.first().map(|token| &token.kind), Some(Kind::Word(word)) if ["select", "with"].contains(&word.as_str()));
+    let before = match at.checked_sub(1).map(|before| &tokens[before].kind) {
+        Some(Kind::Word(word)) => word == "from" || word == "join",
+        Some(Kind::Punctuation(',')) => true,
+        _ => false,
+    };
+    let name = matches!(
+        tokens.get(at + 1).map(|token| &token.kind),
+        Some(Kind::Word(_) | Kind::Quoted(_))
+    );
+    reads && before && name && tokens[at].kind == Kind::Word("only".to_owned())
 }
 
 /// The place of the token of this number: its line, counted from 1.

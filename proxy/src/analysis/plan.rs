@@ -218,6 +218,8 @@ pub struct Query {
     pub tag: Tag,
     /// What the session must know besides where to run it.
     pub form: Form,
+    /// Its holes, if it has any, into which the session puts values before it runs. All else is said of the text with parameters in them.
+    pub draws: Option<Arc<Draws>>,
 }
 
 /// How a routed statement is conducted.
@@ -225,8 +227,6 @@ pub struct Query {
 pub enum Form {
     /// An ordinary statement.
     Plain,
-    /// An ordinary statement with holes, into which the session puts values of sequences before it runs.
-    Draws(Arc<Draws>),
     /// `SELECT count(*)` and nothing else: of several groups, one row with the sum.
     Count,
     /// A SELECT that no group can answer alone: of several groups, its rows are gathered and one PostgreSQL runs it.

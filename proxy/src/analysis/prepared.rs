@@ -135,6 +135,7 @@ pub(super) fn cursor(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal
         target: Target::Any,
         tag: Tag::AsIs,
         form,
+        draws: None,
     }))
 }
 

@@ -100,6 +100,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
             target,
             tag: Tag::AsIs,
             form,
+            draws: None,
         }));
     }
     if let (Some(fed), Statement::Insert(_)) = (&proof.fed, &statement)
@@ -128,6 +129,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         target,
         tag,
         form,
+        draws: None,
     }))
 }
 

@@ -1,4 +1,4 @@
-//! Statements that take values of sequences, which the session supplies.
+//! Statements with values that the session supplies: of sequences, and of the time.
 //!
 //! An INSERT of VALUES names each column that is filled from a sequence and gives it a hole in every row; a call of `nextval()`,
 //! `currval()` or `lastval()` becomes one where it stands. With parameters in its holes the statement is planned as any
@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 
-use super::calls::{Call, argument, find_calls, find_sequence, named, replace};
+use super::calls::{Call, argument, find_calls, find_sequence, replace};
 use super::draws::{Draws, Edit, SequenceName, fill};
 use super::functions::SEQUENCES;
 use super::lexer::{self, Kind, Token};
 use super::plan::{Access, Form, Given, HomeUse, Plan, Query, Spread, Tag, Target};
 use super::relations::Names;
 use super::words::{Words, is_one_of, split_commas};
-use super::{Refusal, ValuesRows, insert, query};
+use super::{Refusal, ValuesRows, insert, labels, query, times};
 
 /// `SELECT setval(sequence, value, is_called)` alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Query {
     }
 }
 
-/// Plans a statement on rows that has to do with sequences; none if it has not.
+/// Plans a statement on rows that has to do with sequences or the time; none if it has not.
 pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Option<Result<Plan, Refusal>> {
     let mut calls = Vec::new();
     if tokens.iter().any(is_function) {
@@ -89,10 +89,24 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Option<Resu
         Ok(None) => elsewhere(tokens, &calls),
         Err(refusal) => return Some(Ok(Plan::Judge(refusal))),
     };
-    if edits.is_empty() {
+    let times = times::find(tokens);
+    let ignored = |time: &Edit| {
+        let holds = |edit: &Edit| edit.bytes.start <= time.bytes.start && time.bytes.end <= edit.bytes.end;
+        edits.iter().any(holds)
+    };
+    let mut all = times::replace(tokens, &times);
+    all.retain(|time| !ignored(time));
+    all.extend(edits);
+    if all.is_empty() {
         return state(tokens, names).or_else(|| overview(tokens, names));
     }
-    let draws = fill(tokens, sql, edits)?;
+    let mut named: Vec<labels::Named> = calls
+        .iter()
+        .map(|call| (call.tokens.clone(), call.name))
+        .collect();
+    named.extend(times.iter().map(|call| (call.tokens.clone(), call.name)));
+    all.extend(labels::edits(tokens, &named));
+    let draws = fill(tokens, sql, all)?;
     Some(planned(draws, names))
 }
 
@@ -102,15 +116,15 @@ fn is_function(token: &Token) -> bool {
 }
 
 fn planned(draws: Draws, names: Names<'_>) -> Result<Plan, Refusal> {
+    let names = Names {
+        text: &draws.text,
+        ..names
+    };
     match query::plan(&lexer::tokens(&draws.text)?, names)? {
-        Plan::Query(query) if query.form == Form::Plain => Ok(Plan::Query(Query {
-            form: Form::Draws(Arc::new(draws)),
+        Plan::Query(query) => Ok(Plan::Query(Query {
+            draws: Some(Arc::new(draws)),
             ..query
         })),
-        Plan::Query(_) => Err(Refusal::unsupported(
-            "functions of sequences in such a statement are not supported",
-        )
-        .hint("Read their values first, and give them as constants or parameters.")),
         other => Ok(other),
     }
 }
@@ -155,15 +169,11 @@ fn elsewhere(tokens: &[Token], calls: &[Call]) -> Vec<Edit> {
             .count()
             == 1
         && !tokens.iter().any(|token| is_one_of(token, MORE_THAN_A_ROW));
-    let mut edits: Vec<Edit> = calls
+    calls
         .iter()
         .filter(|call| one_row || !call.counts())
         .map(|call| replace(tokens, call, (0, 0, call.tokens.start)))
-        .collect();
-    if !edits.is_empty() && tokens.first().is_some_and(|first| is_one_of(first, &["select"])) {
-        edits.extend(named(tokens, 1, calls));
-    }
-    edits
+        .collect()
 }
 
 /// `SELECT setval('sequence', value [, is_called]) [AS name]`.
@@ -271,5 +281,6 @@ fn at_home(tag: Tag) -> Plan {
         target: Target::Home(HomeUse::Asks),
         tag,
         form: Form::Plain,
+        draws: None,
     })
 }

@@ -165,6 +165,7 @@ pub(super) fn any_group() -> Plan {
         target: Target::Any,
         tag: Tag::AsIs,
         form: Form::Plain,
+        draws: None,
     })
 }
 
@@ -175,6 +176,7 @@ fn at_home(used: HomeUse) -> Plan {
         target: Target::Home(used),
         tag: Tag::AsIs,
         form: Form::Plain,
+        draws: None,
     })
 }
 
@@ -323,6 +325,7 @@ fn truncate(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
         target,
         tag: Tag::AsIs,
         form: Form::Plain,
+        draws: None,
     }))
 }
 
@@ -404,7 +407,23 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
     if !starts {
         return Err(Refusal::unsupported("EXPLAIN of this statement is not supported"));
     }
-    match plan(words.rest(), sql, names)? {
+    let planned = plan(words.rest(), sql, names)?;
+    let draws = match &planned {
+        Plan::Query(query) => query.draws.clone(),
+        _ => None,
+    };
+    let planned = match &draws {
+        // There is no need to agree on a time.
+        Some(draws) if draws.only_tells_time() => query::plan(words.rest(), names)?,
+        Some(_) if analyze => {
+            return Err(Refusal::unsupported(
+                "EXPLAIN ANALYZE of a statement that takes values of sequences is not supported",
+            )
+            .hint("Leave ANALYZE out."));
+        }
+        _ => planned,
+    };
+    match planned {
         Plan::Query(inner) if analyze && inner.form.needs_session() => Err(Refusal::unsupported(
             "EXPLAIN ANALYZE of a statement for which rows are brought from one group to another is not supported",
         )
@@ -416,20 +435,17 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
                 )
                 .hint("Leave ANALYZE out."));
             }
-            let text = fill::text_of(words.rest(), sql);
+            // What is read of the tables is found in the text that was planned.
+            let (text, sql) = match &inner.draws {
+                Some(draws) => (draws.text.as_str(), draws.text.as_str()),
+                None => (fill::text_of(words.rest(), sql), sql),
+            };
             let explained = explain::Explained::of(&inner, (text, sql), analyze, names.catalogue.slots());
             Ok(Plan::Explained(Box::new(explained)))
         }
         Plan::Query(inner) if !ours => {
-            let draws = matches!(inner.form, Form::Draws(_));
-            if draws && analyze {
-                return Err(Refusal::unsupported(
-                    "EXPLAIN ANALYZE of a statement that takes values of sequences is not supported",
-                )
-                .hint("Leave ANALYZE out."));
-            }
             let target = match inner.target {
-                _ if draws => Target::Any,
+                _ if inner.draws.is_some() => Target::Any,
                 Target::All | Target::Copies(_) if !analyze => Target::Any,
                 Target::Home(used) if !analyze && used != HomeUse::Temporary => Target::Any,
                 target => target.on_one_group(|| {
@@ -444,6 +460,7 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
                 target,
                 tag: Tag::AsIs,
                 form: Form::Plain,
+                draws: None,
             }))
         }
         Plan::Judge(refusal) => Ok(Plan::Judge(refusal)),

@@ -18,6 +18,7 @@ pub(super) fn at_home(access: Access, form: Form) -> Plan {
         target: Target::Home(HomeUse::Temporary),
         tag: Tag::AsIs,
         form,
+        draws: None,
     })
 }
 

@@ -89,10 +89,11 @@ fn show_query(query: &Query) -> String {
             let _ = write!(text, " by key {}; {spread}", keys.join(", "));
         }
     }
-    if let Form::Draws(draws) = &query.form {
+    if let Some(draws) = &query.draws {
         let draws_of: Vec<String> = draws.draws.iter().map(show_draw).collect();
         let _ = write!(text, "; {} <- {}", draws.text, draws_of.join(", "));
-    } else if query.form == Form::Count {
+    }
+    if query.form == Form::Count {
         text.push_str("; counted");
     } else if let Form::Gathered(gathering) = &query.form {
         text.push_str(&show_gathering(gathering));
@@ -138,6 +139,8 @@ fn show_draw(draw: &Draw) -> String {
         }
         Source::Current(sequence) => format!("{} current {}", draw.hole, of(sequence)),
         Source::Last => format!("{} last", draw.hole),
+        Source::Transaction => format!("{} time", draw.hole),
+        Source::Statement => format!("{} statement's time", draw.hole),
     }
 }
 
@@ -154,8 +157,11 @@ fn show_gathering(gathering: &Gathering) -> String {
     match &gathering.partial {
         Some(partial) => {
             let values: Vec<String> = partial.shown().collect();
-            let (values, part) = (values.join(", "), &partial.part);
-            format!("; aggregates {part}: {values}; or gathers {}", parts.join(", "))
+            let values = values.join(", ");
+            format!(
+                "; aggregates {partial}: {values}; or gathers {}",
+                parts.join(", ")
+            )
         }
         None => format!("; gathers {}", parts.join(", ")),
     }

@@ -179,6 +179,7 @@ impl Session {
     pub(super) async fn open_pipeline_transaction(&mut self) -> Result<(), Halt> {
         let mut transaction = Transaction::new("BEGIN", TransactionModes::default());
         transaction.implicit = true;
+        transaction.began = self.pipeline.began.unwrap_or(transaction.began);
         transaction.anchor = self.pipeline.anchor.take();
         transaction.announces = std::mem::take(&mut self.pipeline.announces);
         let wrote = std::mem::take(&mut self.pipeline.wrote);

@@ -234,7 +234,7 @@ impl Session {
         }
         captured?;
         let oids: Vec<u32> = match described.as_slice() {
-            [_, columns] => results(columns)?.into_iter().map(|(_, oid)| oid).collect(),
+            [_, columns] => results(columns)?.into_iter().map(|column| column.oid).collect(),
             _ => return Err(not_the_same(None).into()),
         };
         let columns = self.feed_columns(place, &oids).await?;

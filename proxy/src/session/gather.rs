@@ -16,12 +16,13 @@ use super::commands::Rows;
 use super::conn::{Audience, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
+use super::holes::draws_of;
 use super::parts::{BINARY, Bound, Came, Sink, end_batch};
 use super::relay::{columns_of, parameter_types};
 use super::row_type::{Gathered, RowType};
 use super::statements::Portal;
 use super::temporary::Does;
-use crate::analysis::{Access, Gathering, Partial, Refusal, Values, parameters};
+use crate::analysis::{Access, Gathering, Part, Partial, Refusal, Values, parameters};
 use crate::failure::{Failure, Halt};
 use crate::protocol::fields::Fields;
 use crate::protocol::frame::HEADER;
@@ -124,11 +125,13 @@ impl Session {
             bind,
             statement,
             bound,
+            planned,
             ..
         }) = self.statements.portal(execute.portal).cloned()
         else {
             return Err(Refusal::unsupported("this portal cannot be executed").into());
         };
+        let draws = draws_of(planned.only()?);
         for place in bound {
             // Only to describe it.
             if let Some(conn) = &mut self.slots[place] {
@@ -137,7 +140,7 @@ impl Session {
         }
         let asked = Asked {
             gathering,
-            text: &statement.text,
+            text: draws.map_or(&statement.text, |draws| &draws.text),
             types: &statement.types,
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,
@@ -342,8 +345,14 @@ impl Session {
         let declared: Vec<u32> = reading.parameters.iter().map(declared).collect();
         let query = asked.gathering.query(asked.text);
         let statements = [(query, asked.types), (&reading.text, &declared)];
-        let tables = std::slice::from_ref(&partial.part);
-        let question = RowType::query(tables);
+        // The first is the one whose columns are given.
+        let first = std::slice::from_ref(&partial.part);
+        let tables: Vec<Part> = first
+            .iter()
+            .chain(partial.tables.iter().skip(1))
+            .cloned()
+            .collect();
+        let question = RowType::query(&tables);
         let (described, captured) = self
             .describe_on(place, asked.style, Some(&question), &statements)
             .await?;
@@ -353,24 +362,28 @@ impl Session {
         };
         let (types, types_read) = (parameter_types(types)?, parameter_types(types_read)?);
         let alike = |(at, oid): (&usize, &u32)| types.get(*at) == Some(oid) && *oid < FIRST_OF_USERS;
-        let extras: Vec<u32> = results(columns_read)?
+        let extras = results(columns_read)?.into_iter().skip(read.len());
+        let (extras, modifiers): (Vec<u32>, Vec<i32>) =
+            extras.map(|result| (result.oid, result.modifier)).unzip();
+        let rows = RowType::read(captured.value.as_deref().unwrap_or_default(), &tables)?;
+        let own_collation = rows.iter().all(RowType::has_own_collation);
+        let Some(rows) = rows
             .into_iter()
-            .skip(read.len())
-            .map(|(_, oid)| oid)
-            .collect();
-        let mut rows = RowType::read(captured.value.as_deref().unwrap_or_default(), tables)?;
-        let Some(rows) = rows.pop().map(|rows| rows.and(extras.clone(), !read.is_empty())) else {
+            .next()
+            .map(|rows| rows.and(extras.clone(), !read.is_empty()))
+        else {
             return Ok(None);
         };
         let wants = |read: &[&str]| read.is_empty() || rows.read_columns() == read;
         if !reading.parameters.iter().zip(&types_read).all(alike) || !wants(&read) {
             return Ok(None);
         }
-        let names: Vec<String> = results(columns)?.into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = results(columns)?.into_iter().map(|result| result.name).collect();
         let count = asked.parameters();
         let values = Values {
             types: &extras,
-            own_collation: rows.has_own_collation(),
+            modifiers: &modifiers,
+            own_collation,
         };
         let made = asked
             .gathering
@@ -439,16 +452,24 @@ fn is_same(
     Ok(parameter_types(types_made)?.starts_with(types) && columns_of(columns)? == columns_of(columns_made)?)
 }
 
-/// The names and types of a RowDescription.
-pub(super) fn results(message: &[u8]) -> Result<Vec<(String, u32)>, Malformed> {
+/// A column of a result.
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) oid: u32,
+    /// Of its type; -1 for none.
+    pub(super) modifier: i32,
+}
+
+/// The columns of a RowDescription.
+pub(super) fn results(message: &[u8]) -> Result<Vec<Column>, Malformed> {
     let mut body = Body::new(message.get(HEADER..).unwrap_or_default());
     (0..body.i16()?)
         .map(|_| {
             let name = String::from_utf8_lossy(body.cstr()?).into_owned();
             let (_table, _column) = (body.i32()?, body.i16()?);
             let oid = u32::from_be_bytes(body.i32()?.to_be_bytes());
-            let (_size, _modifier, _format) = (body.i16()?, body.i32()?, body.i16()?);
-            Ok((name, oid))
+            let (_size, modifier, _format) = (body.i16()?, body.i32()?, body.i16()?);
+            Ok(Column { name, oid, modifier })
         })
         .collect()
 }

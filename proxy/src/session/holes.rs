@@ -1,4 +1,4 @@
-//! Statements with holes for values of sequences: a text gets constants, a prepared statement further parameters behind the
+//! Statements with holes for values of sequences and times: a text gets constants, a prepared statement further parameters behind the
 //! client's, of which the client never hears.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,6 +15,8 @@ use crate::protocol::frontend::{Bind, Parse};
 
 /// `bigint`, by its OID.
 const BIGINT: u32 = 20;
+/// `timestamptz`.
+const TIMESTAMPTZ: u32 = 1184;
 
 /// As many parameters as the protocol counts.
 const MOST_PARAMETERS: usize = 65_535;
@@ -29,6 +31,7 @@ impl Session {
     ) -> Result<Ready, Halt> {
         self.settle().await?;
         let values = self.draw(draws, &[]).await?;
+        self.pipeline.began = None;
         self.told.places = Some(draws.places(&values));
         let ran = self.run_drawn(query, draws, &values, planned).await;
         self.told.places = None;
@@ -43,19 +46,31 @@ impl Session {
         planned: &Planned,
     ) -> Result<Ready, Halt> {
         let text = draws.with_constants(values);
-        let shown: Vec<String> = values.iter().map(i64::to_string).collect();
+        if query.form != Form::Plain {
+            // The plan is of the text with parameters.
+            let planned = self.plan(&text).await?;
+            return Box::pin(self.run(planned.only()?, &text, &planned, None)).await;
+        }
+        let shown = shown(draws, values);
         let client = (0..draws.given).map(|_| Parameter {
             value: None,
             format: Format::Text,
             type_oid: None,
         });
-        let ours = shown.iter().map(|value| Parameter {
+        let ours = shown.iter().enumerate().map(|(hole, value)| Parameter {
             value: Some(value.as_bytes()),
             format: Format::Text,
-            type_oid: Some(BIGINT),
+            type_oid: Some(type_of(draws, hole)),
         });
         let parameters: Vec<Parameter<'_>> = client.chain(ours).collect();
-        match self.route(query, &parameters, Some(&text), planned).await? {
+        let routed = self.route(query, &parameters, Some(&text), planned).await;
+        if let Err(Halt::Fail(Failure::Postgres(_))) = &routed
+            && self.transaction.is_none()
+        {
+            // What is wrong with a value PostgreSQL says of the whole statement.
+            self.parse_only(text.as_bytes()).await?;
+        }
+        match routed? {
             Placed::One(place) => return self.forward(place, query, &text, None).await,
             Placed::Many(places) => {
                 self.query_on_several(&places, &text, together::Statement::Itself, query)
@@ -104,8 +119,8 @@ impl Session {
             for (_, value) in bind.each() {
                 put_value(out, value);
             }
-            for value in &values {
-                put_value(out, Some(value.to_string().as_bytes()));
+            for value in shown(draws, &values) {
+                put_value(out, Some(value.as_bytes()));
             }
             out.put_slice(bind.results);
         });
@@ -113,10 +128,21 @@ impl Session {
     }
 }
 
+/// What is in the holes, as text.
+fn shown(draws: &Draws, values: &[i64]) -> Vec<String> {
+    let shown = |(hole, value): (usize, &i64)| draws.shown(hole, *value);
+    values.iter().enumerate().map(shown).collect()
+}
+
+/// Its type.
+fn type_of(draws: &Draws, hole: usize) -> u32 {
+    if draws.is_time(hole) { TIMESTAMPTZ } else { BIGINT }
+}
+
 /// The holes of a plan, if it has any.
 pub(super) fn draws_of(plan: &Result<Plan, Refusal>) -> Option<&Draws> {
     match plan {
-        Ok(Plan::Query(query)) => query.form.draws(),
+        Ok(Plan::Query(query)) => query.draws.as_deref(),
         _ => None,
     }
 }
@@ -163,7 +189,7 @@ impl Supplied {
                 *of = draws.name_type(index + 1).unwrap_or(0);
             }
         }
-        types.resize(draws.given + holes, BIGINT);
+        types.extend((0..holes).map(|hole| type_of(draws, hole)));
         let mut message = BytesMut::new();
         encode::parse(&mut message, name, draws.text.as_bytes(), &types);
         Ok(Some(Supplied {
@@ -224,15 +250,5 @@ impl Query {
     fn with_rows_of(mut self, text: &str) -> Query {
         self.find_rows(text);
         self
-    }
-}
-
-impl Form {
-    /// The statement's holes, if it has any.
-    fn draws(&self) -> Option<&Draws> {
-        match self {
-            Form::Draws(draws) => Some(draws),
-            _ => None,
-        }
     }
 }

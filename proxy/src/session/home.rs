@@ -57,6 +57,11 @@ impl AtHome {
         self.unsure || self.locks || self.listens
     }
 
+    /// Whether it listens; before PostgreSQL has said so, whether it was told to.
+    fn may_listen(&self) -> bool {
+        self.listens || self.unsure && self.listened
+    }
+
     /// Where others may wait for the session whatever it does.
     pub(super) fn held_at(&self) -> Option<usize> {
         self.locks.then_some(HOME)
@@ -223,7 +228,7 @@ impl Session {
             None => Ok(()),
             Some(why) => Err(Ended::Fatal(Failure::HomeLost {
                 group: self.group(HOME),
-                what: match (self.at_home.locks, self.at_home.listens) {
+                what: match (self.at_home.locks, self.at_home.may_listen()) {
                     _ if self.temporary.any() => "its temporary tables are",
                     (true, true) => "its advisory locks and its LISTEN are",
                     (_, false) => "its advisory locks are",

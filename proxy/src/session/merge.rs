@@ -256,7 +256,7 @@ impl Session {
             .order
             .iter()
             .zip(by.get(count..).unwrap_or_default())
-            .map(|(ordered, (_, oid))| Order::of(ordered, *oid, c_texts))
+            .map(|(ordered, result)| Order::of(ordered, result.oid, c_texts))
             .collect();
         let Some((order, formats)) = order.zip(formats(asked.bind.results, count, merge.order.len())) else {
             return Ok(None);

@@ -157,6 +157,8 @@ struct Pipeline {
     stake: Stake,
     /// Whether it has written or taken something there, and not only announced.
     wrote: bool,
+    /// See [`Transaction::began`]; none before a statement has asked.
+    began: Option<u64>,
     /// See [`Transaction::anchor`].
     anchor: Option<usize>,
     /// See [`Transaction::announces`].

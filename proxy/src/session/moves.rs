@@ -18,6 +18,7 @@ use super::captured::{Captured, Kept};
 use super::conn::{Audience, Conn, Kind, Stake};
 use super::enter::Style;
 use super::gather::{BARE_BIND, not_the_same};
+use super::holes::draws_of;
 use super::parts::{BINARY, end_batch, too_much};
 use super::plans::Planned;
 use super::relay::{columns_of, parameter_types};
@@ -85,10 +86,10 @@ impl Session {
         moves: &Moves,
         execute: &Execute<'_>,
     ) -> Result<(), Halt> {
-        let (bind, statement, _) = self.portal_alone(execute.portal)?;
+        let (bind, statement, planned) = self.portal_alone(execute.portal)?;
         self.open_transaction(Style::Extended).await?;
         let given = Given {
-            text: &statement.text,
+            text: draws_of(planned.only()?).map_or(&statement.text, |draws| &draws.text),
             types: &statement.types,
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,

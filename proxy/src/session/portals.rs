@@ -181,7 +181,7 @@ impl Session {
         }
         // COPY and a count are done at once, whatever the limit.
         let limit = u64::try_from(execute.limit).unwrap_or(0);
-        if limit > 0 && matches!(query.form, Form::Plain | Form::Draws(_)) {
+        if limit > 0 && query.form == Form::Plain {
             return self.execute_some(places, execute.portal, limit).await;
         }
         let read = match self.statements.portal_mut(execute.portal) {

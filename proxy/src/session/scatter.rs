@@ -39,6 +39,7 @@ impl Session {
             deferrable: None,
         };
         let mut transaction = Transaction::new(begin, modes);
+        transaction.began = self.pipeline.began.unwrap_or(transaction.began);
         transaction.implicit = true;
         self.transaction = Some(transaction);
         Ok(true)

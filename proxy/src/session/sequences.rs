@@ -20,6 +20,7 @@ use super::enter::Style;
 use super::home::HOME;
 use super::transaction::quoted;
 use crate::analysis::{self, Access, Draws, Refusal, RelationName, SequenceName, Source};
+use crate::cancel::now;
 use crate::failure::{Failure, Halt};
 
 /// What a session has drawn.
@@ -48,6 +49,7 @@ enum Known<'a> {
     Next(&'a Relation),
     Current(&'a Relation),
     Last,
+    Time(i64),
 }
 
 fn full_name(relation: &Relation) -> String {
@@ -68,8 +70,18 @@ pub(super) fn find<'a>(catalogue: &'a Catalogue, name: &RelationName) -> Result<
 impl Session {
     /// Values for the holes of a statement, in the order of its text. `given` has the client's parameters as text.
     pub(super) async fn draw(&mut self, draws: &Draws, given: &[Option<String>]) -> Result<Vec<i64>, Halt> {
+        let (moment, began) = self.times();
+        if draws.only_tells_time() {
+            let mut values = vec![began; draws.holes()];
+            for draw in draws.draws.iter().filter(|draw| draw.of == Source::Statement) {
+                if let Some(hole) = values.get_mut(draw.hole) {
+                    *hole = moment;
+                }
+            }
+            return Ok(values);
+        }
         let (place, catalogue) = self.tables().await?;
-        let known = self.known(draws, given, &catalogue).await?;
+        let known = self.known(draws, given, &catalogue, (moment, began)).await?;
         let mut counts: Vec<(&Relation, usize)> = Vec::new();
         for source in &known {
             let Known::Next(relation) = source else { continue };
@@ -96,6 +108,7 @@ impl Session {
                 }
                 Known::Current(relation) => self.current_value(place, relation)?,
                 Known::Last => self.last_value(place, &catalogue)?,
+                Known::Time(time) => *time,
             };
             if let Some(hole) = values.get_mut(draw.hole) {
                 *hole = value;
@@ -104,12 +117,26 @@ impl Session {
         Ok(values)
     }
 
+    /// The time of this statement, and that of its transaction, in microseconds since 1970.
+    fn times(&mut self) -> (i64, i64) {
+        let micros = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        let moment = now();
+        let began = match &self.transaction {
+            Some(transaction) => transaction.began,
+            // A pipeline is one transaction, too.
+            None if self.pipeline.touched.is_empty() => *self.pipeline.began.insert(moment),
+            None => *self.pipeline.began.get_or_insert(moment),
+        };
+        (micros(moment), micros(began))
+    }
+
     /// The sequences that a statement draws from, each of which the session's role may use so.
     async fn known<'a>(
         &mut self,
         draws: &Draws,
         given: &[Option<String>],
         catalogue: &'a Catalogue,
+        (moment, began): (i64, i64),
     ) -> Result<Vec<Known<'a>>, Halt> {
         let mut known = Vec::with_capacity(draws.draws.len());
         for draw in &draws.draws {
@@ -127,6 +154,8 @@ impl Session {
                     Known::Current(relation)
                 }
                 Source::Last => Known::Last,
+                Source::Transaction => Known::Time(began),
+                Source::Statement => Known::Time(moment),
             });
         }
         Ok(known)

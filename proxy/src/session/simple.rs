@@ -125,12 +125,9 @@ impl Session {
                 self.cursor_query(query).await?;
                 Ok(Ready::Now)
             }
-            Plan::Query(
-                query @ Query {
-                    form: Form::Draws(draws),
-                    ..
-                },
-            ) => Box::pin(self.run_drawing(query, draws, planned)).await,
+            Plan::Query(query) if let Some(draws) = &query.draws => {
+                Box::pin(self.run_drawing(query, draws, planned)).await
+            }
             Plan::Query(query) => match self.route_text(query, text, planned).await? {
                 Placed::One(place) => self.forward(place, query, text, message).await,
                 Placed::Many(places) if matches!(query.form, Form::Declare { .. }) => {
@@ -340,7 +337,8 @@ impl Session {
             let Ok(Plan::Query(query)) = &statement.plan else {
                 return Ok(None);
             };
-            if !matches!(query.form, Form::Plain | Form::Count | Form::Gathered(_)) {
+            let fits = matches!(query.form, Form::Plain | Form::Count | Form::Gathered(_));
+            if !fits || query.draws.is_some() {
                 return Ok(None);
             }
             if query.access == Access::Write {

@@ -8,6 +8,7 @@ use coordinator::catalogue::{Catalogue, CatalogueVersion};
 use coordinator::cut::{Cut, CutError, Strength};
 
 use crate::analysis::{Access, Isolation, Refusal, Timeout, TransactionModes};
+use crate::cancel::now;
 use crate::failure::Failure;
 
 /// A transaction block that the client has opened.
@@ -17,6 +18,8 @@ use crate::failure::Failure;
 pub(crate) struct Transaction {
     /// The statement that begins it on a group.
     pub(crate) begin: String,
+    /// When, in microseconds since 1970: what `now()` says in all groups.
+    pub(crate) began: u64,
     /// How AND CHAIN has begun it.
     inherited: Option<Inherited>,
     /// Made for a Query, or for a pipeline, and ends with it.
@@ -153,6 +156,7 @@ impl Transaction {
     pub(crate) fn new(begin: &str, modes: TransactionModes) -> Self {
         Transaction {
             begin: begin.to_owned(),
+            began: now(),
             inherited: None,
             implicit: false,
             isolation: modes.isolation,
@@ -189,7 +193,25 @@ impl Transaction {
     }
 
     /// What AND CHAIN begins when this one has failed.
+    ///
+    /// Where the failure was within a savepoint, that alone has been undone when COMMIT or ROLLBACK looks at what the transaction is
+    /// (`CommitTransactionCommand` in xact.c): the next one is what this one was at the savepoint.
     pub(crate) fn after_failure(&self) -> Self {
+        let savepoint = |step: &Step| matches!(step, Step::Savepoint(_));
+        if let Some(last) = self.script.iter().rposition(savepoint) {
+            let modes = TransactionModes {
+                isolation: self.isolation,
+                read_only: self.read_only,
+                deferrable: None,
+            };
+            let mut next = Transaction::new(&self.begin, modes);
+            let before = self.script[..last].iter().filter_map(|step| match step {
+                Step::Modes(sql) => Some(Step::Modes(sql.clone())),
+                _ => None,
+            });
+            next.script = before.collect();
+            return next.chained();
+        }
         let Some(inherited) = &self.inherited else {
             return Transaction::new("BEGIN", TransactionModes::default());
         };

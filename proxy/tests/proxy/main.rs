@@ -30,6 +30,7 @@ mod split;
 mod syntax;
 mod temporary;
 mod timeouts;
+mod times;
 mod tls;
 mod transactions;
 mod two_phase;

@@ -5,14 +5,14 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::harness::Cluster;
 
 /// A Howdah of two groups, and one PostgreSQL.
-struct Both {
-    cluster: Cluster,
-    howdah: Client,
-    plain: Client,
+pub(crate) struct Both {
+    pub(crate) cluster: Cluster,
+    pub(crate) howdah: Client,
+    pub(crate) plain: Client,
 }
 
 impl Both {
-    async fn start() -> Both {
+    pub(crate) async fn start() -> Both {
         let cluster = Cluster::start().await;
         let direct = cluster.direct(0).await;
         let sql = "CREATE DATABASE one TEMPLATE template0";
@@ -25,7 +25,7 @@ impl Both {
     }
 
     /// Runs these one after the other in both, as Queries; each must be answered alike.
-    async fn agree(&self, statements: &[&str]) {
+    pub(crate) async fn agree(&self, statements: &[&str]) {
         let mut differences = Vec::new();
         for sql in statements {
             let (ours, theirs) = (answer(&self.howdah, sql).await, answer(&self.plain, sql).await);
@@ -37,7 +37,7 @@ impl Both {
     }
 
     /// The same as prepared statements, without parameters: their descriptions, and what they give.
-    async fn agree_prepared(&self, statements: &[&str]) {
+    pub(crate) async fn agree_prepared(&self, statements: &[&str]) {
         let mut differences = Vec::new();
         for sql in statements {
             let (ours, theirs) = (
@@ -53,7 +53,7 @@ impl Both {
 }
 
 /// The answer to a Query in short: each row between brackets, the count of rows, or the error.
-async fn answer(client: &Client, sql: &str) -> String {
+pub(crate) async fn answer(client: &Client, sql: &str) -> String {
     match client.simple_query(sql).await {
         Ok(messages) => {
             let mut said: Vec<String> = messages.iter().map(show).collect();

@@ -143,6 +143,18 @@ async fn a_chained_transaction_is_as_the_one_before_had_become() {
         client.batch_execute(&update).await.expect(begin);
         client.batch_execute("COMMIT").await.unwrap();
     }
+    // A failure within a savepoint is not one of the transaction itself: the next is what this one was.
+    for failing in ["ROLLBACK TO t", "SELECT 1 / 0", &update] {
+        client
+            .batch_execute("BEGIN READ ONLY; SAVEPOINT s")
+            .await
+            .unwrap();
+        client.batch_execute(failing).await.expect_err(failing);
+        client.batch_execute("COMMIT AND CHAIN").await.unwrap();
+        let error = client.batch_execute(&update).await.expect_err(failing);
+        assert_eq!(code(&error), "25006", "{failing}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

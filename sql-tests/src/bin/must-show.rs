@@ -21,6 +21,7 @@ use sql_tests::scenario::{
     uncommitted_wal,
 };
 use sql_tests::scripts::{record, scripts};
+use sql_tests::tpch::{TpchPlan, tpch};
 use sql_tests::{Failure, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,7 +29,7 @@ const USAGE: &str =
     "usage: must-show rows [ROWS] | kill [ROUNDS] | pause [ROUNDS] [SECONDS] | uncommitted | all
        must-show transfers [SECONDS] [ROUNDS] | cuts [SECONDS] [ROUNDS] | deadlocks [SECONDS]
        must-show differential [STATEMENTS] [SEED] | drivers [record] | scripts [NAME] | scripts record [NAME]
-       must-show scatter [ROWS] [ROUNDS]
+       must-show scatter [ROWS] [ROUNDS] | tpch [SCALE]
        must-show idle [CLIENTS] [BUSY] | fuzz-protocol [MINUTES] [SEED]
   rows         ROWS rows (100000) by pipelined INSERTs through one node, read back through the others
   kill         kill -9 of the leader with its PostgreSQL, ROUNDS times (10), with writers
@@ -47,6 +48,7 @@ const USAGE: &str =
                needs more than 100 MiB
   scripts      sql-tests/scripts, those in whose names NAME occurs, on two groups and on one PostgreSQL. With the word record
                what they expect is written anew
+  tpch         the 22 queries of TPC-H at SCALE (0.01), on a node of two groups and on one PostgreSQL: answers, paths, times
   idle         what CLIENTS (5000) that do nothing cost one node, and BUSY (200) ones beside them
   fuzz-protocol  random and mutated bytes to a node for MINUTES (30), drawn from SEED (1), beside clients that must not notice
 Run as root, transfers, cuts and deadlocks switch the kernel's autogroups off meanwhile (ops/bench says why). pgbench is compared by ops/bench.";
@@ -118,6 +120,11 @@ async fn tell(arguments: &[String]) -> Result<()> {
             (Some("record"), name) => all_scripts(Recorded::Anew, name.map_or("", String::as_str)).await,
             (name, None) => all_scripts(Recorded::Compared, name.unwrap_or_default()).await,
             _ => Err(USAGE.into()),
+        },
+        Some("tpch") => match arguments.get(1).map(|text| text.parse()) {
+            None => compare_tpch(0.01).await,
+            Some(Ok(scale)) if (0.001..=1.0).contains(&scale) => compare_tpch(scale).await,
+            Some(_) => Err(format!("a scale is from 0.001 to 1\n{USAGE}").into()),
         },
         Some("idle") => many_idle(number(1, 5000)?, number(2, 200)?).await,
         Some("fuzz-protocol") => fuzz_protocol(number(1, 30)?, number(2, 1)?).await,
@@ -404,6 +411,23 @@ async fn all_scripts(expected_is: Recorded, named: &str) -> Result<()> {
     let report = scripts(servers, named).await?;
     report.verdict()?;
     say(&report.to_string());
+    cluster.shutdown(&[]).await
+}
+
+async fn compare_tpch(scale: f64) -> Result<()> {
+    let options = Options {
+        nodes: 1,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&program()?, &options).await?;
+    let plain = Plain::start(Guard::Alone).await?;
+    let (here, there) = (cluster.connect(NodeId(1)).await?, plain.connect().await?);
+    let report = tpch(&here, &there, TpchPlan { scale, rounds: 3 }).await?;
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    say(&format!(
+        "scale {scale}, medians of 3 alternating runs; {cores} cores; a node of 2 groups\n\n{report}"
+    ));
+    report.verdict()?;
     cluster.shutdown(&[]).await
 }
 

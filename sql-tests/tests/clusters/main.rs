@@ -20,6 +20,7 @@ mod reload;
 mod rows;
 mod scripts;
 mod sequences;
+mod tpch;
 mod ways_in;
 
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! The clauses of a plain SELECT in its tokens.
 
 use super::super::lexer::{Kind, Token};
+use super::super::parse::is_only;
 use super::super::words::{Words, split_commas};
 use super::filter::{Piece, constant};
 use super::quoted;
@@ -12,6 +13,8 @@ pub(super) struct Clauses<'t> {
     pub(super) on: Option<&'t [Token]>,
     /// The list of results.
     pub(super) items: &'t [Token],
+    /// FROM and what follows.
+    pub(super) from: Option<&'t [Token]>,
     /// What follows WHERE.
     pub(super) filter: Option<&'t [Token]>,
     /// WHERE and what follows.
@@ -27,6 +30,9 @@ pub(super) struct Clauses<'t> {
 impl<'t> Clauses<'t> {
     /// Of these tokens; none if they are of another kind of query.
     pub(super) fn of(tokens: &'t [Token]) -> Option<Clauses<'t>> {
+        if (0..tokens.len()).any(|at| is_only(tokens, at)) {
+            return None;
+        }
         let starts = starts(tokens)?;
         let mut clauses = Clauses::default();
         for (number, (word, at)) in starts.iter().enumerate() {
@@ -43,6 +49,7 @@ impl<'t> Clauses<'t> {
                     }
                     clauses.items = words.rest();
                 }
+                "from" => clauses.from = Some(clause),
                 "where" => (clauses.filter, clauses.whole_filter) = (Some(after(1)?), Some(clause)),
                 "group" => clauses.group = Some(after(2)?),
                 "order" => clauses.order = Some(after(2)?),

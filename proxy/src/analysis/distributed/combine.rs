@@ -127,11 +127,34 @@ pub(super) fn type_name(oid: u32) -> Option<&'static str> {
         .map(|(_, name)| *name)
 }
 
+/// A value of this type as one with this modifier, which it fits; none if there are others of that type.
+fn modified(value: String, oid: u32, modifier: i32) -> Option<String> {
+    /// `VARHDRSZ`, by which modifiers of lengths and of numeric are larger.
+    const HEADER: i32 = 4;
+    let given = modifier - HEADER;
+    let name = type_name(oid)?;
+    Some(match oid {
+        _ if modifier < 0 => value,
+        1042 | 1043 => format!("CAST({value} AS pg_catalog.{name}({given}))"),
+        // `make_numeric_typmod` in numeric.c, whose scale may be negative.
+        NUMERIC => {
+            let scale = ((given & 0x7ff) ^ 1024) - 1024;
+            format!(
+                "CAST({value} AS pg_catalog.{name}({}, {scale}))",
+                (given >> 16) & 0xffff
+            )
+        }
+        _ => return None,
+    })
+}
+
 /// What is known of the values that groups give.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a> {
     /// Their types.
     pub types: &'a [u32],
+    /// Their types' modifiers, -1 for none (`pg_attribute.atttypmod`).
+    pub modifiers: &'a [i32],
     /// Texts among them have the database's own collation, as they have without saying so.
     pub own_collation: bool,
 }
@@ -146,10 +169,11 @@ impl Combined {
         let sum =
             |at: usize, number: &str| format!("CAST(pg_catalog.sum({}) AS pg_catalog.{number})", value(at));
         Some(match self {
-            Combined::Key(at) => {
-                of(*at)?;
-                value(*at)
-            }
+            Combined::Key(at) => modified(
+                value(*at),
+                of(*at)?,
+                values.modifiers.get(*at).copied().unwrap_or(-1),
+            )?,
             // sum(int8) is numeric. Of no rows at all there is nothing to sum up where GROUPING SETS have an empty one.
             Combined::Count(at) => format!("COALESCE({}, 0)", sum(*at, "int8")),
             Combined::Sum(at) => match of(*at)? {

@@ -1,8 +1,9 @@
-//! What groups compute of their own rows, found in the text of a SELECT of one table.
+//! What groups compute of their own rows, found in the text of a SELECT.
 
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
+use coordinator::catalogue::Relation;
 use sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArguments, Ident, ObjectNamePart, Select, SelectItem, Value,
     Visitor,
@@ -19,7 +20,7 @@ use super::clauses::{Clauses, word_of, write};
 use super::combine::{Combined, Deviation};
 use super::filter::{Block, Piece};
 use super::top::{direction, expression};
-use super::{grouping, name_of, quoted};
+use super::{Part, RelationName, grouping, name_of, quoted};
 
 /// The first OID that is not PostgreSQL's own (FirstNormalObjectId).
 const FIRST_OF_USERS: u32 = 16_384;
@@ -95,10 +96,14 @@ struct Place {
 pub(super) struct Finding<'t> {
     tokens: &'t [Token],
     clauses: &'t Clauses<'t>,
-    instance: &'t Instance<'t>,
     select: &'t Select,
-    /// Where WHERE and its condition are, in bytes.
-    pub(super) filter: Option<Range<usize>>,
+    /// All of its tables, and what their columns are qualified with.
+    tables: Vec<&'t Relation>,
+    called: Vec<&'t str>,
+    /// The table, where it is one alone.
+    single: Option<&'t Instance<'t>>,
+    /// What groups do and is replaced as a whole, in bytes: WHERE and its condition, and FROM where there are several tables.
+    pub(super) done: Option<Range<usize>>,
     /// What groups give beside columns: what they group by, of which there are so many, then aggregates.
     pub(super) extras: Vec<Vec<Piece>>,
     pub(super) keys: usize,
@@ -112,23 +117,48 @@ impl<'t> Finding<'t> {
     pub(super) fn of(
         tokens: &'t [Token],
         clauses: &'t Clauses<'t>,
-        instance: &'t Instance<'t>,
+        proof: &'t Proof<'t>,
         select: &'t Select,
     ) -> Finding<'t> {
-        let filter = clauses
-            .whole_filter
-            .and_then(|whole| Some(whole.first()?.range.start..whole.last()?.range.end));
+        let single = match proof.instances.as_slice() {
+            [only] if proof.reference_tables.is_empty() => Some(only),
+            _ => None,
+        };
+        let from = clauses.from.filter(|_| single.is_none()).unwrap_or_default();
+        let filter = clauses.whole_filter.unwrap_or_default();
+        let first = from.first().or(filter.first());
+        let last = filter.last().or(from.last());
+        let distributed = proof.instances.iter().map(|instance| instance.table);
         Finding {
             tokens,
             clauses,
-            instance,
             select,
-            filter,
+            tables: distributed
+                .chain(proof.reference_tables.iter().copied())
+                .collect(),
+            called: names_in(clauses.from.unwrap_or_default()),
+            single,
+            done: first
+                .zip(last)
+                .map(|(first, last)| first.range.start..last.range.end),
             extras: Vec::new(),
             keys: 0,
             combined: Vec::new(),
             taken: HashSet::new(),
         }
+    }
+
+    /// The table, where it is one alone.
+    pub(super) fn single(&self) -> Option<&'t Instance<'t>> {
+        self.single
+    }
+
+    /// All of its tables, without columns.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let tables = self.tables.iter();
+        tables
+            .map(|table| Part::of(RelationName::of(table), Vec::new()))
+            .collect()
     }
 
     /// GROUP BY and aggregates: gives the table's columns that groups give.
@@ -149,7 +179,7 @@ impl<'t> Finding<'t> {
         }
         self.checked(&given)?;
         // In the table's order.
-        let columns = self.instance.table.columns.iter();
+        let columns = self.single.iter().flat_map(|instance| &instance.table.columns);
         Some(
             columns
                 .filter(|column| given.contains(&column.name))
@@ -158,25 +188,29 @@ impl<'t> Finding<'t> {
         )
     }
 
+    fn has_column(&self, name: &str) -> bool {
+        self.tables.iter().any(|table| table.column(name).is_some())
+    }
+
     fn is_column(&self, token: &Token) -> bool {
-        name_of(token).is_some_and(|name| self.instance.table.column(name).is_some())
+        name_of(token).is_some_and(|name| self.has_column(name))
     }
 
     /// The columns that are named outside of WHERE, in the table's order.
     pub(super) fn named(&self) -> Vec<String> {
-        let outside = |token: &&Token| !self.is_filtered(token);
+        let outside = |token: &&Token| !self.is_done(token);
         let names: HashSet<&str> = self.tokens.iter().filter(outside).filter_map(name_of).collect();
-        let columns = self.instance.table.columns.iter();
+        let columns = self.single.iter().flat_map(|instance| &instance.table.columns);
         columns
             .filter(|column| names.contains(column.name.as_str()))
             .map(|column| column.name.clone())
             .collect()
     }
 
-    fn is_filtered(&self, token: &Token) -> bool {
-        self.filter
+    fn is_done(&self, token: &Token) -> bool {
+        self.done
             .as_ref()
-            .is_some_and(|filter| filter.contains(&token.range.start))
+            .is_some_and(|done| done.contains(&token.range.start))
     }
 
     fn place(&self, call: &Call) -> Option<Place> {
@@ -322,7 +356,7 @@ impl<'t> Finding<'t> {
             looked_at.push(filter.split_last()?.1);
         }
         for value in looked_at {
-            let row = |token: &Token| name_of(token) == Some(&self.instance.called);
+            let row = |token: &Token| name_of(token).is_some_and(|name| self.called.contains(&name));
             match value {
                 // A constant.
                 _ if !value.iter().any(|token| self.is_column(token) || row(token)) => continue,
@@ -334,13 +368,14 @@ impl<'t> Finding<'t> {
                         ..
                     },
                     only,
-                ] if self.is_column(only)
+                ] if self.single.is_some()
+                    && self.is_column(only)
                     && value
                         .iter()
                         .all(|token| name_of(token).is_some() || token.kind == Kind::Punctuation('.')) =>
                 {
                     let name = name_of(only)?.to_owned();
-                    let column = self.instance.table.column(&name)?;
+                    let column = self.single?.table.column(&name)?;
                     if grouping::UNGROUPED.contains(&column.type_oid) {
                         return None;
                     }
@@ -361,7 +396,7 @@ impl<'t> Finding<'t> {
 
     /// What groups are made by: gives the table's columns among it.
     fn group(&mut self, by: &[Expr], proof: &Proof<'_>) -> Option<Vec<String>> {
-        let (select, table) = (self.select, self.instance.table);
+        let select = self.select;
         let block = Block::of(select, &proof.instances);
         let (items, keys) = (
             self.clauses.items(),
@@ -380,6 +415,7 @@ impl<'t> Finding<'t> {
             let (parsed, key) = match parsed {
                 Expr::GroupingSets(all) | Expr::Cube(all) | Expr::Rollup(all) => {
                     sets = true;
+                    self.single?;
                     for column in all.iter().flatten() {
                         give(&block.column(column, &proof.instances)?.1.name);
                     }
@@ -395,7 +431,7 @@ impl<'t> Finding<'t> {
                     _ => return None,
                 },
                 // A column comes before a result of that name (`findTargetlistEntrySQL92` in parse_clause.c).
-                Expr::Identifier(name) if table.column(&name.value).is_none() => {
+                Expr::Identifier(name) if !self.has_column(&name.value) => {
                     let called = |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { alias, .. } if alias.value == name.value);
                     let mut found = (0..items.len()).filter(|at| called(&select.projection[*at]));
                     let at = found.next().filter(|_| found.next().is_none())?;
@@ -404,10 +440,14 @@ impl<'t> Finding<'t> {
                 _ => (parsed, key),
             };
             match block.column(parsed, &proof.instances) {
-                Some((_, column)) => give(&column.name),
-                None => self.key(key)?,
+                Some((_, column)) if self.single.is_some() => give(&column.name),
+                _ => self.key(key)?,
             }
         }
+        let Some(instance) = self.single else {
+            return Some(given);
+        };
+        let table = instance.table;
         let key = table.primary_key.iter().map(|number| {
             let column = table.columns.iter().find(|column| column.number == *number);
             column.map(|column| column.name.as_str())
@@ -445,7 +485,13 @@ impl<'t> Finding<'t> {
         }
         whole.extend(self.clauses.group.map(split_commas).unwrap_or_default());
         for item in self.clauses.order.map(split_commas).unwrap_or_default() {
-            whole.push(direction(item)?.0);
+            let by = direction(item)?.0;
+            // A name alone is that of a result, if there is one.
+            let result =
+                matches!(by, [only] if self.results().any(|alias| name_of(only) == Some(&alias.value)));
+            if !result {
+                whole.push(by);
+            }
         }
         let mut places: Vec<Range<usize>> = whole
             .into_iter()
@@ -457,7 +503,7 @@ impl<'t> Finding<'t> {
             for at in 0..self.tokens.len().saturating_sub(key.len() - 1) {
                 let found = at..at + key.len();
                 if same(&self.tokens[found.clone()])
-                    && !self.is_filtered(&self.tokens[at])
+                    && !self.is_done(&self.tokens[at])
                     && !self.taken.contains(&at)
                     && !places.contains(&found)
                     && self.is_apart(&found)
@@ -478,8 +524,13 @@ impl<'t> Finding<'t> {
         Some(())
     }
 
-    /// Whether an expression is one wherever it stands: in parentheses, or a call.
+    /// Whether an expression is one wherever it stands: in parentheses, a call, or a qualified column.
     fn is_closed(&self, key: &[Token]) -> bool {
+        if let [_, point, _] = key
+            && point.kind == Kind::Punctuation('.')
+        {
+            return true;
+        }
         let Some(start) = self.number_of(key) else {
             return false;
         };
@@ -510,17 +561,17 @@ impl<'t> Finding<'t> {
         apart && behind != Some(&point)
     }
 
+    /// The names that the text gives to results.
+    fn results(&self) -> impl Iterator<Item = &'t Ident> {
+        self.select.projection.iter().filter_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } => Some(alias),
+            _ => None,
+        })
+    }
+
     /// Whether what is left of the text names nothing that groups do not give.
     pub(super) fn checked(&self, given: &[String]) -> Option<()> {
-        let aliases: Vec<&Ident> = self
-            .select
-            .projection
-            .iter()
-            .filter_map(|item| match item {
-                SelectItem::ExprWithAlias { alias, .. } => Some(alias),
-                _ => None,
-            })
-            .collect();
+        let aliases: Vec<&Ident> = self.results().collect();
         // ORDER BY of a name alone is by the result of that name, if there is one.
         let ordered = self.clauses.order.map(split_commas).unwrap_or_default();
         let ordered = ordered.into_iter().filter_map(|item| {
@@ -530,17 +581,16 @@ impl<'t> Finding<'t> {
             let result = aliases.iter().any(|alias| alias.value == name);
             result.then(|| self.number_of(by))?
         });
-        let names: Vec<usize> = self
-            .instance
-            .at
-            .into_iter()
-            .flat_map(|(from, to)| from..=to)
-            .chain(self.instance.alias_at)
+        let table = self.single.iter().flat_map(|instance| {
+            let name = instance.at.into_iter().flat_map(|(from, to)| from..=to);
+            name.chain(instance.alias_at)
+        });
+        let names: Vec<usize> = table
             .chain(aliases.iter().filter_map(|alias| token_of(alias)))
             .chain(ordered)
             .collect();
         for (at, token) in self.tokens.iter().enumerate() {
-            let left = !self.is_filtered(token) && !self.taken.contains(&at) && !names.contains(&at);
+            let left = !self.is_done(token) && !self.taken.contains(&at) && !names.contains(&at);
             let Some(name) = name_of(token).filter(|_| left) else {
                 continue;
             };
@@ -548,9 +598,9 @@ impl<'t> Finding<'t> {
                 .tokens
                 .get(at + 1)
                 .is_some_and(|next| next.kind == Kind::Punctuation('.'));
-            let row = name == self.instance.called && !point;
-            let other =
-                self.instance.table.column(name).is_some() && !given.iter().any(|known| known == name);
+            // With several tables nothing of theirs is left; with one it is called as before.
+            let row = self.called.contains(&name) && (!point || self.single.is_none());
+            let other = self.has_column(name) && !given.iter().any(|known| known == name);
             if row || (other && !point) {
                 return None;
             }
@@ -574,6 +624,18 @@ pub(super) fn is_collated(tokens: &[Token]) -> bool {
         Kind::Word(word) => OF_COLLATION.contains(&word.as_str()),
         _ => false,
     })
+}
+
+/// All names in FROM, those of its tables among them.
+fn names_in(from: &[Token]) -> Vec<&str> {
+    const WORDS: [&str; 13] = [
+        "from", "as", "on", "using", "join", "inner", "left", "right", "full", "outer", "cross", "natural",
+        "and",
+    ];
+    from.iter()
+        .filter_map(name_of)
+        .filter(|name| !WORDS.contains(name))
+        .collect()
 }
 
 /// The arguments of a call, and its ORDER BY.

@@ -23,10 +23,12 @@ mod top;
 use std::fmt;
 use std::ops::Range;
 
+use coordinator::catalogue::{Relation, RelationKind};
 use sqlparser::ast::Statement;
 
 use super::check::Findings;
 use super::lexer::{Kind, Token};
+use super::parse::{is_only, is_table_query};
 use super::plan::RelationName;
 use super::proof::Proof;
 use super::refusal::Refusal;
@@ -378,12 +380,39 @@ pub(super) fn brought(
         |table| columns.of_table(table),
     ));
     gathering.splices.extend(without_schemas(tokens, proof)?);
+    gathering.splices.extend(of_tables(tokens, proof)?);
     gathering.splices.sort_by_key(|splice| splice.at.start);
     let apart = |pair: &[Splice]| pair[0].at.end <= pair[1].at.start;
     if !gathering.splices.windows(2).all(apart) {
         return Err(lost());
     }
     Ok(gathering)
+}
+
+/// Writes `TABLE name` as what it stands for, and takes ONLY away, which goes for tables alone.
+fn of_tables(tokens: &[Token], proof: &Proof<'_>) -> Result<Vec<Splice>, Refusal> {
+    let mut splices = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let with = if is_table_query(tokens, at) {
+            "SELECT * FROM"
+        } else if is_only(tokens, at) {
+            let partitioned = |relation: &Relation| relation.kind == RelationKind::PartitionedTable;
+            if proof.instances.iter().any(|instance| partitioned(instance.table)) {
+                return Err(Refusal::unsupported(
+                    "ONLY together with partitioned tables in a query of rows of several groups is not supported",
+                )
+                .hint("A partitioned table has no rows of its own: leave it out."));
+            }
+            ""
+        } else {
+            continue;
+        };
+        splices.push(Splice {
+            at: token.range.clone(),
+            with: With::Text(with.to_owned()),
+        });
+    }
+    Ok(splices)
 }
 
 /// Takes the schema out of `schema.table.column`: gathered rows are called by the table's name alone.

@@ -1,8 +1,9 @@
-//! Aggregates of one table: each group aggregates its own rows, and the query runs over what they give.
+//! Aggregates of one table, or of tables that are joined in each group ([`super::joined`]): each group aggregates its own rows, and the query runs over what they give.
 //!
 //! A group gives, for each of its groups of GROUP BY, the columns in that list, the values of the expressions in it, and for each aggregate what
 //! it comes to there. What DISTINCT aggregates look at is grouped by as well, so that each of its values comes once of each group: all that is
 //! made of several can as well be made of smaller ones, and GROUPING SETS of the smallest. SELECT DISTINCT alone is nothing but groups.
+//! Of several tables no columns are given, only values, and FROM is replaced as a whole.
 //! The table in the text is replaced by these rows under the same name, with the same names and types of columns (as whole rows
 //! are, [`super`]); aggregates are replaced by what makes one of several: a sum of counts, a sum of sums, the least of the least. What a
 //! group does not give is called otherwise there, so that a text that still names it is refused by PostgreSQL and never computed from nothing.
@@ -21,7 +22,7 @@ use super::clauses::{Clauses, write};
 use super::combine::{Combined, Values, type_name};
 use super::filter::{self, Piece};
 use super::finding::{Calls, Finding, is_collated};
-use super::top::of_one_table;
+use super::joined::of_own_rows;
 use super::{Part, Reading, Splice, With, distinct, grouping, name_of, quoted, without_schemas};
 
 /// How a SELECT of aggregates is answered.
@@ -31,7 +32,10 @@ pub struct Partial {
     pub part: Part,
     /// What the table's columns are qualified with.
     called: String,
-    aliased: bool,
+    /// All of its tables, without columns.
+    pub tables: Vec<Part>,
+    /// FROM and what follows up to WHERE.
+    from: Vec<Piece>,
     /// What else groups give: what they group by, of which there are so many, then aggregates.
     extras: Vec<Vec<Piece>>,
     keys: usize,
@@ -40,7 +44,7 @@ pub struct Partial {
     /// A text in it has a collation of its own.
     collated: bool,
     filter: Vec<Piece>,
-    /// Where the table and its alias are in the text, in bytes.
+    /// Where the table and its alias are in the text, in bytes; or all of them.
     table_at: Range<usize>,
     /// What stands for expressions and aggregates.
     combined: Vec<(Range<usize>, Combined)>,
@@ -68,10 +72,7 @@ impl Partial {
         let plain = || quoted_columns.iter().map(|column| vec![Piece::text(column)]);
         let mut pieces = vec![Piece::text("SELECT")];
         pieces.extend(list(&mut plain().chain(self.extras.iter().cloned())));
-        pieces.push(Piece::text(format!(" FROM {}", self.part.table.quoted())));
-        if self.aliased {
-            pieces.push(Piece::text(format!(" AS {}", quoted(&self.called))));
-        }
+        pieces.extend_from_slice(&self.from);
         pieces.extend_from_slice(&self.filter);
         let by = match &self.texts {
             Some(texts) if !columns.is_empty() => {
@@ -169,7 +170,13 @@ impl Partial {
 impl fmt::Display for Partial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let filter = filter::written(&self.filter, |index| index + 1);
-        write!(f, "{}{}", self.part, filter.trim_end())
+        match self.tables.as_slice() {
+            [_] => write!(f, "{}{}", self.part, filter.trim_end()),
+            tables => {
+                let names: Vec<&str> = tables.iter().map(|part| part.table.name.as_str()).collect();
+                write!(f, "{}{}", names.join(", "), filter.trim_end())
+            }
+        }
     }
 }
 
@@ -180,7 +187,7 @@ pub(super) fn find(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Option<Partial> {
-    let (_, select) = of_one_table(tokens, statement, proof, findings)?;
+    let (_, select) = of_own_rows(tokens, statement, proof, findings)?;
     let instance = proof.instances.first()?;
     let GroupByExpr::Expressions(by, modifiers) = &select.group_by else {
         return None;
@@ -195,14 +202,15 @@ pub(super) fn find(
     if !modifiers.is_empty()
         || select.projection.iter().any(star)
         || !select.named_window.is_empty()
-        || !instance.has_own_names()
-        || instance.table.columns.iter().any(|column| own(&column.name))
         || tokens.iter().filter_map(name_of).any(own)
+        || proof.instances.iter().any(|instance| !instance.has_own_names())
+        || has_own_columns(proof)
     {
         return None;
     }
     let clauses = Clauses::of(tokens)?;
-    let mut finding = Finding::of(tokens, &clauses, instance, select);
+    let mut finding = Finding::of(tokens, &clauses, proof, select);
+    let single = finding.single();
     let grouped = !by.is_empty() || findings.aggregate.is_some();
     let given = if grouped {
         let mut calls = Calls(Vec::new());
@@ -211,25 +219,35 @@ pub(super) fn find(
         }
         finding.grouped(by, &calls.0, proof)?
     } else {
-        alike(&finding, select, instance)?
+        alike(&finding, select, single?)?
     };
-    let (from, to) = instance.at?;
-    let table_at = tokens.get(from)?.range.start..tokens.get(instance.alias_at.unwrap_or(to))?.range.end;
-    let mut splices = grouping::completed(tokens, statement, &proof.instances, |_| given.clone());
-    let filter_at = finding.filter.clone();
-    splices.extend(without_schemas(tokens, proof).ok()?.into_iter().filter(|splice| {
-        let inside = |range: &Range<usize>| range.start <= splice.at.start && splice.at.end <= range.end;
-        !filter_at.as_ref().is_some_and(inside) && !finding.combined.iter().any(|(range, _)| inside(range))
-    }));
     let mut filter = Vec::new();
-    if let (Some(at), Some(condition)) = (filter_at, clauses.filter) {
+    if let Some(condition) = clauses.filter {
         filter.push(Piece::text(" WHERE "));
         write(condition, &mut filter);
-        splices.push(Splice {
-            at,
-            with: With::Text(String::new()),
-        });
     }
+    let (mut splices, mut from) = (Vec::new(), Vec::new());
+    let table_at = match single {
+        Some(instance) => {
+            splices = rest_of_one(tokens, statement, proof, &finding, &given)?;
+            from.push(Piece::text(format!(
+                " FROM {}",
+                RelationName::of(instance.table).quoted()
+            )));
+            if instance.alias_at.is_some() {
+                from.push(Piece::text(format!(" AS {}", quoted(&instance.called))));
+            }
+            let (from, to) = instance.at?;
+            tokens.get(from)?.range.start..tokens.get(instance.alias_at.unwrap_or(to))?.range.end
+        }
+        None => {
+            from.push(Piece::text(" "));
+            write(clauses.from?, &mut from);
+            // FROM itself stays.
+            let done = finding.done.clone()?;
+            clauses.from?.get(1)?.range.start..done.end
+        }
+    };
     let items = clauses.items();
     let unnamed = items
         .iter()
@@ -242,8 +260,9 @@ pub(super) fn find(
     Some(Partial {
         texts: (!grouped).then(|| distinct::texts(instance.table)),
         part: Part::of(RelationName::of(instance.table), given),
-        called: instance.called.clone(),
-        aliased: instance.alias_at.is_some(),
+        tables: finding.parts(),
+        called: single.map_or_else(|| OWN.to_owned(), |instance| instance.called.clone()),
+        from,
         unnamed: unnamed.collect(),
         collated: is_collated(tokens),
         extras: finding.extras,
@@ -253,6 +272,35 @@ pub(super) fn find(
         table_at,
         splices,
     })
+}
+
+/// Whether a table has a column that is called as ours are.
+fn has_own_columns(proof: &Proof<'_>) -> bool {
+    let distributed = proof.instances.iter().map(|instance| instance.table);
+    distributed
+        .chain(proof.reference_tables.iter().copied())
+        .any(|table| table.columns.iter().any(|column| column.name.starts_with(OWN)))
+}
+
+/// What else changes in a text of one table: its WHERE is gone, and its schema.
+fn rest_of_one(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    finding: &Finding<'_>,
+    given: &[String],
+) -> Option<Vec<Splice>> {
+    let mut splices = grouping::completed(tokens, statement, &proof.instances, |_| given.to_vec());
+    let schemas = without_schemas(tokens, proof).ok()?;
+    splices.extend(schemas.into_iter().filter(|splice| {
+        let inside = |range: &Range<usize>| range.start <= splice.at.start && splice.at.end <= range.end;
+        !finding.done.as_ref().is_some_and(inside) && !finding.combined.iter().any(|(range, _)| inside(range))
+    }));
+    splices.extend(finding.done.clone().map(|at| Splice {
+        at,
+        with: With::Text(String::new()),
+    }));
+    Some(splices)
 }
 
 /// The columns of SELECT DISTINCT, if they tell which rows are alike.
