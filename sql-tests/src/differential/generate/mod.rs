@@ -1,8 +1,9 @@
 //! Conversations: what a client might send, drawn from a seed alone.
 //!
-//! `values` and `types` have the constants, `rows` statements on tables, `queries` those over all of them, `words` everything else in SQL, `messages` turns
+//! `values` and `types` have the constants, `rows` statements on tables, `queries` and `grammar` those over all of them, `words` everything else in SQL, `messages` turns
 //! statements into exchanges. Nothing here knows what a server answers: so any part of a conversation can be played again alone.
 
+mod grammar;
 mod messages;
 mod queries;
 mod rows;
@@ -178,6 +179,12 @@ impl Maker {
                 .to_owned(),
             "SELECT create_reference_table('lands')".to_owned(),
             "SELECT undistribute_table('alone')".to_owned(),
+            "INSERT INTO kv SELECT g, nullif(g % 4, 0), chr(97 + g::int % 3), g / 4.0 FROM generate_series(1, 9) g; \
+             INSERT INTO pair SELECT g % 5, g, nullif(chr(97 + g % 4), 'c') FROM generate_series(0, 11) g; \
+             INSERT INTO lands SELECT g, 7 - g, chr(97 + g % 3) FROM generate_series(0, 5) g; \
+             INSERT INTO alone SELECT g, nullif(g % 3, 1), 'a' || g FROM generate_series(1, 5) g; \
+             INSERT INTO parted SELECT g / 2, g, nullif(chr(97 + g % 3), 'a') FROM generate_series(0, 7) g"
+                .to_owned(),
         ]
     }
 }

@@ -115,7 +115,8 @@ const SOURCES: &[Source] = &[
 impl Maker {
     /// A query that all groups together answer.
     pub(super) fn over_all(&mut self) -> Statement {
-        match self.below(10) {
+        match self.below(24) {
+            10.. => self.composed(),
             0..3 => self.rows_of(),
             3..6 => self.aggregates(),
             6..8 => self.nested(),

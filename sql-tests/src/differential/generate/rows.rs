@@ -62,8 +62,8 @@ impl Maker {
             50..53 => self.delete(),
             53..56 => self.joined_write(),
             56..68 => self.on_pairs(),
-            68..78 => self.scatter(),
-            78..98 => self.over_all(),
+            68..74 => self.scatter(),
+            74..98 => self.over_all(),
             _ => self.beyond(),
         }
     }
