@@ -5,6 +5,7 @@ use coordinator::catalogue::{FilledBy, Relation, Resolved};
 use coordinator::catalogue::Placement;
 
 use super::Refusal;
+use super::added;
 use super::copies;
 use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::databases;
@@ -49,7 +50,7 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
     let mut words = Words::new(tokens);
     let plan = match words.take_any(&["create", "alter", "drop"]) {
         Some("create") => create(words, sql, names)?,
-        Some("alter") => alter(words, names)?,
+        Some("alter") => alter(words, tokens, sql, names)?,
         Some(_) => drop(words)?,
         None => everywhere(DdlEffect::None)?,
     };
@@ -228,9 +229,9 @@ fn drop(mut words: Words<'_>) -> Result<Plan, Refusal> {
     }
 }
 
-fn alter(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
+fn alter(mut words: Words<'_>, tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     if words.take(&["table"]) {
-        return alter_table(words, names);
+        return alter_table(words, tokens, sql, names);
     }
     if words.take(&["system"]) {
         return Err(unsupported("ALTER SYSTEM")
@@ -325,7 +326,7 @@ fn sequence(parts: &[String], names: Names<'_>) -> Option<RelationName> {
     }
 }
 
-fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> {
+fn alter_table(mut words: Words<'_>, tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
     words.take(&["if", "exists"]);
     words.take(&["only"]);
     if words.sees(&["all", "in"]) {
@@ -357,6 +358,7 @@ fn alter_table(mut words: Words<'_>, names: Names<'_>) -> Result<Plan, Refusal> 
             table: RelationName::of(relation),
             new_key: new_key.filter(|column| Some(column.as_str()) != key),
             counted,
+            one_time: added::with_one_time(tokens, sql, words.rest(), relation).map(Box::new),
         })
     }))
 }

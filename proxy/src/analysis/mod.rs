@@ -3,6 +3,7 @@
 //! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in `proof.rs`;
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
+mod added;
 mod bring;
 mod calls;
 mod check;

@@ -606,6 +606,8 @@ pub struct AlteredTable {
     pub new_key: Option<String>,
     /// Whether a column is altered that a sequence fills.
     pub counted: bool,
+    /// With the time in the place of what tells it, for the rows that are there when a column is added.
+    pub one_time: Option<Box<Draws>>,
 }
 
 /// CREATE DATABASE or DROP DATABASE.

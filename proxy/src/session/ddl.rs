@@ -73,10 +73,23 @@ impl Session {
                 .await;
         }
         let effect = &ddl.effect;
-        let tag = self
-            .on_every_group(Definition::Says { text, effect }, rows)
-            .await?;
-        encode::command_complete(self.out(), &tag);
+        let drawn;
+        let mut text = text;
+        if let DdlEffect::AlterTable(AlteredTable {
+            one_time: Some(draws),
+            ..
+        }) = effect
+        {
+            self.settle().await?;
+            let values = self.draw(draws, &[]).await?;
+            self.pipeline.began = None;
+            self.told.places = Some(draws.places(&values));
+            drawn = draws.with_constants(&values);
+            text = &drawn;
+        }
+        let ran = self.on_every_group(Definition::Says { text, effect }, rows).await;
+        self.told.places = None;
+        encode::command_complete(self.out(), &ran?);
         Ok(())
     }
 

@@ -250,3 +250,44 @@ async fn what_tells_the_time_is_described_as_on_one_server() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn a_column_that_is_added_gives_all_rows_one_time() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    filled(&cluster, &client).await;
+    run(
+        &client,
+        "ALTER TABLE t ADD COLUMN seen timestamptz NOT NULL DEFAULT now(), ADD \"Next day\" date DEFAULT (CURRENT_DATE + 1) CHECK (\"Next day\" > '2000-01-01')",
+    )
+    .await;
+    let distinct = "SELECT count(DISTINCT (seen, \"Next day\")) || ' ' || count(seen) FROM t";
+    assert_eq!(value(&client, distinct).await, "1 6");
+    // The defaults are what was written.
+    let defaults = "SELECT string_agg(pg_get_expr(adbin, adrelid), '; ' ORDER BY adnum) FROM pg_attrdef WHERE adrelid = 't'::regclass AND adnum > 5";
+    assert_eq!(value(&client, defaults).await, "now(); (CURRENT_DATE + 1)");
+    run(
+        &client,
+        &format!("INSERT INTO t (id) VALUES ({})", cluster.keys_of(0, 4)[3]),
+    )
+    .await;
+    assert_eq!(value(&client, distinct).await, "2 7");
+    // One that is there stays as it is.
+    run(
+        &client,
+        "ALTER TABLE t ADD COLUMN IF NOT EXISTS seen timestamptz DEFAULT now() - interval '1 day'",
+    )
+    .await;
+    assert_eq!(value(&client, defaults).await, "now(); (CURRENT_DATE + 1)");
+    let wrong = client
+        .batch_execute("ALTER TABLE t ADD COLUMN bad int DEFAULT now()")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&wrong), "42804");
+    let block = "BEGIN; UPDATE t SET at = now(); ALTER TABLE t ADD COLUMN within timestamptz DEFAULT transaction_timestamp(); COMMIT";
+    run(&client, block).await;
+    assert_eq!(
+        value(&client, "SELECT count(*) FROM t WHERE within = at").await,
+        "7"
+    );
+}

@@ -7,11 +7,11 @@ use sql_tests::history::{Kind, Process};
 use sql_tests::nemesis::{Pace, kinds};
 use sql_tests::run::{Audience, Options, Place, run};
 
-use crate::TURN;
+use crate::turn;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn list_append_goes_on_through_kills_and_pauses() {
-    let _turn = TURN.lock().await;
+    let _turn = turn().await;
     let folder = tempfile::tempdir().unwrap();
     let options = Options {
         workload: "append".to_owned(),

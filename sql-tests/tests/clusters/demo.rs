@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use ops::demo::postgres_below;
 
-use crate::{TURN, howdah};
+use crate::{howdah, turn};
 
 /// Stops the demo when a test fails, too.
 struct Demo<'a> {
@@ -65,7 +65,7 @@ impl Drop for Demo<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_keeps_its_rows_and_leaves_nothing_running() {
-    let _turn = TURN.lock().await;
+    let _turn = turn().await;
     let data = tempfile::tempdir().unwrap();
     let opened = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     std::fs::set_permissions(data.path(), opened).unwrap();

@@ -1,7 +1,7 @@
 //! Whole clusters, in small form; the binary `must-show` tells the same stories in full.
 //!
-//! Each test starts a cluster of its own. They take turns: two clusters on two cores would only
-//! test the scheduler.
+//! Each test starts a cluster of its own. Two work at a time, as most of them wait more than they work: for
+//! elections, leases and disks. More of them on two cores would only test the scheduler.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step is a failed test")]
 
@@ -26,9 +26,9 @@ mod ways_in;
 use std::path::PathBuf;
 
 use sql_tests::cluster::{Cluster, Options};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-static TURN: Mutex<()> = Mutex::const_new(());
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// What nodes may complain about when their peers or their PostgreSQL were killed, paused or cut.
 const FAULTS: [&str; 7] = [
@@ -45,8 +45,12 @@ fn howdah() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_must-show"))
 }
 
+async fn turn() -> SemaphorePermit<'static> {
+    TURNS.acquire().await.unwrap()
+}
+
 /// Waits for its turn, then starts a cluster.
-async fn cluster(options: &Options) -> (MutexGuard<'static, ()>, Cluster) {
-    let turn = TURN.lock().await;
+async fn cluster(options: &Options) -> (SemaphorePermit<'static>, Cluster) {
+    let turn = turn().await;
     (turn, Cluster::start(&howdah(), options).await.unwrap())
 }
