@@ -148,7 +148,8 @@ impl Default for LogOptions {
     fn default() -> Self {
         LogOptions {
             segment_bytes: 64 * 1024 * 1024,
-            cache_bytes: 64 * 1024 * 1024,
+            // A follower that is further behind reads what the kernel still has of the file.
+            cache_bytes: 16 * 1024 * 1024,
         }
     }
 }

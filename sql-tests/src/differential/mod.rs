@@ -21,6 +21,9 @@ use self::generate::{Conversation, conversation};
 use self::wire::{Message, Wire};
 use crate::Result;
 
+/// How many characters of an example are shown.
+const LONGEST_EXAMPLE: usize = 400;
+
 /// After so many differences the rest is not looked for: one mistake shows in many ways.
 const ENOUGH: usize = 50;
 /// Conversations that may be played again to make a difference small.
@@ -57,6 +60,8 @@ pub struct DifferentialReport {
     pub errors: usize,
     /// What Howdah refused with 0A000, by its words, and how often.
     pub refused: BTreeMap<String, usize>,
+    /// Of each of these words one of the exchanges that they answered.
+    pub examples: BTreeMap<String, String>,
     /// Differences that are on the list, by their reasons.
     pub allowed: BTreeMap<String, usize>,
     /// Those that are not.
@@ -117,6 +122,10 @@ impl DifferentialReport {
             sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
             for (words, count) in sorted {
                 text.push_str(&format!("{count:>7} {title}: {words}\n"));
+                if let Some(example) = self.examples.get(words) {
+                    let example: String = example.chars().take(LONGEST_EXAMPLE).collect();
+                    text.push_str(&format!("{:>7} {}\n", "", example.replace('\n', " ")));
+                }
             }
         }
         text.push_str(&format!(
@@ -209,7 +218,10 @@ async fn play(
             Some(refusal) => {
                 let same = plain.exchange(&exchange.up_to_refusal(&answered)).await;
                 let counts = match &refusal {
-                    Refusal::Unsupported(_) => &mut report.refused,
+                    Refusal::Unsupported(words) => {
+                        report.examples.entry(words.clone()).or_insert(shown);
+                        &mut report.refused
+                    }
                     Refusal::Listed(_) => &mut report.allowed,
                 };
                 let (Refusal::Unsupported(words) | Refusal::Listed(words)) = refusal;

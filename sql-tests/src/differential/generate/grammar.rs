@@ -559,7 +559,7 @@ impl Grammar<'_> {
             }
             (Kind::Text, 2) => {
                 let of = self.expression(Kind::Integer, seen, 0);
-                Part::shaped(&format!("array_agg(# ORDER BY {all})::text"), [of])
+                return Part::shaped(&format!("array_agg(# ORDER BY {all})::text"), [of]);
             }
             (Kind::Text, _) => Part::shaped("max(#)", [self.expression(kind, seen, 1)]),
             (Kind::Bool, 0) => Part::shaped("bool_or(#)", [self.condition(seen, 0)]),
