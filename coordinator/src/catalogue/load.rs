@@ -78,6 +78,8 @@ struct StoredColumn {
     counts: Option<Counts>,
     /// The text of its default, where that tells the time.
     clock: Option<String>,
+    /// The text of a shard key's default.
+    key_default: Option<String>,
     not_null: bool,
     /// Of a reference table: whether every group fills it with the same value.
     same: Option<bool>,
@@ -89,6 +91,11 @@ struct StoredColumn {
 const CLOCK: &str = "pg_catalog.pg_get_expr(f.adbin, f.adrelid) FROM pg_catalog.pg_attrdef f \
     WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum \
     AND f.adbin::text ~ ':funcid (1299|2647|2648) |SQLVALUEFUNCTION :op [0-8] ' \
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend o WHERE o.classid = 2604 AND o.objid = f.oid AND o.deptype = 'n')";
+
+/// The text of a default that depends on nothing but PostgreSQL's own.
+const KEY_DEFAULT: &str = "pg_catalog.pg_get_expr(f.adbin, f.adrelid) FROM pg_catalog.pg_attrdef f \
+    WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum \
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend o WHERE o.classid = 2604 AND o.objid = f.oid AND o.deptype = 'n')";
 
 /// Whether a column gets the same value in every group where a statement gives none: nothing in its default, or its type's, is
@@ -153,6 +160,7 @@ impl Catalogue {
                     'counts', CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (SELECT {COUNTS} \
                         FROM pg_catalog.pg_attrdef f WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum) END, \
                     'clock', CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (SELECT {CLOCK}) END, \
+                    'key_default', CASE WHEN a.atthasdef AND a.attgenerated = '' AND a.attnum = d.key_attnum THEN (SELECT {KEY_DEFAULT}) END, \
                     'sequence', CASE WHEN a.attidentity <> '' THEN (SELECT o.objid::int8 \
                         FROM pg_catalog.pg_depend o WHERE o.classid = 1259 AND o.refclassid = 1259 \
                         AND o.refobjid = a.attrelid AND o.refobjsubid = a.attnum AND o.deptype = 'i') \
@@ -291,6 +299,7 @@ fn column(stored: StoredColumn) -> Column {
         not_null: stored.not_null,
         filled_alike: stored.same.unwrap_or(false),
         clock: stored.clock,
+        key_default: stored.key_default,
     }
 }
 

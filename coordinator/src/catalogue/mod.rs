@@ -261,6 +261,8 @@ pub struct Column {
     pub filled_alike: bool,
     /// The text of its DEFAULT where that tells the time of the transaction or the statement, and calls nothing that counts.
     pub clock: Option<String>,
+    /// Of a shard key: the text of its DEFAULT, where all in it is PostgreSQL's own.
+    pub key_default: Option<String>,
 }
 
 /// What a column gets where a statement gives no value.

@@ -273,8 +273,7 @@ BEGIN
                  ELSE 'unique index' END, obstacle.name, attribute.attname, relation
             USING ERRCODE = '0A000',
             DETAIL = 'Rows of different shard groups cannot be checked against each other.',
-            HINT = 'Add the shard key to its columns, or choose another with create_distributed_table(table, column) '
-                   'while the table is empty.';
+            HINT = 'Add the shard key to its columns, or choose another with create_distributed_table(table, column).';
     END IF;
 END $$;
 

@@ -9,6 +9,7 @@ use super::added;
 use super::copies;
 use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::databases;
+use super::fill::text_of;
 use super::functions;
 use super::lexer::{Kind, Token};
 use super::plan::{Access, AlteredTable, Ddl, DdlEffect, Form, Index, Plan, RelationName};
@@ -167,12 +168,12 @@ fn create_index(mut words: Words<'_>, names: Names<'_>, unique: bool) -> Result<
             ));
         };
         if let Some(key) = relation.key_column() {
-            let columns: Vec<String> = split_commas(columns)
-                .into_iter()
-                .filter_map(plain_column)
-                .collect();
-            if !columns.contains(&key.name) {
-                return Err(without_key(&columns.join(", "), &key.name));
+            let columns = split_commas(columns);
+            let plain = |column: &&[Token]| plain_column(column).is_some_and(|name| name == key.name);
+            if !columns.iter().any(plain) {
+                let shown = |column: &&[Token]| text_of(column, names.text).to_owned();
+                let shown: Vec<String> = columns.iter().map(shown).collect();
+                return Err(without_key(&shown.join(", "), &key.name));
             }
         }
     }

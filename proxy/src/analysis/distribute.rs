@@ -163,7 +163,12 @@ fn find<'a>(table: &str, names: Names<'a>) -> Result<&'a Relation, Refusal> {
     let path = names.facts.search_path;
     match names.catalogue.resolve(path, schema.map(String::as_str), name) {
         Resolved::Relation(relation) => Ok(relation),
-        _ => Err(missing()),
+        // As `ALTER TABLE` says it (`RangeVarCallbackForAlterRelation` in tablecmds.c, of permissions).
+        Resolved::System => {
+            Err(Refusal::new("42809", format!("\"{name}\" is a system catalog"))
+                .hint("Name a table of users."))
+        }
+        Resolved::Unknown => Err(missing()),
     }
 }
 

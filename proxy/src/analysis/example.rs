@@ -29,6 +29,7 @@ fn relation(
             filled_by: FilledBy::Null,
             not_null: false,
             filled_alike: *name != "stamped",
+            key_default: None,
             clock: (*name == "stamped").then(|| "now()".to_owned()),
         })
         .collect();

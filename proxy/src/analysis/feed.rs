@@ -78,8 +78,27 @@ pub struct Cut {
 pub struct FeedColumn {
     /// Its type, as statements name it.
     pub type_name: String,
-    /// Its values come in the type's binary form, not as text.
-    pub binary: bool,
+    /// How its values are sent.
+    pub sent: Sent,
+}
+
+/// How values of a column go from one backend to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// In the type's binary form.
+    Binary,
+    /// The same, of an array: there is no array of these, so that each is a parameter by itself.
+    Array,
+    /// As text, of types that have another object id in each group.
+    Text,
+}
+
+impl FeedColumn {
+    /// Whether values come in the type's binary form.
+    #[must_use]
+    pub fn is_binary(&self) -> bool {
+        self.sent != Sent::Text
+    }
 }
 
 impl Fed {
@@ -446,35 +465,50 @@ impl Feed {
         text.get(self.cut.query.clone()).unwrap_or_default()
     }
 
-    /// The statement that inserts rows of these columns, of the client's statement's text. The values of each column are the parameters after
-    /// so many of the client's own.
+    /// The statement that inserts so many rows of these columns, of the client's statement's text. Behind so many parameters of the client's
+    /// come the rows': the values of each column as an array, or the values of each row.
     #[must_use]
-    pub fn insert(&self, text: &str, parameters: usize, columns: &[FeedColumn]) -> String {
+    pub fn insert(&self, text: &str, parameters: usize, columns: &[FeedColumn], rows: usize) -> String {
         let part = |range: &Range<usize>| text.get(range.clone()).unwrap_or_default();
-        let mut items = Vec::with_capacity(columns.len());
-        let (mut arrays, mut names) = (Vec::new(), Vec::new());
-        for (at, column) in columns.iter().enumerate() {
-            let number = parameters + at + 1;
-            let of = if column.binary {
-                &column.type_name
-            } else {
-                "pg_catalog.text"
+        let item = |(at, column): (usize, &FeedColumn)| match self.cut.constants.get(at) {
+            Some(Some(constant)) => part(constant).to_owned(),
+            _ if column.is_binary() => format!("howdah_rows.c{at}"),
+            _ => format!("CAST(howdah_rows.c{at} AS {})", column.type_name),
+        };
+        let items: Vec<String> = columns.iter().enumerate().map(item).collect();
+        let names: Vec<String> = (0..columns.len()).map(|at| format!("c{at}")).collect();
+        let from = if goes_by_row(columns) {
+            let value = |number: usize| format!("${number}");
+            let row = |row: usize| {
+                let first = parameters + row * columns.len() + 1;
+                let values: Vec<String> = (first..first + columns.len()).map(value).collect();
+                format!("({})", values.join(", "))
             };
-            arrays.push(format!("pg_catalog.unnest(${number}::{of}[])"));
-            names.push(format!("c{at}"));
-            items.push(match self.cut.constants.get(at) {
-                Some(Some(constant)) => part(constant).to_owned(),
-                _ if column.binary => format!("howdah_rows.c{at}"),
-                _ => format!("CAST(howdah_rows.c{at} AS {})", column.type_name),
-            });
-        }
+            let rows: Vec<String> = (0..rows).map(row).collect();
+            format!("(VALUES {})", rows.join(", "))
+        } else {
+            let array = |(at, column): (usize, &FeedColumn)| {
+                let of = match column.is_binary() {
+                    true => &column.type_name,
+                    false => "pg_catalog.text",
+                };
+                format!("pg_catalog.unnest(${}::{of}[])", parameters + at + 1)
+            };
+            let arrays: Vec<String> = columns.iter().enumerate().map(array).collect();
+            format!("ROWS FROM ({})", arrays.join(", "))
+        };
         format!(
-            "{} SELECT {} FROM ROWS FROM ({}) AS howdah_rows ({}) {}",
+            "{} SELECT {} FROM {from} AS howdah_rows ({}) {}",
             part(&self.cut.head),
             items.join(", "),
-            arrays.join(", "),
             names.join(", "),
             part(&self.cut.tail)
         )
     }
+}
+
+/// Whether rows of these columns go as the values of each row, and not as those of each column.
+#[must_use]
+pub fn goes_by_row(columns: &[FeedColumn]) -> bool {
+    columns.iter().any(|column| column.sent == Sent::Array)
 }

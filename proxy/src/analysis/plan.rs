@@ -10,7 +10,7 @@ use super::copy_plan::{CopyIn, CopyOut};
 use super::distributed::Gathering;
 use super::explain::Explained;
 use super::timeouts::Timeout;
-use super::{Bring, Draws, Feed, Moves, Refusal, SetSequence, ValuesRows};
+use super::{Bring, Computed, Draws, Feed, Moves, Refusal, SetSequence, ValuesRows};
 
 /// What must be done with one statement. A statement that must not run is a [`Refusal`] instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,6 +237,8 @@ pub enum Form {
     Brings(Arc<Bring>),
     /// An INSERT ... SELECT whose rows come to the session.
     Feeds(Arc<Feed>),
+    /// An INSERT of VALUES whose shard keys PostgreSQL has to compute before it is known where its rows belong.
+    Computes(Arc<Computed>),
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
     CopyOut(CopyOut),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
@@ -353,7 +355,7 @@ impl Form {
     /// Whether no group can run the statement as it is, not even where it runs on one alone.
     pub(super) fn needs_session(&self) -> bool {
         match self {
-            Form::Moves(_) => true,
+            Form::Moves(_) | Form::Computes(_) => true,
             Form::Brings(bring) => !bring.alone,
             _ => false,
         }
@@ -382,7 +384,7 @@ impl Query {
                 form: Form::Plain,
                 ..self
             }),
-            Form::Moves(_) => Err(refusal()),
+            Form::Moves(_) | Form::Computes(_) => Err(refusal()),
             _ => Ok(self),
         }
     }

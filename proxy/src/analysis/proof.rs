@@ -84,6 +84,8 @@ pub(super) struct Proof<'a> {
     pub(super) temporary: bool,
     /// An INSERT ... SELECT in it, the last one.
     pub(super) fed: Option<Fed>,
+    /// Of an INSERT of VALUES: which rows have a shard key that is no constant, and where it is in each.
+    pub(super) computes: Option<(Vec<usize>, usize)>,
     /// An UPDATE in it that sets a shard key.
     pub(super) moved: Option<Moved>,
 }
@@ -109,6 +111,7 @@ impl<'a> Proof<'a> {
             system: false,
             temporary: false,
             fed: None,
+            computes: None,
             moved: None,
         }
     }

@@ -15,7 +15,7 @@ use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag,
 use super::proof::{Proof, View, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{ValuesRows, bring, copies, fallback, feed, moves, subquery, temporary, writes};
+use super::{Computed, ValuesRows, bring, copies, fallback, feed, moves, sizes, subquery, temporary, writes};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -109,6 +109,12 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
     {
         return feed::plan(tokens, names, (&proof, &findings), fed);
     }
+    if let Some((rows, key_at)) = &proof.computes {
+        return computed(tokens, &statement, (&proof, &findings), (rows, *key_at));
+    }
+    if findings.relations == 0 && sizes::measures(tokens) {
+        return sizes::plan(tokens, &statement, &findings, names);
+    }
     let (target, gathering) = target(tokens, &statement, &proof, &findings)?;
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
@@ -129,6 +135,49 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         target,
         tag,
         form,
+        draws: None,
+    }))
+}
+
+/// Plans an INSERT of VALUES of which these rows have a shard key that is no constant, at this place in each.
+fn computed(
+    tokens: &[Token],
+    statement: &Statement,
+    (proof, findings): (&Proof<'_>, &Findings),
+    (rows, key_at): (&[usize], usize),
+) -> Result<Plan, Refusal> {
+    let Some(instance) = proof.instances.first() else {
+        return Err(not_understood("INSERT"));
+    };
+    let refused = |what: &str| {
+        let words = format!("The shard key is an expression, in a statement with {what}.");
+        Ok(Plan::Judge(writes::keyless(instance).detail(words)))
+    };
+    if !matches!(statement, Statement::Insert(_)) {
+        return refused("WITH");
+    }
+    if let Some((_, function)) = &findings.home {
+        return Ok(Plan::Judge(with_rows(function)));
+    }
+    // It would make several rows of one, each with a key of its own.
+    if let Some(function) = &findings.multiplies {
+        return refused(function);
+    }
+    if let Some(what) = obstacle(tokens, statement, proof, findings) {
+        return refused(&what);
+    }
+    if proof.temporary || proof.references {
+        return refused("other tables");
+    }
+    let found = Computed::find(tokens, rows, key_at, instance.key);
+    let Some(computed) = found.filter(|_| ValuesRows::find(tokens).is_some()) else {
+        return refused("other words around VALUES");
+    };
+    Ok(Plan::Query(Query {
+        access: Access::Write,
+        target: Target::All,
+        tag: Tag::AsIs,
+        form: Form::Computes(Arc::new(computed)),
         draws: None,
     }))
 }

@@ -1,5 +1,6 @@
 //! The doors: cutting a query string into statements, and planning one.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use coordinator::catalogue::Catalogue;
@@ -98,6 +99,33 @@ impl Nesting {
     }
 }
 
+/// What PostgreSQL calls a statement that cannot run in a transaction block (`PreventInTransactionBlock`).
+#[must_use]
+pub fn command_of(sql: &str) -> String {
+    let tokens = lexer::tokens(sql).unwrap_or_default();
+    let mut words = Words::new(&tokens);
+    let concurrently = if has_word_anywhere(&tokens, "concurrently") {
+        " CONCURRENTLY"
+    } else {
+        ""
+    };
+    let verb = ["create", "drop", "alter", "reindex", "vacuum", "cluster"];
+    let Some(verb) = words.take_any(&verb) else {
+        return "this statement".to_owned();
+    };
+    words.take(&["unique"]);
+    words.parenthesised();
+    let kinds = ["index", "database", "table", "schema", "system"];
+    let object = words.take_any(&kinds).unwrap_or_default();
+    match (verb, object) {
+        ("vacuum" | "cluster", _) => verb.to_uppercase(),
+        ("alter", "table") => format!("ALTER TABLE ...{concurrently}"),
+        ("reindex", _) if !concurrently.is_empty() => format!("REINDEX{concurrently}"),
+        (_, "index") => format!("{} INDEX{concurrently}", verb.to_uppercase()),
+        _ => format!("{} {}", verb.to_uppercase(), object.to_uppercase()),
+    }
+}
+
 /// The highest number of a statement's parameters, 0 where it has none, or is no SQL.
 #[must_use]
 pub fn parameters(sql: &str) -> usize {
@@ -109,6 +137,17 @@ pub fn parameters(sql: &str) -> usize {
             _ => 0,
         });
     numbers.max().unwrap_or(0)
+}
+
+/// The numbers of a statement's parameters; none of what is no SQL.
+#[must_use]
+pub fn used_parameters(sql: &str) -> HashSet<usize> {
+    let tokens = lexer::tokens(sql).unwrap_or_default().into_iter();
+    let numbers = tokens.filter_map(|token| match token.kind {
+        Kind::Parameter(number) => Some(number),
+        _ => None,
+    });
+    numbers.collect()
 }
 
 /// Plans one statement: the text of one of [`split`]'s ranges, or of a Parse message.

@@ -147,10 +147,17 @@ impl Filling {
         }
     }
 
-    /// The DEFAULT of a column that tells the time; none of another one.
+    /// The DEFAULT of a column that tells the time, or is a shard key; none of another one.
     pub(super) fn of_default(column: &Column) -> Option<Filling> {
         const BEFORE: &str = "SELECT ";
-        let text = format!("{BEFORE}{}", column.clock.as_ref()?);
+        let Some(clock) = &column.clock else {
+            // What it comes to must be known to find the row's group.
+            return column.key_default.as_ref().map(|text| Filling {
+                holes: Vec::new(),
+                rest: text.clone(),
+            });
+        };
+        let text = format!("{BEFORE}{clock}");
         let tokens = lexer::tokens(&text).ok()?;
         let mut edits = replace(&tokens, &find(&tokens));
         edits.sort_by_key(|edit| edit.bytes.start);
@@ -167,6 +174,12 @@ impl Filling {
     /// Puts it in the place of these bytes, behind `prefix`.
     pub(super) fn put(&self, bytes: Range<usize>, prefix: &str, rank: Rank, edits: &mut Vec<Edit>) {
         let last = self.holes.len().saturating_sub(1);
+        if self.holes.is_empty() {
+            edits.push(Edit {
+                bytes: bytes.clone(),
+                ..Edit::text(0, format!("{prefix}{}", self.rest))
+            });
+        }
         for (index, (before, source)) in self.holes.iter().enumerate() {
             let (place, prefix) = match index {
                 0 => (bytes.clone(), prefix),

@@ -305,16 +305,23 @@ fn walk_insert(proof: &mut Proof<'_>, insert: &Insert) -> Result<(), Refusal> {
     };
     let keys = inserted_keys(&proof.instances[at], &insert.columns, source)?;
     proof.query(source, &[])?;
-    proof.pin(at, keys);
+    match keys {
+        Keys::Known(keys) => proof.pin(at, keys),
+        Keys::Computed { rows, key_at } => proof.computes = Some((rows, key_at)),
+    }
     Ok(())
 }
 
+/// The keys of rows of VALUES.
+enum Keys {
+    /// Of each row.
+    Known(Vec<Key>),
+    /// Of these rows it is an expression.
+    Computed { rows: Vec<usize>, key_at: usize },
+}
+
 /// The key of each row of VALUES.
-fn inserted_keys(
-    instance: &Instance<'_>,
-    columns: &[ObjectName],
-    source: &Query,
-) -> Result<Vec<Key>, Refusal> {
+fn inserted_keys(instance: &Instance<'_>, columns: &[ObjectName], source: &Query) -> Result<Keys, Refusal> {
     let SetExpr::Values(values) = &*source.body else {
         return Err(not_understood("INSERT"));
     };
@@ -323,16 +330,21 @@ fn inserted_keys(
         return Err(not_understood("INSERT"));
     }
     let place = key_place(instance, columns)?;
-    values
-        .rows
-        .iter()
-        .map(|row| {
-            let expr = row.content.get(place).ok_or_else(|| keyless(instance))?;
-            constants::key(expr, instance.key, KeyUse::Assignment).ok_or_else(|| {
-                keyless(instance).detail("The shard key's value must be a constant or a parameter.")
-            })
-        })
-        .collect()
+    let (mut keys, mut rows) = (Vec::with_capacity(values.rows.len()), Vec::new());
+    for (row, given) in values.rows.iter().enumerate() {
+        let expr = given.content.get(place).ok_or_else(|| keyless(instance))?;
+        match constants::key(expr, instance.key, KeyUse::Assignment) {
+            Some(key) => keys.push(key),
+            None if is_default(expr) => {
+                return Err(keyless(instance).detail("The column has no DEFAULT that could be computed."));
+            }
+            None => rows.push(row),
+        }
+    }
+    Ok(match rows.is_empty() {
+        true => Keys::Known(keys),
+        false => Keys::Computed { rows, key_at: place },
+    })
 }
 
 /// Where in a row of VALUES the key is.
@@ -356,7 +368,7 @@ fn key_place(instance: &Instance<'_>, columns: &[ObjectName]) -> Result<usize, R
     place.ok_or_else(|| keyless(instance))
 }
 
-fn keyless(instance: &Instance<'_>) -> Refusal {
+pub(super) fn keyless(instance: &Instance<'_>) -> Refusal {
     let column = instance
         .table
         .key_column()

@@ -149,7 +149,11 @@ pub(crate) fn sum_of_counts(out: &mut BytesMut, rows: &[Bytes]) -> Result<(), Ma
         let no_count = Malformed("a count is no number");
         let mut body = Body::new(row.get(HEADER..).ok_or(no_count)?);
         body.i16()?;
-        let len = usize::try_from(body.i32()?).map_err(|_| no_count)?;
+        let Ok(len) = usize::try_from(body.i32()?) else {
+            // Of nothing there is no size, in any group.
+            self::row(out, &[None]);
+            return Ok(());
+        };
         let value = body.bytes(len)?;
         binary = value.first() == Some(&0);
         let count = if binary {

@@ -54,17 +54,21 @@ impl Session {
         let filled = self.bind_drawing(message, &statement, plan).await?;
         let message = filled.as_deref().unwrap_or(message);
         let bind = Bind::read(Self::body(message))?;
-        let parameters: Vec<Parameter<'_>> = bind
-            .each()
-            .enumerate()
-            .map(|(index, (binary, value))| Parameter {
-                value,
-                format: if binary { Format::Binary } else { Format::Text },
-                type_oid: statement.types.get(index).copied().filter(|oid| *oid != 0),
-            })
-            .collect();
+        let parameters = given_parameters(&bind, &statement);
         for (_, value) in bind.each() {
             self.readable_value(value)?;
+        }
+        if let Some((statement, planned, message)) = self.compute_bound(message, &statement, &planned).await?
+        {
+            let Some(Some(query)) = relayed(planned.only()?) else {
+                return Err(Refusal::unsupported("this statement cannot be bound").into());
+            };
+            let bind = Bind::read(Self::body(&message))?;
+            let parameters = given_parameters(&bind, &statement);
+            let routed = self.route(query, &parameters, None, &planned).await?;
+            return self
+                .bind_placed(&message, statement, Arc::clone(&planned), Some(query), routed)
+                .await;
         }
         if let Ok(Plan::Prepared(PreparedCommand::Execute {
             name,
@@ -253,7 +257,6 @@ impl Session {
         let supplied = Supplied::of(&statement.name, &statement.types[..declared], planned.only()?)?;
         let (message, types, holes) = match supplied {
             Some(supplied) => (supplied.message, supplied.types, supplied.holes),
-            None if statement.holes == 0 => return Ok(statement),
             None => {
                 let types = statement.types[..declared].to_vec();
                 let mut message = BytesMut::new();
@@ -301,6 +304,16 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The parameters of a Bind, of the types that are declared for them.
+fn given_parameters<'b>(bind: &Bind<'b>, statement: &Statement) -> Vec<Parameter<'b>> {
+    let parameter = |(index, (binary, value)): (usize, (bool, Option<&'b [u8]>))| Parameter {
+        value,
+        format: if binary { Format::Binary } else { Format::Text },
+        type_oid: statement.types.get(index).copied().filter(|oid| *oid != 0),
+    };
+    bind.each().enumerate().map(parameter).collect()
 }
 
 /// Whether a Bind has as many values as a query has parameters (`exec_bind_message` in postgres.c). What is in other

@@ -12,6 +12,7 @@ use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::gather::{Asked, BARE_BIND, not_the_same, readings};
+use super::holes::draws_of;
 use super::moves::{close, parse};
 use super::parts::{Sink, end_batch};
 use super::relay::{columns_of, parameter_types};
@@ -53,11 +54,11 @@ impl Session {
         bring: &Bring,
         execute: &Execute<'_>,
     ) -> Result<(), Halt> {
-        let (bind, statement, _) = self.portal_alone(execute.portal)?;
+        let (bind, statement, planned) = self.portal_alone(execute.portal)?;
         self.open_transaction(Style::Extended).await?;
         let asked = Asked {
             gathering: &bring.gathering,
-            text: &statement.text,
+            text: draws_of(planned.only()?).map_or(&statement.text, |draws| &draws.text),
             types: &statement.types,
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,

@@ -53,7 +53,7 @@ pub(super) fn unreadable(database: &str, stale: &Stale) -> Failure {
 impl Session {
     /// Runs CREATE DATABASE or DROP DATABASE. One at a time in the whole cluster.
     pub(super) async fn change_database(&mut self, change: &DatabaseChange, text: &str) -> Result<(), Halt> {
-        self.outside_transaction()?;
+        self.outside_transaction(text)?;
         if self.begins_read_only() {
             // Also where only Howdah's own part of it is left to be done.
             let verb = match &change.action {

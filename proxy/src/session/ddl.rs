@@ -20,6 +20,7 @@ use super::home::HOME;
 use crate::Peers;
 use crate::analysis::{
     Access, AlteredTable, Ddl, DdlEffect, Distribute, EachGroup, Index, Isolation, Refusal, RelationName,
+    command_of,
 };
 use crate::failure::{Again, Failure, Halt, Partly};
 use crate::protocol::encode::{self, VOID};
@@ -245,20 +246,17 @@ impl Session {
     }
 
     /// PostgreSQL's rule for what it cannot undo.
-    pub(super) fn outside_transaction(&self) -> Result<(), Failure> {
+    pub(super) fn outside_transaction(&self, text: &str) -> Result<(), Failure> {
         if self.transaction.is_some() {
-            let words =
-                "this statement cannot run inside a transaction block, or together with others in one Query";
-            return Err(Refusal::new("25001", words)
-                .hint("Run it alone, outside of BEGIN and COMMIT.")
-                .into());
+            let words = format!("{} cannot run inside a transaction block", command_of(text));
+            return Err(Refusal::new("25001", words).into());
         }
         Ok(())
     }
 
     /// Runs a statement that cannot run in a transaction: one group after the other, each for itself.
     async fn group_by_group(&mut self, text: &str, each: &Each) -> Result<(), Halt> {
-        self.outside_transaction()?;
+        self.outside_transaction(text)?;
         self.all_prepared().await?;
         let places: Vec<usize> = (0..self.slots.len()).collect();
         self.unbroken = true;

@@ -16,6 +16,7 @@ use super::Session;
 use super::captured::{Captured, Kept};
 use super::conn::{Audience, Kind, Stake};
 use super::gather::{Asked, BARE_BIND, not_the_same, results};
+use super::holes::draws_of;
 use super::moves::{Given, close, parse};
 use super::parts::{end_batch, too_much};
 use super::plans::Planned;
@@ -23,7 +24,9 @@ use super::relay::{columns_of, parameter_types};
 use super::row_type::OIDS_OF_OBJECTS;
 use super::simple::Placed;
 use super::together::Binding;
-use crate::analysis::{Access, Answers, Feed, FeedColumn, Form, Format, Parameter, Query, Refusal, Route};
+use crate::analysis::{
+    Access, Answers, Feed, FeedColumn, Form, Format, Parameter, Query, Refusal, Route, Sent, goes_by_row,
+};
 use crate::failure::{Failure, Halt};
 use crate::protocol::frame::HEADER;
 use crate::protocol::frontend::{Bind, Execute};
@@ -47,6 +50,14 @@ const FIRST_OF_USERS: u32 = 16_384;
 /// `text` (pg_type.dat).
 const TEXT: u32 = 25;
 
+/// As many parameters as the protocol counts.
+const MOST_PARAMETERS: usize = 65_535;
+
+/// Whether what is written as text is read as the same value: numbers with all their digits, dates and intervals in one way only.
+const SAFE_TEXT: &str = "(pg_catalog.current_setting('extra_float_digits')::int >= 1 \
+    AND pg_catalog.current_setting('DateStyle') LIKE 'ISO%' \
+    AND pg_catalog.current_setting('IntervalStyle') IN ('postgres', 'iso_8601'))";
+
 /// A parameter's value as it is bound: whether it is binary, and NULL for none.
 type Value<'g> = (bool, Option<&'g [u8]>);
 
@@ -61,10 +72,12 @@ struct Known {
     columns: Vec<FeedColumn>,
 }
 
-/// Rows that go to a group: of each column an array.
+/// Rows that go to a group: of each column an array, or the values of each row.
 #[derive(Default)]
 struct Block {
     columns: Vec<Column>,
+    /// DataRow messages, where they are not taken apart.
+    rows: Vec<Bytes>,
     count: u32,
 }
 
@@ -76,6 +89,14 @@ struct Column {
 }
 
 impl Block {
+    /// Adds a row as it is. Gives its size.
+    fn add_row(&mut self, row: Bytes) -> usize {
+        let size = row.len();
+        self.rows.push(row);
+        self.count += 1;
+        size
+    }
+
     /// Adds a row. Gives its size.
     fn add(&mut self, row: &[Option<&[u8]>]) -> usize {
         self.columns.resize_with(row.len(), Column::default);
@@ -145,7 +166,7 @@ impl Session {
         let (bind, statement, planned) = self.portal_alone(execute.portal)?;
         self.open_transaction(Style::Extended).await?;
         let given = Given {
-            text: &statement.text,
+            text: draws_of(planned.only()?).map_or(&statement.text, |draws| &draws.text),
             types: &statement.types,
             bind: Bind::read(Self::body(&bind))?,
             style: Style::Extended,
@@ -252,23 +273,33 @@ impl Session {
         let sql = format!(
             "SELECT pg_catalog.json_agg(pg_catalog.json_build_array( \
                pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname), \
-               t.typtype = 'b' AND t.typcategory <> 'A' AND t.typarray <> 0 AND t.typsend <> 0 AND t.typreceive <> 0 \
-               AND t.oid < {FIRST_OF_USERS} AND t.oid <> ALL ('{{{}}}')) ORDER BY r.at)::text \
+               CASE WHEN t.typsend = 0 OR t.typreceive = 0 OR t.oid >= {FIRST_OF_USERS} THEN '' \
+                    WHEN t.typtype = 'b' AND t.typcategory <> 'A' AND t.typarray <> 0 AND t.oid <> ALL ('{{{objects}}}') THEN 'b' \
+                    WHEN t.typtype = 'b' AND t.typsend = 'pg_catalog.array_send'::regproc AND e.typtype IN ('b', 'r', 'm') \
+                        AND e.typsend <> 0 AND e.typreceive <> 0 AND e.oid <> ALL ('{{{objects}}}') THEN 'a' ELSE '' END, \
+               t.typtype = 'e' OR coalesce(e.typtype = 'e', false) OR {SAFE_TEXT}) ORDER BY r.at)::text \
              FROM unnest('{{{}}}'::oid[]) WITH ORDINALITY r(oid, at) JOIN pg_catalog.pg_type t ON t.oid = r.oid \
-             JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace",
-            list(&OIDS_OF_OBJECTS),
-            list(oids)
+             JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+             LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'",
+            list(oids),
+            objects = list(&OIDS_OF_OBJECTS),
         );
         let answer = self.ask(place, &sql, None).await?.unwrap_or_default();
-        let read: Vec<(String, bool)> = serde_json::from_slice(&answer)
+        let read: Vec<(String, String, bool)> = serde_json::from_slice(&answer)
             .map_err(|error| Failure::Catalogue(format!("the types of a SELECT: {error}")))?;
         if read.len() != oids.len() {
             return Err(Failure::Catalogue("a type of a SELECT is not there".to_owned()).into());
         }
-        let columns = read
-            .into_iter()
-            .map(|(type_name, binary)| FeedColumn { type_name, binary });
-        Ok(columns.collect())
+        let column = |(type_name, sent, is_safe): (String, String, bool)| {
+            let sent = match sent.as_str() {
+                "b" => Sent::Binary,
+                "a" => Sent::Array,
+                _ if is_safe => Sent::Text,
+                _ => return Err(unsafe_text(&type_name)),
+            };
+            Ok(FeedColumn { type_name, sent })
+        };
+        Ok(read.into_iter().map(column).collect::<Result<_, _>>()?)
     }
 
     /// Binds the SELECT where it runs. Gives the places of its portals.
@@ -292,7 +323,7 @@ impl Session {
         let mut formats = BytesMut::new();
         formats.put_u16(u16::try_from(known.columns.len()).unwrap_or(u16::MAX));
         for column in &known.columns {
-            formats.put_u16(u16::from(column.binary));
+            formats.put_u16(u16::from(column.is_binary()));
         }
         let mut bind = BytesMut::new();
         encode::bind(&mut bind, (SELECT, SELECT), values.iter().copied(), &formats);
@@ -387,6 +418,8 @@ impl Session {
         filling: &mut Filling,
     ) -> Result<(), Halt> {
         let limit = self.shared.limits.max_gathered;
+        let by_row = goes_by_row(&known.columns);
+        let most = (MOST_PARAMETERS - known.types.len().min(MOST_PARAMETERS)) / known.columns.len().max(1);
         for row in rows {
             let values = values(&row)?;
             let key = values.get(feed.key_at).copied().flatten();
@@ -397,9 +430,20 @@ impl Session {
             if feed.key.is_some() {
                 filling.constant = Some(place);
             }
-            filling.size += filling.blocks.entry(place).or_default().add(&values);
+            let block = filling.blocks.entry(place).or_default();
+            filling.size += match by_row {
+                true => block.add_row(row),
+                false => block.add(&values),
+            };
             if feed.cut.at_once && filling.size > limit {
                 return Err(too_much(limit).into());
+            }
+            let full = block.rows.len();
+            if feed.cut.at_once && full > most {
+                return Err(too_many(most).into());
+            }
+            if !feed.cut.at_once && full >= most {
+                self.insert_blocks(given, feed, known, filling).await?;
             }
         }
         if filling.size >= FULL && !feed.cut.at_once {
@@ -429,7 +473,7 @@ impl Session {
                 })
                 .collect(),
             None => {
-                let binary = known.columns.get(feed.key_at).is_some_and(|column| column.binary);
+                let binary = known.columns.get(feed.key_at).is_some_and(FeedColumn::is_binary);
                 vec![Parameter {
                     value,
                     format: if binary { Format::Binary } else { Format::Text },
@@ -457,19 +501,32 @@ impl Session {
         filling: &mut Filling,
     ) -> Result<(), Halt> {
         filling.size = 0;
-        for (place, block) in std::mem::take(&mut filling.blocks) {
+        for (place, mut block) in std::mem::take(&mut filling.blocks) {
             self.enter(place, Access::Write, given.style).await?;
             self.settle().await?;
             let (group, number) = (self.group(place), self.guest.number());
             let (types, values) = known.parameters(given, |number| feed.inserts(number));
-            let elements = known.columns.iter().zip(&known.oids);
-            let elements = elements.map(|(column, oid)| if column.binary { *oid } else { TEXT });
-            let arrays = block.arrays(elements);
+            let own = |(column, oid): (&FeedColumn, &u32)| if column.is_binary() { *oid } else { TEXT };
+            let elements = known.columns.iter().zip(&known.oids).map(own);
+            let (count, rows) = (types.len(), std::mem::take(&mut block.rows));
+            let insert = feed.insert(given.text, count, &known.columns, rows.len());
+            let mut types = types;
+            let arrays = if rows.is_empty() {
+                block.arrays(elements)
+            } else {
+                types.extend(elements.clone().cycle().take(rows.len() * known.columns.len()));
+                Vec::new()
+            };
+            let mut of_rows = Vec::with_capacity(rows.len() * known.columns.len());
+            for row in &rows {
+                let binary = known.columns.iter().map(FeedColumn::is_binary);
+                of_rows.extend(binary.zip(self::values(row)?));
+            }
             let values: Vec<_> = values
                 .into_iter()
                 .chain(arrays.iter().map(|array| (true, Some(&array[..]))))
+                .chain(of_rows)
                 .collect();
-            let insert = feed.insert(given.text, types.len(), &known.columns);
             let kept = filling.kept.then(|| self.room_for_rows());
             if let Some(conn) = &mut self.slots[place] {
                 conn.captured = Captured {
@@ -501,6 +558,23 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Text of such a type depends on settings, and would not be read as what it was.
+fn unsafe_text(type_name: &str) -> Refusal {
+    Refusal::unsupported(format!(
+        "INSERT ... SELECT of values of type {type_name} from several groups with these settings is not supported"
+    ))
+    .detail("They go from group to group as text, which may lose digits, or be read as another date.")
+    .hint("SET extra_float_digits = 1; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'.")
+}
+
+/// More rows than one statement can take.
+fn too_many(most: usize) -> Refusal {
+    let words = format!(
+        "INSERT ... SELECT ... ON CONFLICT DO UPDATE of arrays takes at most {most} rows for each group"
+    );
+    Refusal::new("54000", words).hint("Insert fewer rows at a time.")
 }
 
 /// The blocks of the groups, and what came of those before.

@@ -17,6 +17,7 @@ mod bind;
 mod bring;
 mod captured;
 mod commands;
+mod compute;
 mod configure;
 mod conn;
 mod control;

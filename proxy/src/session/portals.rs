@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// The types of all parameters of a statement, as PostgreSQL infers them where none is declared.
-    async fn parameter_types(
+    pub(super) async fn parameter_types(
         &mut self,
         statement: &Arc<Statement>,
         planned: &Planned,

@@ -147,6 +147,10 @@ impl Session {
                     Box::pin(self.feeding_query(text, feed, planned)).await?;
                     Ok(Ready::Now)
                 }
+                Placed::Many(_) if let Form::Computes(computed) = &query.form => {
+                    let (text, planned) = Box::pin(self.compute_query(text, computed)).await?;
+                    Box::pin(self.run(planned.only()?, &text, &planned, None)).await
+                }
                 Placed::Many(places) if let Form::Moves(moves) = &query.form => {
                     Box::pin(self.moving_query(&places, text, moves)).await?;
                     Ok(Ready::Now)

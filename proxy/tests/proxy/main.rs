@@ -4,6 +4,7 @@ mod access;
 mod advisory;
 mod certificates;
 mod commands;
+mod computed;
 mod console;
 mod copy;
 mod cursors;

@@ -291,3 +291,41 @@ async fn a_column_that_is_added_gives_all_rows_one_time() {
         "7"
     );
 }
+
+#[tokio::test]
+async fn rows_that_go_to_other_groups_have_the_transactions_time() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    filled(&cluster, &client).await;
+    run(&client, "CREATE TABLE log (id bigint, at timestamptz, v text); CREATE TABLE other (n int PRIMARY KEY, v text)").await;
+    run(
+        &client,
+        "INSERT INTO other VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd'); BEGIN",
+    )
+    .await;
+    let now = value(&client, "SELECT now()").await;
+    // By both protocols, through the session and into each group.
+    let feed = "INSERT INTO log SELECT id + row_number() OVER (), now(), v FROM t, (SELECT max(v) AS v FROM other) x";
+    let bring = "UPDATE t SET at = now() FROM (SELECT max(n) AS n FROM other) x WHERE x.n > 0";
+    for sql in [feed, bring] {
+        run(&client, sql).await;
+        let prepared = client.prepare(sql).await.expect("prepare");
+        assert_eq!(client.execute(&prepared, &[]).await.expect("runs"), 6);
+    }
+    for table in ["log", "t"] {
+        let sql = format!("SELECT count(DISTINCT at) || ' ' || min(at) FROM {table}");
+        assert_eq!(value(&client, &sql).await, format!("1 {now}"));
+    }
+    let bound =
+        "INSERT INTO log SELECT id * $1 + 1, now() - $2 * interval '1 day', $3 FROM t WHERE at <= now()";
+    let bound = client.prepare(bound).await.expect("prepare");
+    let count = client.execute(&bound, &[&2_i64, &1.0_f64, &"days"]).await;
+    assert_eq!(count.expect("runs"), 6);
+    let bound = "UPDATE t SET at = now() + $1 * interval '1 day' FROM (SELECT max(n) AS n FROM other) x WHERE x.n > $2 AND at = now()";
+    let bound = client.prepare(bound).await.expect("prepare");
+    assert_eq!(client.execute(&bound, &[&1.0_f64, &0]).await.expect("runs"), 6);
+    let days = "SELECT (SELECT count(*) FROM t WHERE at = now() + interval '1 day') || ' ' || \
+                (SELECT count(*) FROM log WHERE at = now() - interval '1 day' AND v = 'days')";
+    assert_eq!(value(&client, days).await, "6 6");
+    run(&client, "COMMIT").await;
+}

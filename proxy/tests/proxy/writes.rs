@@ -177,7 +177,7 @@ const LOCKS: &[&str] = &[
 ];
 
 /// What a server does with a statement: rows in no order, and what it counts; or the SQLSTATE.
-async fn done(client: &Client, sql: &str) -> Result<(Vec<Vec<Option<String>>>, u64), String> {
+pub(crate) async fn done(client: &Client, sql: &str) -> Result<(Vec<Vec<Option<String>>>, u64), String> {
     let messages = client
         .simple_query(sql)
         .await
@@ -214,7 +214,7 @@ async fn executed(client: &Client, sql: &str) -> Result<(Vec<String>, usize), St
     ))
 }
 
-async fn contents(client: &Client) -> String {
+pub(crate) async fn contents(client: &Client) -> String {
     let mut all = String::new();
     for table in TABLES {
         all.push_str(&format!(
@@ -225,7 +225,7 @@ async fn contents(client: &Client) -> String {
     all
 }
 
-async fn refill(client: &Client) {
+pub(crate) async fn refill(client: &Client) {
     client
         .batch_execute(&format!("TRUNCATE {}", TABLES.join(", ")))
         .await
@@ -234,7 +234,7 @@ async fn refill(client: &Client) {
 }
 
 /// A cluster, and one PostgreSQL, with the same tables.
-async fn both() -> (Cluster, Client, Client) {
+pub(crate) async fn both() -> (Cluster, Client, Client) {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
     client.batch_execute(SCHEMA).await.expect("tables");
@@ -249,7 +249,7 @@ async fn both() -> (Cluster, Client, Client) {
 }
 
 /// Runs each of the statements on both, and wants the same answers and the same rows afterwards; so many fail.
-async fn compare(statements: &[&str], errors: usize) {
+pub(crate) async fn compare(statements: &[&str], errors: usize) {
     let (_cluster, client, plain) = both().await;
     refill(&client).await;
     refill(&plain).await;
@@ -343,7 +343,7 @@ async fn selected_rows_take_parameters_and_come_in_blocks() {
 
 /// A value of an enum.
 #[derive(Debug)]
-struct Label(&'static str);
+pub(crate) struct Label(pub(crate) &'static str);
 
 impl ToSql for Label {
     fn to_sql(

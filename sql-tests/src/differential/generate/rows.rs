@@ -75,12 +75,18 @@ impl Maker {
         let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
         let rows = if self.chance(75) { 1 } else { 2 + self.below(4) };
         let (mut values, mut places) = (Vec::new(), Vec::new());
+        // Some keys are expressions.
+        let computed = self.chance(12);
         for _ in 0..rows {
             values.push(self.value(table.key));
             for (_, of) in &columns {
                 values.push(self.value(of));
             }
-            places.push(format!("({{}}{})", ", {}".repeat(columns.len())));
+            let key = match computed && self.chance(70) {
+                true => format!("CASE WHEN 1 < 2 THEN CAST({{}} AS {}) END", table.key.name),
+                false => "{}".to_owned(),
+            };
+            places.push(format!("({key}{})", ", {}".repeat(columns.len())));
         }
         let conflict = match self.below(6) {
             0 => " ON CONFLICT DO NOTHING".to_owned(),
