@@ -107,7 +107,7 @@ impl Fed {
         proof: &mut Proof<'_>,
         at: usize,
         key_at: usize,
-        (source, block): (&Tree, &Block),
+        (source, block): (&Tree, &Block<'_>),
     ) -> Result<Fed, Refusal> {
         let column = proof.instances[at].key;
         let local = proof.instances[at].table.placement == Some(Placement::Local);
@@ -159,7 +159,7 @@ enum Item<'e> {
 }
 
 /// What gives the key.
-fn key_item<'e>(select: &'e Select, key_at: usize, block: &Block, proof: &Proof<'_>) -> Item<'e> {
+fn key_item<'e>(select: &'e Select, key_at: usize, block: &Block<'_>, proof: &Proof<'_>) -> Item<'e> {
     if let ([SelectItem::Wildcard(options)], [item]) = (select.projection.as_slice(), block.items.as_slice())
         && options.to_string().is_empty()
         && let Some(instance) = item.instance

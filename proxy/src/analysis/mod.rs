@@ -28,6 +28,7 @@ mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod inline;
 mod insert;
 mod labels;
 pub(crate) mod lexer;

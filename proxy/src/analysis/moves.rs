@@ -67,7 +67,7 @@ impl Moved {
         proof: &Proof<'_>,
         target: Option<usize>,
         assignments: &[Assignment],
-        block: &Block,
+        block: &Block<'_>,
     ) -> Result<Option<Moved>, Refusal> {
         let Some(instance) = target else {
             return Ok(None);

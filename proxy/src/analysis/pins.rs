@@ -1,7 +1,9 @@
 //! What the conditions of WHERE and ON pin: rules 1 to 3 of [`super::proof`].
 
 use coordinator::hash::KeyUse;
-use sqlparser::ast::{BinaryOperator, Expr, Join, JoinConstraint, JoinOperator, TableFactor, TableWithJoins};
+use sqlparser::ast::{
+    BinaryOperator, Expr, Join, JoinConstraint, JoinOperator, Query, TableFactor, TableWithJoins,
+};
 
 use super::constants;
 use super::plan::{Key, KeyValue};
@@ -127,6 +129,11 @@ impl Proof<'_> {
                     list,
                     negated: false,
                 } => self.list(expr, list, scope, pins),
+                Expr::InSubquery {
+                    expr,
+                    subquery,
+                    negated: false,
+                } => self.listed(expr, subquery, scope, pins),
                 Expr::IsNull(inner) => {
                     // IS NULL is true of NULL-extended rows too: only where no join can extend.
                     let alone = match scope.first().map(|block| block.items.as_slice()) {
@@ -174,6 +181,24 @@ impl Proof<'_> {
             && self.instances[from].key.key_type == column.key_type
         {
             self.edges.push((from, at));
+        }
+    }
+
+    /// `u.key IN (SELECT t.key ...)`: what the subquery says of other keys, or of NULL, makes no row of `u` pass.
+    fn listed(&mut self, key: &Expr, subquery: &Query, scope: &Scope<'_>, pins: Pins) {
+        let here = |(query, _): &&(*const Query, usize)| std::ptr::eq(*query, subquery);
+        let (Some((_, from)), Some((_, at))) = (
+            key_of(key, scope, &self.instances),
+            self.listed.iter().find(here).copied(),
+        ) else {
+            return;
+        };
+        if from == at || self.instances[from].key.key_type != self.instances[at].key.key_type {
+            return;
+        }
+        self.edges.push((from, at));
+        if self.own_key(key, scope, pins) == Some(from) {
+            self.edges.push((at, from));
         }
     }
 

@@ -12,6 +12,8 @@
 //! 3. A conjunct `t.key = u.key` in such a place, for a `u` that is pinned (to the same keys) and whose key is of
 //!    the same type, in the same block; or in a block around a subquery expression of which `t` is in WHERE.
 //! 4. `t` is the target of INSERT: the keys of the rows in VALUES.
+//!    `u.key IN (SELECT t.key ...)` is such an equality, too, where rows of `t` with other keys come to rows of the subquery with other values
+//!    ([`super::subquery`]).
 //! 5. What rules 1 to 3 say of a column of a subquery in FROM, where that is the plain shard key of `t` in the subquery's own
 //!    FROM, and rows of `t` with other keys come to rows of the subquery with other values there ([`super::subquery`]).
 //!
@@ -59,6 +61,8 @@ pub(super) struct Proof<'a> {
     pub(super) references: bool,
     /// Those that it uses.
     pub(super) reference_tables: Vec<&'a Relation>,
+    /// Each use of one under the names that it has: the first token of its name.
+    references_at: Vec<(usize, &'a Relation)>,
     /// The reference table that it writes to.
     pub(super) copies: Option<&'a Relation>,
     /// What FOR UPDATE and the like name; none for one that names nothing.
@@ -67,6 +71,8 @@ pub(super) struct Proof<'a> {
     pins: Vec<(usize, Vec<Key>)>,
     /// `(from, to)`: if `from` is pinned then `to` is, to the same keys.
     pub(super) edges: Vec<(usize, usize)>,
+    /// Of subqueries in expressions that give a shard key and nothing else: where they are in the tree, and the instance that it is of.
+    pub(super) listed: Vec<(*const Query, usize)>,
     /// The CTE names that are visible where the walk is.
     ctes: Vec<String>,
     /// How many relations, queries were walked: must be all that the tree has.
@@ -98,10 +104,12 @@ impl<'a> Proof<'a> {
             views: Vec::new(),
             references: false,
             reference_tables: Vec::new(),
+            references_at: Vec::new(),
             copies: None,
             locked: Vec::new(),
             pins: Vec::new(),
             edges: Vec::new(),
+            listed: Vec::new(),
             ctes: Vec::new(),
             relations: 0,
             queries: 0,
@@ -114,6 +122,12 @@ impl<'a> Proof<'a> {
             computes: None,
             moved: None,
         }
+    }
+
+    /// The reference table whose name begins with this token, if its columns have the names that it gives them.
+    pub(super) fn reference_at(&self, token: usize) -> Option<&'a Relation> {
+        let mut uses = self.references_at.iter();
+        uses.find(|(at, _)| *at == token).map(|(_, table)| *table)
     }
 
     /// The keys that pin all instances together; none if one is not pinned.
@@ -133,9 +147,24 @@ impl<'a> Proof<'a> {
         self.reach_all(pinned).then_some(all)
     }
 
-    /// Whether all instances are pinned to the keys that this one is pinned to, whatever those are.
-    pub(super) fn binds_all(&self, instance: usize) -> bool {
-        self.reach_all((0..self.instances.len()).map(|at| at == instance).collect())
+    /// Whether all instances are pinned to the keys that these are pinned to, whatever those are.
+    pub(super) fn bind_all(&self, instances: &[usize]) -> bool {
+        self.reach_all(
+            (0..self.instances.len())
+                .map(|at| instances.contains(&at))
+                .collect(),
+        )
+    }
+
+    /// How many instances are pinned to the keys that these are pinned to.
+    pub(super) fn count_bound(&self, instances: &[usize]) -> usize {
+        let mut bound = vec![false; self.instances.len()];
+        for from in instances {
+            for (known, reached) in bound.iter_mut().zip(self.reached_from(*from)) {
+                *known |= reached;
+            }
+        }
+        bound.into_iter().filter(|bound| *bound).count()
     }
 
     /// Whether all instances are pinned, if these are.
@@ -198,7 +227,7 @@ impl<'a> Proof<'a> {
     /// Walks a query and everything in it.
     ///
     /// Gives its FROM, where it is one SELECT.
-    pub(super) fn query(&mut self, query: &Query, outer: &Scope<'_>) -> Result<Block, Refusal> {
+    pub(super) fn query(&mut self, query: &Query, outer: &Scope<'_>) -> Result<Block<'a>, Refusal> {
         self.queries += 1;
         refuse_foreign_query(query)?;
         let outside = self.ctes.len();
@@ -237,7 +266,7 @@ impl<'a> Proof<'a> {
         Ok(())
     }
 
-    fn body(&mut self, body: &SetExpr, outer: &Scope<'_>) -> Result<Block, Refusal> {
+    fn body(&mut self, body: &SetExpr, outer: &Scope<'_>) -> Result<Block<'a>, Refusal> {
         match body {
             SetExpr::Select(select) => return self.select(select, outer),
             SetExpr::Query(query) => {
@@ -259,7 +288,7 @@ impl<'a> Proof<'a> {
         Ok(Block::default())
     }
 
-    fn select(&mut self, select: &Select, outer: &Scope<'_>) -> Result<Block, Refusal> {
+    fn select(&mut self, select: &Select, outer: &Scope<'_>) -> Result<Block<'a>, Refusal> {
         refuse_foreign_select(select)?;
         let block = self.from(&select.from)?;
         let scope = scope_of(&block, outer);
@@ -283,7 +312,7 @@ impl<'a> Proof<'a> {
     }
 
     /// Reads FROM items into a block, and walks the subqueries that are items.
-    pub(super) fn from(&mut self, from: &[TableWithJoins]) -> Result<Block, Refusal> {
+    pub(super) fn from(&mut self, from: &[TableWithJoins]) -> Result<Block<'a>, Refusal> {
         let mut block = Block::default();
         for tree in from {
             self.tree(tree, &mut block)?;
@@ -291,7 +320,7 @@ impl<'a> Proof<'a> {
         Ok(block)
     }
 
-    fn tree(&mut self, tree: &TableWithJoins, block: &mut Block) -> Result<(), Refusal> {
+    fn tree(&mut self, tree: &TableWithJoins, block: &mut Block<'a>) -> Result<(), Refusal> {
         self.factor(&tree.relation, block)?;
         for join in &tree.joins {
             self.factor(&join.relation, block)?;
@@ -302,7 +331,7 @@ impl<'a> Proof<'a> {
         Ok(())
     }
 
-    fn factor(&mut self, factor: &TableFactor, block: &mut Block) -> Result<(), Refusal> {
+    fn factor(&mut self, factor: &TableFactor, block: &mut Block<'a>) -> Result<(), Refusal> {
         match factor {
             TableFactor::Table {
                 name,
@@ -388,7 +417,7 @@ impl<'a> Proof<'a> {
         &mut self,
         name: &ObjectName,
         alias: Option<&TableAlias>,
-        block: &mut Block,
+        block: &mut Block<'a>,
     ) -> Result<(), Refusal> {
         self.relations += 1;
         let parts = relation_parts(name).ok_or_else(|| not_understood("FROM"))?;
@@ -397,10 +426,11 @@ impl<'a> Proof<'a> {
             block.items.push(unknown_item(alias, Some(bare))?);
             return Ok(());
         }
-        let mut schema = None;
+        let (mut schema, mut table) = (None, None);
         let instance = match self.names.find(&parts)? {
             Named::Table(relation) => {
                 schema = alias.is_none().then(|| relation.schema.clone());
+                table = Some(relation).filter(|_| alias.is_none_or(|alias| alias.columns.is_empty()));
                 self.instance(relation, name, alias)?
             }
             Named::View(_, definition) => {
@@ -426,6 +456,7 @@ impl<'a> Proof<'a> {
         block.items.push(Item {
             schema,
             instance,
+            table,
             ..item
         });
         Ok(())
@@ -443,6 +474,9 @@ impl<'a> Proof<'a> {
             (Some(Placement::Reference), _) => {
                 self.references = true;
                 self.reference_tables.push(table);
+                if let Some((at, _)) = tokens_of(name).filter(|_| !renamed) {
+                    self.references_at.push((at, table));
+                }
                 return Ok(None);
             }
             (Some(Placement::Local), _) => {
@@ -476,7 +510,7 @@ impl<'a> Proof<'a> {
         &mut self,
         name: &ObjectName,
         alias: Option<&TableAlias>,
-        block: &mut Block,
+        block: &mut Block<'a>,
     ) -> Result<Option<usize>, Refusal> {
         self.writes = true;
         let parts = relation_parts(name).ok_or_else(|| not_understood("the table's name"))?;
@@ -528,12 +562,18 @@ impl<'a> Proof<'a> {
             type Break = Refusal;
             fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Refusal> {
                 self.depth += 1;
-                if self.depth == 1
-                    && let Err(refusal) = self.proof.query(query, self.scope)
-                {
-                    return ControlFlow::Break(refusal);
+                if self.depth > 1 {
+                    return ControlFlow::Continue(());
                 }
-                ControlFlow::Continue(())
+                match self.proof.query(query, self.scope) {
+                    Ok(block) => {
+                        let key = subquery::only_key(query, &block, &self.proof.instances);
+                        let listed = key.map(|key| (std::ptr::from_ref(query), key));
+                        self.proof.listed.extend(listed);
+                        ControlFlow::Continue(())
+                    }
+                    Err(refusal) => ControlFlow::Break(refusal),
+                }
             }
             fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Refusal> {
                 self.depth -= 1;
@@ -566,11 +606,11 @@ fn tokens_of(name: &ObjectName) -> Option<(usize, usize)> {
 }
 
 /// The block and those around it, for expressions in it.
-pub(super) fn scope_of<'s>(block: &'s Block, outer: &Scope<'s>) -> Vec<&'s Block> {
+pub(super) fn scope_of<'s>(block: &'s Block<'s>, outer: &Scope<'s>) -> Vec<&'s Block<'s>> {
     std::iter::once(block).chain(outer.iter().copied()).collect()
 }
 
-fn unknown_item(alias: Option<&TableAlias>, name: Option<String>) -> Result<Item, Refusal> {
+fn unknown_item<'a>(alias: Option<&TableAlias>, name: Option<String>) -> Result<Item<'a>, Refusal> {
     if alias.is_some_and(|alias| misread_table(&alias.name) || alias.at.is_some()) {
         return Err(not_understood("FROM"));
     }
@@ -582,6 +622,7 @@ fn unknown_item(alias: Option<&TableAlias>, name: Option<String>) -> Result<Item
         name,
         schema: None,
         instance: None,
+        table: None,
         keys: Vec::new(),
     })
 }

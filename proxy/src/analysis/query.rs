@@ -15,7 +15,9 @@ use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag,
 use super::proof::{Proof, View, not_understood};
 use super::relations::Names;
 use super::scope::Instance;
-use super::{Computed, ValuesRows, bring, copies, fallback, feed, moves, sizes, subquery, temporary, writes};
+use super::{
+    Computed, ValuesRows, bring, copies, fallback, feed, inline, moves, sizes, subquery, temporary, writes,
+};
 
 /// Plans a statement that reads or writes rows.
 pub(super) fn plan(tokens: &[Token], names: Names<'_>) -> Result<Plan, Refusal> {
@@ -116,6 +118,13 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         return sizes::plan(tokens, &statement, &findings, names);
     }
     let (target, gathering) = target(tokens, &statement, &proof, &findings)?;
+    if gathering.as_ref().is_some_and(Gathering::is_of_all_rows)
+        && depth > 0
+        && let Some(text) = inline::inlined(tokens, names.text, &statement)
+        && let Some(plan) = inlined(tokens, names, &text, depth - 1)
+    {
+        return Ok(plan);
+    }
     let tag = if matches!(statement, Statement::Query(_)) {
         Tag::Select
     } else {
@@ -228,6 +237,23 @@ fn expanded(tokens: &[Token], names: Names<'_>, views: &[View<'_>], depth: usize
         }
     }
     Ok(plan)
+}
+
+/// The plan of a statement by a text that has the queries of WITH where they are used, if so the groups compute it for their own rows.
+fn inlined(tokens: &[Token], names: Names<'_>, text: &str, depth: usize) -> Option<Plan> {
+    let whole = tokens.first()?.range.start..tokens.last()?.range.end;
+    let inner = lexer::tokens(text).ok()?;
+    let Ok(Plan::Query(mut query)) = plan_within(&inner, Names { text, ..names }, depth) else {
+        return None;
+    };
+    match &mut query.form {
+        Form::Plain if query.target == Target::All => {}
+        Form::Gathered(gathering) if !gathering.is_of_all_rows() => {
+            Arc::make_mut(gathering).is_of(whole, text)
+        }
+        _ => return None,
+    }
+    Some(Plan::Query(query))
 }
 
 /// Whether `count(*)` is all that is selected.

@@ -33,18 +33,20 @@ impl Instance<'_> {
 
 /// An item of FROM, by the name that columns are qualified with.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct Item<'a> {
     pub(super) name: String,
     /// The schema, if the item can be named with it: a table without an alias.
     pub(super) schema: Option<String>,
     /// Its number, if it is a table whose rows are not in every group.
     pub(super) instance: Option<usize>,
+    /// The table whose columns it has, by the names that the table gives them; none for what is no table, or has names of its own.
+    pub(super) table: Option<&'a Relation>,
     /// The columns of a subquery that are shard keys, and of which instances: a row of it with another value there comes of a row
     /// with another key.
     pub(super) keys: Vec<(String, usize)>,
 }
 
-impl Item {
+impl Item<'_> {
     /// The instance whose shard key its column of this name is.
     fn key(&self, column: &str, instances: &[Instance<'_>]) -> Option<usize> {
         let own = self.instance.filter(|at| instances[*at].key_name == Some(column));
@@ -57,20 +59,20 @@ impl Item {
 
 /// One query block's FROM.
 #[derive(Debug, Default)]
-pub(super) struct Block {
-    pub(super) items: Vec<Item>,
+pub(super) struct Block<'a> {
+    pub(super) items: Vec<Item<'a>>,
     /// Whether an unqualified name may be of a merged column that is neither side's (FULL, RIGHT, NATURAL).
     pub(super) merges: bool,
 }
 
 /// The blocks that a name is looked up in, the innermost first.
-pub(super) type Scope<'s> = [&'s Block];
+pub(super) type Scope<'s> = [&'s Block<'s>];
 
 /// The instance whose shard key this expression is, and how many blocks outwards it was found.
 pub(super) fn key_of(expr: &Expr, scope: &Scope<'_>, instances: &[Instance<'_>]) -> Option<(usize, usize)> {
     match expr {
         Expr::Nested(inner) => key_of(inner, scope, instances),
-        Expr::Identifier(name) if !misread_column(name) => unqualified(name, scope.first()?, instances),
+        Expr::Identifier(name) if !misread_column(name) => unqualified(name, scope, instances),
         Expr::CompoundIdentifier(parts) => qualified(parts, scope, instances),
         _ => None,
     }
@@ -78,14 +80,24 @@ pub(super) fn key_of(expr: &Expr, scope: &Scope<'_>, instances: &[Instance<'_>])
 
 /// A bare column name. If a table of this block has a column of that name, the name is this block's: PostgreSQL
 /// looks outside only when no item here has it, and objects when two have.
-fn unqualified(name: &Ident, block: &Block, instances: &[Instance<'_>]) -> Option<(usize, usize)> {
-    if block.merges {
-        return None;
+fn unqualified(name: &Ident, scope: &Scope<'_>, instances: &[Instance<'_>]) -> Option<(usize, usize)> {
+    for (level, block) in scope.iter().enumerate() {
+        if block.merges {
+            return None;
+        }
+        let mut found = block.items.iter();
+        if let Some(at) = found.find_map(|item| item.key(&name.value, instances)) {
+            return Some((level, at));
+        }
+        let without = |item: &Item<'_>| {
+            item.table
+                .is_some_and(|table| table.column(&name.value).is_none())
+        };
+        if !block.items.iter().all(without) {
+            return None;
+        }
     }
-    let mut found = block.items.iter();
-    found
-        .find_map(|item| item.key(&name.value, instances))
-        .map(|at| (0, at))
+    None
 }
 
 fn qualified(parts: &[Ident], scope: &Scope<'_>, instances: &[Instance<'_>]) -> Option<(usize, usize)> {

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use super::scope::{Block, Instance, key_of};
 
 /// The columns of a subquery that are shard keys, by their names, and the instances that they are of. `block` is its FROM.
-pub(super) fn keys(query: &Query, block: &Block, instances: &[Instance<'_>]) -> Vec<(String, usize)> {
+pub(super) fn keys(query: &Query, block: &Block<'_>, instances: &[Instance<'_>]) -> Vec<(String, usize)> {
     let SetExpr::Select(select) = &*query.body else {
         return Vec::new();
     };
@@ -50,10 +50,24 @@ pub(super) fn keys(query: &Query, block: &Block, instances: &[Instance<'_>]) -> 
     found
 }
 
+/// The instance whose key is all that a subquery gives.
+pub(super) fn only_key(query: &Query, block: &Block<'_>, instances: &[Instance<'_>]) -> Option<usize> {
+    let SetExpr::Select(select) = &*query.body else {
+        return None;
+    };
+    let [SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }] = select.projection.as_slice() else {
+        return None;
+    };
+    match keys(query, block, instances).as_slice() {
+        [(_, at)] => Some(*at),
+        _ => None,
+    }
+}
+
 /// `SELECT *`, and nothing else, of one table or subquery.
 fn star(
     select: &Select,
-    block: &Block,
+    block: &Block<'_>,
     instances: &[Instance<'_>],
     found: Vec<(String, usize)>,
 ) -> Vec<(String, usize)> {

@@ -106,9 +106,9 @@ fn walk_delete(proof: &mut Proof<'_>, delete: &Delete) -> Result<(), Refusal> {
 }
 
 /// The FROM or USING, the WHERE and the expressions of an UPDATE or DELETE of the block's first item.
-fn finish<V: sqlparser::ast::Visit, W: sqlparser::ast::Visit>(
-    proof: &mut Proof<'_>,
-    mut block: Block,
+fn finish<'a, V: sqlparser::ast::Visit, W: sqlparser::ast::Visit>(
+    proof: &mut Proof<'a>,
+    mut block: Block<'a>,
     from: &[sqlparser::ast::TableWithJoins],
     selection: Option<&Expr>,
     (one, other): (&V, &W),

@@ -32,6 +32,9 @@ use crate::protocol::{Body, Malformed, encode};
 /// The first OID that is not PostgreSQL's own (FirstNormalObjectId).
 pub(super) const FIRST_OF_USERS: u32 = 16_384;
 
+/// Bytes of gathered rows that are sure to fit into a hash table of PostgreSQL's own `work_mem`, which has less of each.
+const MOST_HASHED: usize = 4 << 20;
+
 /// A Bind of the unnamed portal and statement, without parameters, for results as text.
 pub(super) const BARE_BIND: [u8; 8] = [0; 8];
 
@@ -223,6 +226,7 @@ impl Session {
             Some(partial) => self.describe_partial(place, asked, partial).await?,
             None => None,
         };
+        let aggregated = partial.is_some();
         let (described, readings) = match partial {
             Some(known) => known,
             None => {
@@ -233,7 +237,8 @@ impl Session {
         };
         let mut gathered: Vec<Gathered> = described.rows.iter().map(|_| Gathered::default()).collect();
         self.bind_parts(places, &readings, asked.style).await?;
-        let (mut room, mut came) = (self.shared.limits.max_gathered, Vec::new());
+        let most = self.shared.limits.max_gathered;
+        let (mut room, mut came) = (most, Vec::new());
         for ((reading, rows), into) in readings.iter().zip(&described.rows).zip(&mut gathered) {
             self.execute_part(places, reading, asked.style);
             let room = &mut room;
@@ -242,11 +247,20 @@ impl Session {
                     .await?,
             );
         }
+        let probed = match most - room <= MOST_HASHED && !aggregated {
+            true => asked.gathering.probed_text(asked.text, asked.parameters()),
+            false => None,
+        };
         self.enter_bare(place).await?;
-        let group = self.group(place);
+        let (group, number) = (self.group(place), self.guest.number());
         if let Some(conn) = &mut self.slots[place] {
             conn.captured = Captured::default();
             conn.close_stale();
+            if let Some(text) = probed {
+                let mut parse = BytesMut::new();
+                encode::parse(&mut parse, b"", text.as_bytes(), &described.types);
+                conn.parse(b"", number, &parse, Audience::Session);
+            }
             bind_final(conn, asked, &described.rows, gathered);
             conn.owes(Kind::Bind, Audience::Session, Stake::Nothing);
             end_batch(conn, asked.style);

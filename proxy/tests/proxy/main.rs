@@ -23,6 +23,7 @@ mod placement;
 mod pool;
 mod prepared;
 mod protocol;
+mod pushed;
 mod scatter;
 mod sequences;
 mod sequences_as_one;

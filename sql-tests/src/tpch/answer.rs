@@ -41,7 +41,10 @@ pub(super) async fn path(howdah: &Client, sql: &str) -> Result<Path> {
         None if text.starts_with("Groups: ") => Path::Pushed,
         Some(each) if each.ends_with(": reads") => Path::Gathered,
         Some(each) if each.contains("aggregates") || each.contains("summed up") => Path::Merged,
-        Some(each) if each.contains("the statement") => Path::Pushed,
+        Some(each) if each.contains("the statement") => match text.contains("\nThe node: puts ") {
+            true => Path::Merged,
+            false => Path::Pushed,
+        },
         _ => return Err(format!("EXPLAIN (HOWDAH) says what this program does not know:\n{text}").into()),
     })
 }

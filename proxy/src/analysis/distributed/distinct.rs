@@ -4,7 +4,7 @@ use coordinator::catalogue::Relation;
 use sqlparser::ast::{Distinct, GroupByExpr, SetExpr, Statement};
 
 use super::super::check::Findings;
-use super::super::scope::Instance;
+use super::super::proof::Proof;
 use super::filter::Block;
 
 /// Types of which equal values are alike: bool, bytea, int8, int2, int4, date, time, timestamp, timestamptz, uuid.
@@ -14,11 +14,7 @@ const ALIKE: [u32; 10] = [16, 17, 20, 21, 23, 1082, 1083, 1114, 1184, 2950];
 const TEXTS: [u32; 2] = [25, 1043];
 
 /// The uses of tables whose rows are wanted once: those that a SELECT DISTINCT joins, if nothing counts rows before.
-pub(super) fn instances(
-    statement: &Statement,
-    instances: &[Instance<'_>],
-    findings: &Findings,
-) -> Vec<usize> {
+pub(super) fn instances(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> Vec<usize> {
     let Statement::Query(query) = statement else {
         return Vec::new();
     };
@@ -31,7 +27,7 @@ pub(super) fn instances(
     if !(distinct && ungrouped && plain) {
         return Vec::new();
     }
-    Block::of(select, instances).instances().collect()
+    Block::of(select, proof).instances().collect()
 }
 
 /// Whether these columns tell which rows are alike.

@@ -5,8 +5,8 @@ use std::ops::{ControlFlow, Range};
 
 use coordinator::catalogue::Relation;
 use sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArguments, Ident, ObjectNamePart, Select, SelectItem, Value,
-    Visitor,
+    DuplicateTreatment, Expr, Function, FunctionArguments, Ident, ObjectNamePart, Query, Select, SelectItem,
+    Value, Visitor,
 };
 
 use super::super::functions::{self, FunctionKind};
@@ -44,15 +44,30 @@ pub(super) struct Call {
     distinct: bool,
 }
 
-/// All calls of aggregates, if they can be computed so.
-pub(super) struct Calls(pub(super) Vec<Call>);
+/// All calls of aggregates of a query, not of those in it, if they can be computed so.
+#[derive(Default)]
+pub(super) struct Calls {
+    pub(super) found: Vec<Call>,
+    depth: usize,
+}
 
 impl Visitor for Calls {
     type Break = ();
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         let Expr::Function(function) = expr else {
             return ControlFlow::Continue(());
         };
+        if self.depth > 1 {
+            return ControlFlow::Continue(());
+        }
         let names = parts(&function.name).unwrap_or_default();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let Ok(found) = functions::find(&names) else {
@@ -74,7 +89,7 @@ impl Visitor for Calls {
             FunctionKind::Aggregate
                 if plain && function.within_group.is_empty() && function.null_treatment.is_none() =>
             {
-                self.0.push(Call {
+                self.found.push(Call {
                     function: function.clone(),
                     distinct,
                 });
@@ -397,7 +412,7 @@ impl<'t> Finding<'t> {
     /// What groups are made by: gives the table's columns among it.
     fn group(&mut self, by: &[Expr], proof: &Proof<'_>) -> Option<Vec<String>> {
         let select = self.select;
-        let block = Block::of(select, &proof.instances);
+        let block = Block::of(select, proof);
         let (items, keys) = (
             self.clauses.items(),
             self.clauses.group.map(split_commas).unwrap_or_default(),
@@ -417,7 +432,7 @@ impl<'t> Finding<'t> {
                     sets = true;
                     self.single?;
                     for column in all.iter().flatten() {
-                        give(&block.column(column, &proof.instances)?.1.name);
+                        give(&block.column(column)?.1.name);
                     }
                     continue;
                 }
@@ -439,7 +454,7 @@ impl<'t> Finding<'t> {
                 }
                 _ => (parsed, key),
             };
-            match block.column(parsed, &proof.instances) {
+            match block.column(parsed) {
                 Some((_, column)) if self.single.is_some() => give(&column.name),
                 _ => self.key(key)?,
             }

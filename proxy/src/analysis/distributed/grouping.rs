@@ -9,7 +9,7 @@ use sqlparser::ast::{Expr, GroupByExpr, Select, SelectItem, Statement, Value, Vi
 
 use super::super::lexer::Token;
 use super::super::parse::{token_at, token_of};
-use super::super::scope::Instance;
+use super::super::proof::Proof;
 use super::filter::Block;
 use super::{Splice, With, quoted};
 
@@ -20,12 +20,12 @@ pub(super) const UNGROUPED: [u32; 9] = [114, 142, 600, 601, 602, 603, 604, 628, 
 pub(super) fn completed(
     tokens: &[Token],
     statement: &Statement,
-    instances: &[Instance<'_>],
+    proof: &Proof<'_>,
     columns: impl Fn(&Relation) -> Vec<String>,
 ) -> Vec<Splice> {
     struct Groups<'g, 'a, F> {
         tokens: &'g [Token],
-        instances: &'g [Instance<'a>],
+        proof: &'g Proof<'a>,
         columns: F,
         found: Vec<Splice>,
     }
@@ -33,13 +33,13 @@ pub(super) fn completed(
         type Break = ();
         fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
             self.found
-                .extend(completed_here(self.tokens, select, self.instances, &self.columns));
+                .extend(completed_here(self.tokens, select, self.proof, &self.columns));
             ControlFlow::Continue(())
         }
     }
     let mut groups = Groups {
         tokens,
-        instances,
+        proof,
         columns,
         found: Vec::new(),
     };
@@ -50,7 +50,7 @@ pub(super) fn completed(
 fn completed_here(
     tokens: &[Token],
     select: &Select,
-    instances: &[Instance<'_>],
+    proof: &Proof<'_>,
     columns: &impl Fn(&Relation) -> Vec<String>,
 ) -> Option<Splice> {
     let GroupByExpr::Expressions(keys, modifiers) = &select.group_by else {
@@ -60,17 +60,17 @@ fn completed_here(
     if keys.is_empty() || !modifiers.is_empty() || keys.iter().any(sets) {
         return None;
     }
-    let block = Block::of(select, instances);
+    let block = Block::of(select, proof);
     let grouped: Vec<(usize, &Column)> = keys
         .iter()
-        .filter_map(|key| block.column(result_or_column(key, select), instances))
+        .filter_map(|key| block.column(result_or_column(key, select)))
         .collect();
     // Behind the last key whose end is known.
     let last = keys.iter().rev().find_map(end_of)?;
     let end = tokens.get(last)?.range.end;
     let mut added = String::new();
     for item in block.instances() {
-        let instance = &instances[item];
+        let instance = &proof.instances[item];
         let has = |column: &Column| {
             grouped
                 .iter()

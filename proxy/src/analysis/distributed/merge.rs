@@ -1,15 +1,11 @@
 //! ORDER BY, and LIMIT, of a query whose rows each group computes by itself: it gives them in order, and the node puts them together as they come,
 //! without holding them.
 //!
-//! Each group runs the client's own text, with what it is ordered by behind its results. Whose rows are computed so: those of one table, or of several
-//! that are joined by their shard keys ([`super::joined`]); and where GROUP BY or DISTINCT has the shard key, those of its groups of rows, each of
-//! which is in one group of servers alone.
+//! Each group runs the client's own text, with what it is ordered by behind its results. [`super::own`] says whose rows are computed so.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
-use sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, LimitClause, Select, SelectItem, Statement, Value, Visit, Visitor,
-};
+use sqlparser::ast::{Expr, LimitClause, Statement, Value};
 
 use super::super::check::Findings;
 use super::super::lexer::Token;
@@ -18,7 +14,7 @@ use super::super::words::split_commas;
 use super::clauses::{Clauses, word_of};
 use super::filter::Block;
 use super::finding::is_collated;
-use super::joined::of_own_rows;
+use super::own::{are_own, is_ordered_own, of_own_rows};
 use super::top::{Meaning, direction, limit_of};
 use super::{Reading, RelationName, name_of, quoted};
 
@@ -100,12 +96,12 @@ pub(super) fn find(
     findings: &Findings,
 ) -> Option<Merge> {
     let (query, select) = of_own_rows(tokens, statement, proof, findings)?;
-    if !are_own(statement, select, proof, findings) {
+    if !are_own(select, proof) || !is_ordered_own(query, select, proof) {
         return None;
     }
     let clauses = Clauses::of(tokens)?;
     let table = match proof.instances.as_slice() {
-        [only] if findings.relations == 1 && only.has_own_names() => Some(only.table),
+        [only] if Block::of(select, proof).is_whole() && only.has_own_names() => Some(only.table),
         _ => None,
     };
     let meaning = Meaning {
@@ -160,66 +156,6 @@ pub(super) fn find(
         results_end: clauses.items.last()?.range.end,
         limited,
     })
-}
-
-/// Whether what each group gives is all of the result together, in no order.
-pub(in super::super) fn are_whole(
-    tokens: &[Token],
-    statement: &Statement,
-    proof: &Proof<'_>,
-    findings: &Findings,
-) -> bool {
-    of_own_rows(tokens, statement, proof, findings).is_some_and(|(query, select)| {
-        let unordered = query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
-        unordered && are_own(statement, select, proof, findings)
-    })
-}
-
-/// Whether each group's rows are rows of the result, whatever the others have.
-fn are_own(statement: &Statement, select: &Select, proof: &Proof<'_>, findings: &Findings) -> bool {
-    if statement.visit(&mut Windows).is_break() {
-        return false;
-    }
-    let GroupByExpr::Expressions(by, modifiers) = &select.group_by else {
-        return false;
-    };
-    let block = Block::of(select, &proof.instances);
-    let is_key = |expr: &Expr| {
-        let column = block.column(expr, &proof.instances);
-        column.is_some_and(|(at, column)| {
-            proof.instances[at].key_name == Some(column.name.as_str()) && !block.is_nullable(at)
-        })
-    };
-    let result_is_key = |item: &SelectItem| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => is_key(expr),
-        _ => false,
-    };
-    let distinct = match &select.distinct {
-        None | Some(Distinct::All) => true,
-        Some(Distinct::Distinct) => select.projection.iter().any(result_is_key),
-        Some(Distinct::On(on)) => on.iter().any(is_key),
-    };
-    let grouped = !by.is_empty() && modifiers.is_empty() && by.iter().any(is_key) && {
-        // A set without the key would be one of several groups.
-        !by.iter()
-            .any(|key| matches!(key, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_)))
-    };
-    let plain =
-        by.is_empty() && modifiers.is_empty() && findings.aggregate.is_none() && select.having.is_none();
-    distinct && (plain || grouped)
-}
-
-/// Finds window functions.
-struct Windows;
-
-impl Visitor for Windows {
-    type Break = ();
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        match expr {
-            Expr::Function(function) if function.over.is_some() => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        }
-    }
 }
 
 fn count_of(count: &Expr) -> Option<u64> {

@@ -15,9 +15,10 @@ mod distinct;
 mod filter;
 mod finding;
 mod grouping;
-mod joined;
 mod merge;
+mod own;
 mod partial;
+mod probe;
 mod top;
 
 use std::fmt;
@@ -36,8 +37,8 @@ use super::refusal::Refusal;
 pub(super) use columns::Columns;
 pub use combine::Values;
 use filter::{Condition, Piece};
-pub(super) use merge::are_whole;
 pub use merge::{Merge, OrderedBy};
+pub(super) use own::are_whole;
 pub use partial::Partial;
 use top::Top;
 
@@ -58,6 +59,8 @@ pub struct Gathering {
     pub merge: Option<Merge>,
     /// What of the text is replaced, in order.
     splices: Vec<Splice>,
+    /// What is replaced besides, in order, so that subqueries find rows by hashes ([`probe`]).
+    probes: Vec<Splice>,
 }
 
 /// What is read of one table in each group.
@@ -118,6 +121,11 @@ impl Gathering {
         self.expanded.get_or_insert_with(|| expanded.to_owned());
     }
 
+    /// Whether it has to gather what it reads.
+    pub(super) fn is_of_all_rows(&self) -> bool {
+        self.merge.is_none() && self.partial.is_none()
+    }
+
     fn text<'t>(&'t self, text: &'t str) -> &'t str {
         self.expanded.as_deref().unwrap_or(text)
     }
@@ -132,6 +140,17 @@ impl Gathering {
             &self.parts,
             parameters,
         )
+    }
+
+    /// The same where there are few enough rows to be found by hashes, if it has subqueries for which that helps.
+    #[must_use]
+    pub fn probed_text(&self, text: &str, parameters: usize) -> Option<String> {
+        let mut splices = [self.splices.as_slice(), &self.probes].concat();
+        // What is put before a table comes before what replaces it.
+        splices.sort_by_key(|splice| (splice.at.start, splice.at.end));
+        let apart = |pair: &[Splice]| pair[0].at.end <= pair[1].at.start;
+        (!self.probes.is_empty() && splices.windows(2).all(apart))
+            .then(|| spliced(self.text(text), &self.query, &splices, &self.parts, parameters))
     }
 
     /// What each group gives in order, if that is all, of a query with so many parameters.
@@ -289,7 +308,11 @@ pub(super) fn plan(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Result<Gathering, Refusal> {
-    brought(tokens, statement, proof, findings, |_| false)
+    let gathering = brought(tokens, statement, proof, findings, |_| false)?;
+    Ok(Gathering {
+        probes: probe::find(tokens, statement, proof),
+        ..gathering
+    })
 }
 
 /// Plans a statement to which the rows of tables are brought, but for those that are `near`.
@@ -320,12 +343,12 @@ pub(super) fn brought(
         return Err(lost());
     };
     let columns = Columns::of(tokens, statement, &proof.instances);
-    let conditions = filter::conditions(statement, &proof.instances);
+    let conditions = filter::conditions(statement, proof);
     // Others than a SELECT alone may make something of each row.
     let (top, distinct) = match statement {
         Statement::Query(_) => (
             top::find(tokens, statement, proof, findings),
-            distinct::instances(statement, &proof.instances, findings),
+            distinct::instances(statement, proof, findings),
         ),
         _ => Default::default(),
     };
@@ -341,6 +364,7 @@ pub(super) fn brought(
             .filter(|()| matches!(statement, Statement::Query(_)))
             .and_then(|()| merge::find(tokens, statement, proof, findings)),
         splices: Vec::new(),
+        probes: Vec::new(),
     };
     for (number, instance) in proof.instances.iter().enumerate() {
         if near(number) {
@@ -373,12 +397,11 @@ pub(super) fn brought(
             with: With::Rows { part, name },
         });
     }
-    gathering.splices.extend(grouping::completed(
-        tokens,
-        statement,
-        &proof.instances,
-        |table| columns.of_table(table),
-    ));
+    gathering
+        .splices
+        .extend(grouping::completed(tokens, statement, proof, |table| {
+            columns.of_table(table)
+        }));
     gathering.splices.extend(without_schemas(tokens, proof)?);
     gathering.splices.extend(of_tables(tokens, proof)?);
     gathering.splices.sort_by_key(|splice| splice.at.start);

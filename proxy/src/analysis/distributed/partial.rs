@@ -1,4 +1,4 @@
-//! Aggregates of one table, or of tables that are joined in each group ([`super::joined`]): each group aggregates its own rows, and the query runs over what they give.
+//! Aggregates of one table, or of tables that are joined in each group ([`super::own`]): each group aggregates its own rows, and the query runs over what they give.
 //!
 //! A group gives, for each of its groups of GROUP BY, the columns in that list, the values of the expressions in it, and for each aggregate what
 //! it comes to there. What DISTINCT aggregates look at is grouped by as well, so that each of its values comes once of each group: all that is
@@ -9,9 +9,9 @@
 //! group does not give is called otherwise there, so that a text that still names it is refused by PostgreSQL and never computed from nothing.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
-use sqlparser::ast::{Distinct, GroupByExpr, Select, SelectItem, Statement, Visit};
+use sqlparser::ast::{Distinct, GroupByExpr, Query, Select, SelectItem, Statement, Visit, Visitor};
 
 use super::super::check::Findings;
 use super::super::lexer::Token;
@@ -22,7 +22,7 @@ use super::clauses::{Clauses, write};
 use super::combine::{Combined, Values, type_name};
 use super::filter::{self, Piece};
 use super::finding::{Calls, Finding, is_collated};
-use super::joined::of_own_rows;
+use super::own::of_own_rows;
 use super::{Part, Reading, Splice, With, distinct, grouping, name_of, quoted, without_schemas};
 
 /// How a SELECT of aggregates is answered.
@@ -187,7 +187,7 @@ pub(super) fn find(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Option<Partial> {
-    let (_, select) = of_own_rows(tokens, statement, proof, findings)?;
+    let (query, select) = of_own_rows(tokens, statement, proof, findings)?;
     let instance = proof.instances.first()?;
     let GroupByExpr::Expressions(by, modifiers) = &select.group_by else {
         return None;
@@ -199,7 +199,14 @@ pub(super) fn find(
         )
     };
     let own = |name: &str| name.starts_with(OWN);
+    // What is in WHERE is the groups' own.
+    let mut outside = select.clone();
+    outside.selection = None;
     if !modifiers.is_empty()
+        || has_query(&outside)
+        || has_query(&query.order_by)
+        || has_query(&query.limit_clause)
+        || !filter::Block::of(select, proof).has_only_tables()
         || select.projection.iter().any(star)
         || !select.named_window.is_empty()
         || tokens.iter().filter_map(name_of).any(own)
@@ -213,11 +220,11 @@ pub(super) fn find(
     let single = finding.single();
     let grouped = !by.is_empty() || findings.aggregate.is_some();
     let given = if grouped {
-        let mut calls = Calls(Vec::new());
+        let mut calls = Calls::default();
         if statement.visit(&mut calls).is_break() {
             return None;
         }
-        finding.grouped(by, &calls.0, proof)?
+        finding.grouped(by, &calls.found, proof)?
     } else {
         alike(&finding, select, single?)?
     };
@@ -274,6 +281,18 @@ pub(super) fn find(
     })
 }
 
+/// Whether there is a subquery.
+fn has_query(node: &impl Visit) -> bool {
+    struct Queries;
+    impl Visitor for Queries {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    node.visit(&mut Queries).is_break()
+}
+
 /// Whether a table has a column that is called as ours are.
 fn has_own_columns(proof: &Proof<'_>) -> bool {
     let distributed = proof.instances.iter().map(|instance| instance.table);
@@ -290,7 +309,7 @@ fn rest_of_one(
     finding: &Finding<'_>,
     given: &[String],
 ) -> Option<Vec<Splice>> {
-    let mut splices = grouping::completed(tokens, statement, &proof.instances, |_| given.to_vec());
+    let mut splices = grouping::completed(tokens, statement, proof, |_| given.to_vec());
     let schemas = without_schemas(tokens, proof).ok()?;
     splices.extend(schemas.into_iter().filter(|splice| {
         let inside = |range: &Range<usize>| range.start <= splice.at.start && splice.at.end <= range.end;

@@ -58,7 +58,7 @@ pub(super) fn of_one_table<'s>(
     let moment = |token: &Token| matches!(&token.kind, Kind::Text(text) if is_moment(text));
     let alone = findings.relations == 1 && findings.queries == 1 && proof.instances.len() == 1;
     let steady = findings.unsteady.is_none() && findings.local.is_none() && findings.multiplies.is_none();
-    let block = Block::of(select, &proof.instances);
+    let block = Block::of(select, proof);
     let of_table = block.instances().eq([0]) && block.is_whole();
     (alone && steady && of_table && query.with.is_none() && !tokens.iter().any(moment))
         .then_some((query, select))

@@ -1,9 +1,10 @@
 //! Conversations: what a client might send, drawn from a seed alone.
 //!
-//! `values` and `types` have the constants, `rows` statements on tables, `queries` and `grammar` those over all of them, `words` everything else in SQL, `messages` turns
+//! `values` and `types` have the constants, `rows` statements on tables, `queries`, `keyed` and `grammar` those over all of them, `words` everything else in SQL, `messages` turns
 //! statements into exchanges. Nothing here knows what a server answers: so any part of a conversation can be played again alone.
 
 mod grammar;
+mod keyed;
 mod messages;
 mod queries;
 mod rows;

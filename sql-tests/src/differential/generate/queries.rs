@@ -5,12 +5,12 @@ use super::{Maker, Statement, Value};
 use crate::differential::exchange::Order;
 
 /// What rows are drawn from, with its columns.
-struct Source {
-    from: &'static str,
-    numbers: &'static [&'static str],
-    texts: &'static [&'static str],
+pub(super) struct Source {
+    pub(super) from: &'static str,
+    pub(super) numbers: &'static [&'static str],
+    pub(super) texts: &'static [&'static str],
     /// Columns that tell all rows apart.
-    key: &'static str,
+    pub(super) key: &'static str,
 }
 
 const SOURCES: &[Source] = &[
@@ -115,13 +115,14 @@ const SOURCES: &[Source] = &[
 impl Maker {
     /// A query that all groups together answer.
     pub(super) fn over_all(&mut self) -> Statement {
-        match self.below(24) {
-            10.. => self.composed(),
+        match self.below(28) {
+            14.. => self.composed(),
             0..3 => self.rows_of(),
             3..6 => self.aggregates(),
             6..8 => self.nested(),
             8 => self.set_operation(),
-            _ => self.windows(),
+            9 => self.windows(),
+            _ => self.bound_by_key(),
         }
     }
 
@@ -131,7 +132,7 @@ impl Maker {
     }
 
     /// A condition, with its values.
-    fn condition(&mut self, source: &Source) -> (String, Vec<Value>) {
+    pub(super) fn condition(&mut self, source: &Source) -> (String, Vec<Value>) {
         let number = self.pick(source.numbers);
         let text = self.pick(source.texts);
         let of: &'static Type = if number.ends_with(".n") || number.ends_with(".b") {
