@@ -3,6 +3,7 @@
 //! A query string is [`split`] into statements; [`analyse`] reads one. Rows are found by the proof in `proof.rs`;
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
+mod bodies;
 mod bring;
 mod calls;
 mod check;
@@ -20,6 +21,7 @@ mod draws;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
 mod explain;
+mod extensions;
 mod fallback;
 mod feed;
 mod fill;
@@ -39,6 +41,7 @@ mod query;
 pub mod refusal;
 mod relations;
 mod route;
+mod routines;
 mod scope;
 mod sequences;
 mod session;
@@ -52,6 +55,7 @@ mod tests;
 mod timeouts;
 mod times;
 mod transaction;
+mod triggers;
 mod values;
 pub(crate) mod words;
 mod writes;
