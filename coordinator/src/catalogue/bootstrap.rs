@@ -10,7 +10,7 @@ use crate::connection::{Connection, OpenError};
 use crate::slots::SlotMap;
 
 /// The version of `schema.sql`. There is no upgrade yet: another version found is an error.
-const SCHEMA_VERSION: i32 = 7;
+const SCHEMA_VERSION: i32 = 8;
 
 /// Howdah's own advisory lock ("howdah" in ASCII): one installs, the others find it done.
 const INSTALL_LOCK: i64 = 0x686f_7764_6168;

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use shard::id::GroupId;
 use tokio_postgres::Client;
 
+use super::functions::{self, StoredFunction};
 use super::{
     AttributeNumber, Catalogue, CatalogueError, CatalogueVersion, Column, FilledBy, Oid, Placement, Relation,
-    RelationKind, SequenceFacts, ShardKey,
+    RelationKind, SequenceFacts, ShardKey, UserFunction,
 };
 use crate::hash::{KeyColumn, KeyType};
 use crate::slots::{MapEpoch, SlotMap};
@@ -36,6 +37,7 @@ struct Stored {
     /// The group of each slot.
     slots: Option<Vec<i32>>,
     relations: Vec<StoredRelation>,
+    functions: Vec<StoredFunction>,
     /// Schemas and names that shadow, or are, PostgreSQL's and Howdah's own relations.
     system: Vec<(String, String)>,
 }
@@ -181,10 +183,12 @@ impl Catalogue {
                 LEFT JOIN pg_catalog.pg_attribute k ON k.attrelid = c.oid AND k.attnum = d.key_attnum \
                 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' \
                     AND n.nspname NOT IN {SYSTEM} AND n.nspname !~ '^pg_toast'), \
+             'functions', {}, \
              'system', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, c.relname)) \
                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                 WHERE n.nspname IN {SYSTEM} AND c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S')))::text \
-             FROM howdah.cluster own"
+             FROM howdah.cluster own",
+            functions::query(SYSTEM)
         )
     }
 
@@ -229,7 +233,8 @@ fn read(answer: &str) -> Result<Catalogue, CatalogueError> {
         Arc::new(SlotMap::from_groups(epoch, groups)?),
         relations.collect::<Result<_, _>>()?,
         system,
-    ))
+    )
+    .with_functions(stored.functions.into_iter().map(UserFunction::from)))
 }
 
 fn relation(stored: StoredRelation) -> Result<Relation, CatalogueError> {

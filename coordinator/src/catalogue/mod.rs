@@ -7,12 +7,15 @@
 pub mod bootstrap;
 pub mod cache;
 
+mod functions;
 mod load;
 mod poll;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+
+pub use functions::{Steadiness, UserFunction};
 
 use crate::hash::KeyColumn;
 use crate::slots::{SlotMap, SlotMapError};
@@ -49,6 +52,8 @@ pub struct Catalogue {
     sequences: HashMap<Oid, usize>,
     /// Names of PostgreSQL's and Howdah's own relations, by schema.
     system: HashMap<String, HashSet<String>>,
+    /// Functions of users by their names without schemas.
+    functions: HashMap<String, Vec<UserFunction>>,
 }
 
 /// What a name stands for.
@@ -87,7 +92,29 @@ impl Catalogue {
             relations,
             by_name,
             system,
+            functions: HashMap::new(),
         }
+    }
+
+    /// The same with these functions.
+    #[must_use]
+    pub fn with_functions(mut self, functions: impl IntoIterator<Item = UserFunction>) -> Catalogue {
+        for function in functions {
+            let name = function.name.clone();
+            self.functions.entry(name).or_default().push(function);
+        }
+        self
+    }
+
+    /// The functions of users with this name, in this schema or in any.
+    pub fn functions<'c>(
+        &'c self,
+        schema: Option<&str>,
+        name: &str,
+    ) -> impl Iterator<Item = &'c UserFunction> {
+        let all = self.functions.get(name).map(Vec::as_slice).unwrap_or_default();
+        all.iter()
+            .filter(move |function| schema.is_none_or(|schema| function.schema == schema))
     }
 
     /// The version that this is.

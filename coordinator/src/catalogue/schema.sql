@@ -101,10 +101,16 @@ END $$;
 -- has another shard key; then its row belongs elsewhere, and is refused rather than lost.
 CREATE FUNCTION howdah.refuse_row() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- Of a user's trigger that changes rows before they are stored: to try again would be of no use.
+    IF EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = TG_RELID
+        AND (NOT t.tgisinternal OR t.tgparentid <> 0) AND t.tgname !~ '^howdah_' AND t.tgtype & 3 = 3) THEN
+        RAISE EXCEPTION 'a trigger gave a row of table "%" a shard key of another shard group', TG_TABLE_NAME
+            USING ERRCODE = '0A000', DETAIL = 'Or the distribution of the table changed while the statement ran.',
+                HINT = 'Let triggers leave the shard key as it is.', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
+    END IF;
     RAISE EXCEPTION 'a row of table "%" belongs to another shard group', TG_TABLE_NAME
         USING ERRCODE = '40001',
-            DETAIL = 'The distribution of the table changed while the statement ran, or a trigger changed the row''s '
-                     'shard key.',
+            DETAIL = 'The distribution of the table changed while the statement ran.',
             HINT = 'Try the statement again.',
             SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
 END $$;
@@ -277,6 +283,62 @@ BEGIN
     END IF;
 END $$;
 
+-- Whether a trigger may change rows that are updated, of the table, or of any where partitions are beside it.
+CREATE FUNCTION howdah.changes_rows(relation regclass) RETURNS bool LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_trigger t
+        WHERE (t.tgrelid = relation OR t.tgrelid IN
+                (SELECT p.relid FROM pg_partition_tree(coalesce(pg_partition_root(relation), relation)) p))
+          AND (NOT t.tgisinternal OR t.tgparentid <> 0) AND t.tgname !~ '^howdah_' AND t.tgtype & 19 = 19)
+$$;
+
+-- Raises what stands against a table's triggers where its rows are so.
+CREATE FUNCTION howdah.check_triggers(relation regclass, kind text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    named name;
+BEGIN
+    SELECT t.tgname INTO named FROM pg_trigger t
+    WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname !~ '^howdah_'
+      AND (kind = 'reference' OR kind = 'hash' AND t.tgtype & 1 = 0) LIMIT 1;
+    IF FOUND AND kind = 'reference' THEN
+        RAISE EXCEPTION 'reference table % cannot have trigger "%"', relation, named USING ERRCODE = '0A000',
+            DETAIL = 'Every group would fire it for itself, and all must store the same rows.', HINT = 'Drop it first.';
+    ELSIF FOUND THEN
+        RAISE EXCEPTION 'distributed table % cannot have trigger "%" FOR EACH STATEMENT', relation, named
+            USING ERRCODE = '0A000', DETAIL = 'It would fire once in each group.', HINT = 'Drop it first.';
+    END IF;
+END $$;
+
+-- A row that is updated is looked at whether or not the statement names its shard key, where a trigger may change it. Rows are in
+-- tables and partitions without partitions.
+CREATE FUNCTION howdah.guard_keys(altered regclass) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    root regclass := coalesce(pg_partition_root(altered), altered);
+    member howdah.distributed_tables;
+BEGIN
+    IF NOT howdah.changes_rows(root) THEN
+        RETURN;
+    END IF;
+    FOR member IN
+        SELECT d.* FROM howdah.distributed_tables d JOIN pg_class c ON c.oid = d.relid
+        WHERE d.distribution = 'hash' AND c.relkind = 'r'
+          AND (d.relid = root OR d.relid IN (SELECT p.relid FROM pg_partition_tree(root) p))
+    LOOP
+        IF EXISTS (SELECT FROM pg_trigger t
+            WHERE t.tgrelid = member.relid AND t.tgname = 'howdah_slot' AND t.tgattr::text <> '') THEN
+            PERFORM howdah.register_table(member.relid, member.distribution, member.key_attnum, member.chosen);
+        END IF;
+        IF NOT EXISTS (SELECT FROM pg_trigger t
+            WHERE t.tgrelid = member.relid AND t.tgname = 'howdah_slot' AND t.tgattr::text = '') THEN
+            RAISE EXCEPTION 'table % cannot have triggers that change rows', root USING ERRCODE = '0A000',
+                DETAIL = format('Nothing would find shard keys that they change in %s.', member.relid::regclass);
+        END IF;
+    END LOOP;
+END $$;
+
 -- Notes where the rows of a table are, and guards it against others.
 CREATE FUNCTION howdah.register_table(relation regclass, new_distribution text, key int2, chosen_by text)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -284,9 +346,10 @@ DECLARE
     condition text := 'NOT howdah.owns(0)';
     columns text := '';
 BEGIN
+    PERFORM howdah.check_triggers(relation, new_distribution);
     IF new_distribution = 'hash' THEN
         PERFORM howdah.check_key(relation, key);
-        SELECT format('NOT howdah.owns(hash_record_extended(ROW(NEW.%1$I), 0) & 4095)', a.attname), format(' OF %I', a.attname)
+        SELECT format('NOT howdah.owns(hash_record_extended(ROW(NEW.%1$I), 0) & 4095)', a.attname), CASE WHEN NOT howdah.changes_rows(relation) THEN format(' OF %I', a.attname) ELSE '' END
             INTO condition, columns FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = key;
     END IF;
     INSERT INTO howdah.distributed_tables AS d (relid, distribution, key_attnum, key_type, chosen)
@@ -460,6 +523,7 @@ BEGIN
         PERFORM howdah.check_key(relation, known.key_attnum);
     END IF;
     PERFORM howdah.check_foreign_keys(relation);
+    PERFORM howdah.guard_keys(relation);
 END $$;
 
 CREATE FUNCTION howdah.note_views() RETURNS void LANGUAGE sql
@@ -589,6 +653,22 @@ BEGIN
     RETURN ARRAY(SELECT nextval(sequence) FROM generate_series(1, count));
 END $$;
 
+-- Which of several functions of a name is called depends on types, which the analysis does not know. So none of a user's has the
+-- name of one of PostgreSQL's own.
+CREATE FUNCTION howdah.check_name(function oid) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    called name;
+BEGIN
+    SELECT p.proname INTO called FROM pg_proc p JOIN pg_proc o ON o.proname = p.proname
+    WHERE p.oid = function AND o.pronamespace = 'pg_catalog'::regnamespace;
+    IF FOUND THEN
+        RAISE EXCEPTION 'a function of yours that is called "%" is not supported', called USING ERRCODE = '0A000',
+            DETAIL = 'PostgreSQL has functions of that name, and which one a statement calls depends on types.',
+            HINT = 'Give it another name.';
+    END IF;
+END $$;
+
 CREATE FUNCTION howdah.on_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -598,6 +678,13 @@ BEGIN
     FOR command IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP
         CONTINUE WHEN command.schema_name IN ('pg_temp', 'howdah');
         PERFORM howdah.bump_version();
+        IF command.classid = 'pg_proc'::regclass AND NOT command.in_extension THEN
+            PERFORM howdah.check_name(command.objid);
+        ELSIF command.classid = 'pg_trigger'::regclass THEN
+            PERFORM howdah.check_triggers(t.tgrelid, (SELECT d.distribution FROM howdah.distributed_tables d
+                WHERE d.relid = t.tgrelid)), howdah.guard_keys(t.tgrelid) FROM pg_trigger t
+            WHERE t.oid = command.objid AND NOT t.tgisinternal AND t.tgname !~ '^howdah_';
+        END IF;
         CONTINUE WHEN command.classid <> 'pg_class'::regclass OR command.in_extension;
         IF command.command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') THEN
             -- Once: a command with several parts is listed several times.

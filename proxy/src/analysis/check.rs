@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use coordinator::catalogue::Catalogue;
 use sqlparser::ast::{
     DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query,
     TableFactor, Value, ValueWithSpan, Visit, Visitor,
@@ -102,19 +103,28 @@ fn constant(argument: &FunctionArg) -> Option<&str> {
 ///
 /// # Errors
 /// When it calls a function that must not be called.
-pub(super) fn look<V: Visit>(node: &V) -> Result<Findings, Refusal> {
-    let mut findings = Findings::default();
-    match node.visit(&mut findings) {
+pub(super) fn look<V: Visit>(node: &V, catalogue: &Catalogue) -> Result<Findings, Refusal> {
+    let mut look = Look {
+        findings: Findings::default(),
+        catalogue,
+    };
+    match node.visit(&mut look) {
         ControlFlow::Break(refusal) => Err(refusal),
-        ControlFlow::Continue(()) => Ok(findings),
+        ControlFlow::Continue(()) => Ok(look.findings),
     }
+}
+
+/// Looks with a catalogue in hand.
+struct Look<'c> {
+    findings: Findings,
+    catalogue: &'c Catalogue,
 }
 
 /// Columns that every table has, whose values mean something inside one server only.
 const SYSTEM_COLUMNS: &[&str] = &["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 
 impl Findings {
-    fn function(&mut self, name: &ObjectName) -> ControlFlow<Refusal> {
+    fn function(&mut self, name: &ObjectName, catalogue: &Catalogue) -> ControlFlow<Refusal> {
         let Some(parts) = parts(name) else {
             return ControlFlow::Break(not_understood("a function call"));
         };
@@ -125,23 +135,27 @@ impl Findings {
             *most = used.max(*most);
             return ControlFlow::Continue(());
         }
-        match functions::find(&borrowed) {
+        match functions::find_any(&borrowed, catalogue) {
             Err(refusal) => ControlFlow::Break(refusal),
-            Ok(function) => {
+            Ok(called) => {
+                let function = called.function;
                 let name = parts.last().map(String::as_str).unwrap_or_default();
                 let shown = format!("{name}()");
-                if function.volatility == Volatility::Volatile
-                    || is_moment(name)
-                    || is_local(name, function.volatility)
-                {
+                let local = called.is_own && is_local(name, function.volatility);
+                // What users call stable may tell the time, which each group has another of.
+                let unsteady = match called.is_users {
+                    true => function.volatility != Volatility::Immutable,
+                    false => function.volatility == Volatility::Volatile,
+                };
+                if unsteady || called.is_own && is_moment(name) || local {
                     self.unsteady.get_or_insert_with(|| shown.clone());
                 }
-                if multiplies(name) {
+                if called.is_own && multiplies(name) || called.returns_set {
                     self.multiplies.get_or_insert_with(|| shown.clone());
                 }
                 if function.kind != FunctionKind::Normal {
                     self.aggregate.get_or_insert(shown);
-                } else if is_local(name, function.volatility) {
+                } else if local {
                     if is_of_server(name) {
                         self.of_server.get_or_insert(shown.clone());
                     }
@@ -166,7 +180,7 @@ impl Findings {
 }
 
 /// Whether a function tells of the server that it runs on rather than of its arguments and the row.
-fn is_local(name: &str, volatility: Volatility) -> bool {
+pub(super) fn is_local(name: &str, volatility: Volatility) -> bool {
     let prefixes = [
         "pg_",
         "txid_",
@@ -238,16 +252,16 @@ fn is_of_server(name: &str) -> bool {
     measures && name != "pg_column_size" || name.starts_with("pg_stat_") || name.starts_with("pg_snapshot")
 }
 
-impl Visitor for Findings {
+impl Visitor for Look<'_> {
     type Break = Refusal;
 
     fn pre_visit_relation(&mut self, _: &ObjectName) -> ControlFlow<Refusal> {
-        self.relations += 1;
+        self.findings.relations += 1;
         ControlFlow::Continue(())
     }
 
     fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Refusal> {
-        self.queries += 1;
+        self.findings.queries += 1;
         ControlFlow::Continue(())
     }
 
@@ -256,7 +270,7 @@ impl Visitor for Findings {
             TableFactor::Table {
                 name, args: Some(_), ..
             }
-            | TableFactor::Function { name, .. } => self.function(name),
+            | TableFactor::Function { name, .. } => self.findings.function(name, self.catalogue),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -267,7 +281,7 @@ impl Visitor for Findings {
                 .strip_prefix('$')
                 .and_then(|digits| digits.parse::<usize>().ok());
             if let Some(index) = number.and_then(|number| number.checked_sub(1)) {
-                *self.parameters.entry(index).or_default() += 1;
+                *self.findings.parameters.entry(index).or_default() += 1;
             }
         }
         ControlFlow::Continue(())
@@ -280,20 +294,20 @@ impl Visitor for Findings {
                     return ControlFlow::Break(not_understood("a function call"));
                 }
                 if function.over.is_some() {
-                    self.aggregate.get_or_insert(function.name.to_string());
+                    self.findings.aggregate.get_or_insert(function.name.to_string());
                 }
                 if let Some(call) = SequenceCall::of(function) {
-                    self.sequences.push(call);
+                    self.findings.sequences.push(call);
                     return ControlFlow::Continue(());
                 }
-                return self.function(&function.name);
+                return self.findings.function(&function.name, self.catalogue);
             }
             Expr::Identifier(name) | Expr::Prefixed { prefix: name, .. } => {
                 if misread_column(name) && name.value != "default" {
                     return ControlFlow::Break(not_understood("an expression"));
                 }
                 if SYSTEM_COLUMNS.contains(&name.value.as_str()) {
-                    self.system_column(name);
+                    self.findings.system_column(name);
                 }
             }
             Expr::CompoundIdentifier(names) => {
@@ -304,19 +318,20 @@ impl Visitor for Findings {
                     .last()
                     .filter(|name| SYSTEM_COLUMNS.contains(&name.value.as_str()))
                 {
-                    self.system_column(name);
+                    self.findings.system_column(name);
                 }
             }
             Expr::Cast { data_type, expr, .. } => {
-                self.data_type(data_type);
+                self.findings.data_type(data_type);
                 if let Some(index) = parameter(expr) {
-                    self.casts
+                    self.findings
+                        .casts
                         .entry(index)
                         .or_default()
                         .push(constants::type_oid(data_type).unwrap_or(0));
                 }
             }
-            Expr::TypedString(typed) => self.data_type(&typed.data_type),
+            Expr::TypedString(typed) => self.findings.data_type(&typed.data_type),
             Expr::MatchAgainst { .. }
             | Expr::OuterJoin(_)
             | Expr::Prior(_)

@@ -12,7 +12,7 @@ use super::check::Findings;
 use super::functions::{self, Volatility};
 use super::lexer::{Kind, Token};
 use super::proof::Proof;
-use super::relations::parts;
+use super::relations::{Names, parts};
 use super::words::{Words, has_word};
 
 /// Checks that a statement that writes to this reference table does the same in every group.
@@ -87,19 +87,25 @@ pub(super) fn check_columns(table: &Relation, given: &[&str]) -> Result<(), Refu
 ///
 /// # Errors
 /// When it may not.
-pub(super) fn check_action(table: &[String], action: &[Token]) -> Result<(), Refusal> {
+pub(super) fn check_action(table: &[String], action: &[Token], names: Names<'_>) -> Result<(), Refusal> {
     let stores = Words::new(action).sees(&["add"]) || has_word(action, &["using"]);
     let unsteady = action
         .iter()
         .enumerate()
         .find_map(|(at, token)| match &token.kind {
-            Kind::Word(name) => {
-                let found = functions::find(&[name]).ok()?;
+            // By its last name: those of all schemas count.
+            Kind::Word(name) | Kind::Quoted(name) => {
+                let users = names.catalogue.functions(None, name).next().is_some();
+                let found = functions::find_any(&[name], names.catalogue);
+                let steady = match found {
+                    Ok(found) => found.function.volatility == Volatility::Immutable,
+                    Err(_) => !users,
+                };
                 let next = action.get(at + 1).map(|next| &next.kind);
                 let called = next == Some(&Kind::Punctuation('('))
                     || name.starts_with("current_")
                     || name.starts_with("local");
-                (called && found.volatility != Volatility::Immutable).then_some(name)
+                (called && !steady).then_some(name)
             }
             _ => None,
         });

@@ -59,7 +59,7 @@ pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<
     }
     if words.sees(&["partition", "of"]) {
         // It has its parent's columns, and is where its parent is (`howdah.register_default`).
-        check_functions(words.rest())?;
+        check_functions(words.rest(), names)?;
         return elsewhere();
     }
     let Some(elements) = words.parenthesised() else {
@@ -67,12 +67,12 @@ pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<
             .detail("CREATE TABLE AS and OF take their columns from elsewhere.")
             .hint("List the columns; fill the table with INSERT ... VALUES or COPY."));
     };
-    check_tail(words.rest())?;
+    check_tail(words.rest(), names)?;
     let table = table_name(parts, names)?;
     let mut columns = Vec::new();
     let mut constraints = Vec::new();
     for element in split_commas(elements) {
-        check_element(element)?;
+        check_element(element, names)?;
         let mut words = Words::new(element);
         if is_constraint(words) {
             constraints.push(element);
@@ -136,7 +136,7 @@ fn table_name(mut parts: Vec<String>, names: Names<'_>) -> Result<RelationName, 
     Ok(RelationName { schema, name })
 }
 
-fn check_tail(rest: &[Token]) -> Result<(), Refusal> {
+fn check_tail(rest: &[Token], names: Names<'_>) -> Result<(), Refusal> {
     for (keyword, what) in [
         ("inherits", "INHERITS"),
         ("as", "CREATE TABLE AS"),
@@ -146,7 +146,7 @@ fn check_tail(rest: &[Token]) -> Result<(), Refusal> {
             return Err(Refusal::unsupported(format!("{what} is not supported")));
         }
     }
-    check_functions(rest)
+    check_functions(rest, names)
 }
 
 fn is_constraint(words: Words<'_>) -> bool {
@@ -159,7 +159,7 @@ fn is_exclusion(mut words: Words<'_>) -> bool {
 }
 
 /// What no column or constraint of a distributed table may have.
-pub(super) fn check_element(element: &[Token]) -> Result<(), Refusal> {
+pub(super) fn check_element(element: &[Token], names: Names<'_>) -> Result<(), Refusal> {
     let mut after_name = Words::new(element);
     let mut named = after_name;
     if named.take(&["constraint"]) {
@@ -175,7 +175,7 @@ pub(super) fn check_element(element: &[Token]) -> Result<(), Refusal> {
         after_name.name();
         after_name.rest()
     };
-    check_functions(&without_nextval(after))
+    check_functions(&without_nextval(after), names)
 }
 
 fn primary_key(columns: &[Column<'_>], constraints: &[&[Token]]) -> Option<String> {

@@ -9,14 +9,17 @@ use super::added;
 use super::copies;
 use super::create_table::{self, check_element, constraint_columns, without_key};
 use super::databases;
+use super::extensions;
 use super::fill::text_of;
 use super::functions;
 use super::lexer::{Kind, Token};
 use super::plan::{Access, AlteredTable, Ddl, DdlEffect, Form, Index, Plan, RelationName};
 use super::relations::{Named, Names};
+use super::routines;
 use super::settings;
 use super::statement::{distributed, syntax_for_postgres};
 use super::temporary;
+use super::triggers;
 use super::words::{Words, has_word, split_commas};
 
 fn everywhere(effect: DdlEffect) -> Result<Plan, Refusal> {
@@ -56,13 +59,13 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         None => everywhere(DdlEffect::None)?,
     };
     if let Plan::Ddl(_) = plan {
-        temporary::refuse_schema(tokens)?;
+        temporary::refuse_schema(routines::named_in(tokens))?;
     }
     Ok(plan)
 }
 
 fn create(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {
-    let replace = words.take(&["or", "replace"]);
+    words.take(&["or", "replace"]);
     if temporary::take_keyword(&mut words) {
         return temporary::create(words, sql, names);
     }
@@ -100,7 +103,7 @@ fn create(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<Plan, Ref
         };
     }
     if words.take(&["domain"]) {
-        check_functions(words.rest())?;
+        check_functions(words.rest(), names)?;
         return everywhere(DdlEffect::None);
     }
     if words.take_any(&["role", "user", "group"]).is_some() && !words.sees(&["mapping"]) {
@@ -116,24 +119,37 @@ fn create(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<Plan, Ref
     if words.take(&["database"]) {
         return databases::create(words);
     }
-    Err(refused_object(words, replace))
+    if words.take_any(&["function", "procedure"]).is_some() {
+        routines::create(words, names)?;
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take(&["extension"]) {
+        extensions::create(words)?;
+        return everywhere(DdlEffect::Reload);
+    }
+    let constraint = words.take(&["constraint", "trigger"]);
+    if constraint || words.take(&["trigger"]) {
+        triggers::create(words, names)?;
+        return everywhere(DdlEffect::Reload);
+    }
+    Err(refused_object(words))
 }
 
 /// Words for what cannot be created.
-fn refused_object(mut words: Words<'_>, _replace: bool) -> Refusal {
+fn refused_object(mut words: Words<'_>) -> Refusal {
     let code = "Code that runs inside one server could touch rows of other groups unseen.";
-    if words.take(&["constraint", "trigger"]) || words.take(&["event", "trigger"]) {
-        return unsupported("CREATE TRIGGER").detail(code);
+    if words.take(&["event", "trigger"]) {
+        return unsupported("CREATE EVENT TRIGGER").detail(code);
     }
     let word = match words.name() {
         Some(word) => word,
         None => return Refusal::new("42601", "syntax error at end of input"),
     };
     match word.as_str() {
-        "function" | "procedure" | "aggregate" | "trigger" | "rule" | "operator" | "cast" | "language"
-        | "policy" => unsupported(&format!("CREATE {}", word.to_uppercase())).detail(code),
+        "aggregate" | "rule" | "operator" | "cast" | "language" | "policy" => {
+            unsupported(&format!("CREATE {}", word.to_uppercase())).detail(code)
+        }
         "materialized" => unsupported("CREATE MATERIALIZED VIEW").detail("Its rows would be of one group."),
-        "extension" => unsupported("CREATE EXTENSION").detail(code),
         _ => unsupported(&format!("CREATE {}", word.to_uppercase())),
     }
 }
@@ -155,8 +171,8 @@ fn create_index(mut words: Words<'_>, names: Names<'_>, unique: bool) -> Result<
     let Some(columns) = words.parenthesised() else {
         return Ok(syntax_for_postgres());
     };
-    check_functions(columns)?;
-    check_functions(words.rest())?;
+    check_functions(columns, names)?;
+    check_functions(words.rest(), names)?;
     if names.facts.temporaries.concerns(&table) {
         return Ok(temporary::at_home(Access::Write, Form::Defines));
     }
@@ -209,6 +225,9 @@ fn drop(mut words: Words<'_>) -> Result<Plan, Refusal> {
         "type",
         "domain",
         "sequence",
+        "function",
+        "procedure",
+        "routine",
     ];
     if words.take_any(&tables).is_some() {
         let outside_transaction = words.sees(&["concurrently"]);
@@ -223,6 +242,15 @@ fn drop(mut words: Words<'_>) -> Result<Plan, Refusal> {
     }
     if words.take(&["database"]) {
         return databases::drop(words);
+    }
+    if words.take(&["extension"]) {
+        extensions::check_dropped(words)?;
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take(&["trigger"]) {
+        words.take(&["if", "exists"]);
+        triggers::check_name(words)?;
+        return everywhere(DdlEffect::Reload);
     }
     match words.name() {
         Some(word) => Err(unsupported(&format!("DROP {}", word.to_uppercase()))),
@@ -252,7 +280,19 @@ fn alter(mut words: Words<'_>, tokens: &[Token], sql: &str, names: Names<'_>) ->
         return everywhere(DdlEffect::Reload);
     }
     if words.take_any(&["type", "domain", "statistics"]).is_some() || words.take(&["default", "privileges"]) {
-        check_functions(words.rest())?;
+        check_functions(words.rest(), names)?;
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take_any(&["function", "procedure", "routine"]).is_some() {
+        routines::alter(words)?;
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take(&["extension"]) {
+        extensions::alter(words)?;
+        return everywhere(DdlEffect::Reload);
+    }
+    if words.take(&["trigger"]) {
+        triggers::alter(words)?;
         return everywhere(DdlEffect::Reload);
     }
     match words.name() {
@@ -348,9 +388,9 @@ fn alter_table(mut words: Words<'_>, tokens: &[Token], sql: &str, names: Names<'
     let (mut new_key, mut counted) = (None, false);
     for action in split_commas(words.rest()) {
         if let Some(Placement::Reference) = relation.and_then(|relation| relation.placement.as_ref()) {
-            copies::check_action(&table, action)?;
+            copies::check_action(&table, action, names)?;
         }
-        alter_action(Words::new(action), key)?;
+        alter_action(Words::new(action), key, names)?;
         new_key = new_key.or(primary_key(action));
         counted |= relation.is_some_and(|relation| alters_counted(action, relation));
     }
@@ -390,10 +430,10 @@ fn primary_key(action: &[Token]) -> Option<String> {
     Words::new(words.parenthesised()?).name()
 }
 
-fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {
+fn alter_action(mut words: Words<'_>, key: Option<&str>, names: Names<'_>) -> Result<(), Refusal> {
     let of_key = |name: &Option<String>| name.is_some() && name.as_deref() == key;
     if words.take(&["add"]) {
-        return add(words, key);
+        return add(words, key, names);
     }
     if words.take(&["drop"]) {
         if words.take(&["constraint"]) {
@@ -416,7 +456,7 @@ fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> 
         if (words.sees(&["type"]) || words.sees(&["set", "data"])) && of_key(&column) {
             return Err(key_stays("given another type"));
         }
-        return check_functions(&without_nextval(words.rest()));
+        return check_functions(&without_nextval(words.rest()), names);
     }
     let fine = [
         &["attach", "partition"][..],
@@ -432,6 +472,9 @@ fn alter_action(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> 
         &["replica", "identity"],
         &["reset"],
     ];
+    if triggers::switches(words)? {
+        return Ok(());
+    }
     let with_storage = words.sees(&["set"])
         && matches!(
             words.rest().get(1).map(|token| &token.kind),
@@ -458,10 +501,10 @@ fn key_stays(what: &str) -> Refusal {
         .hint("Create a new table and copy the rows.")
 }
 
-fn add(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {
+fn add(mut words: Words<'_>, key: Option<&str>, names: Names<'_>) -> Result<(), Refusal> {
     let column_word = words.take(&["column"]);
     words.take(&["if", "not", "exists"]);
-    check_element(words.rest())?;
+    check_element(words.rest(), names)?;
     let mut constraint = words;
     if constraint.take(&["constraint"]) {
         constraint.name();
@@ -494,7 +537,7 @@ fn add(mut words: Words<'_>, key: Option<&str>) -> Result<(), Refusal> {
 }
 
 /// Words before `(` in definitions that are no functions: types, and the grammar's own.
-const NO_FUNCTION: &[&str] = &[
+pub(super) const NO_FUNCTION: &[&str] = &[
     "numeric",
     "decimal",
     "dec",
@@ -586,8 +629,8 @@ pub(super) fn without_nextval(tokens: &[Token]) -> Vec<Token> {
     rest
 }
 
-/// Checks that the expressions in a definition call PostgreSQL's own functions only.
-pub(super) fn check_functions(tokens: &[Token]) -> Result<(), Refusal> {
+/// Checks that the expressions in a definition call functions only that may be called.
+pub(super) fn check_functions(tokens: &[Token], names: Names<'_>) -> Result<(), Refusal> {
     for at in 0..tokens.len() {
         let before = at.checked_sub(1).map(|before| &tokens[before].kind);
         let refers = matches!(before, Some(Kind::Word(word)) if word == "references");
@@ -604,7 +647,7 @@ pub(super) fn check_functions(tokens: &[Token]) -> Result<(), Refusal> {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let keyword = parts.len() == 1 && NO_FUNCTION.contains(&parts[0]);
         if !keyword {
-            functions::find(&parts)?;
+            functions::find_any(&parts, names.catalogue)?;
         }
     }
     Ok(())

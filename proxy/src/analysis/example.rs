@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coordinator::catalogue::{
     AttributeNumber, Catalogue, CatalogueVersion, Column, FilledBy, Oid, Placement, Relation, RelationKind,
-    SequenceFacts, ShardKey,
+    SequenceFacts, ShardKey, Steadiness, UserFunction,
 };
 use coordinator::hash::{KeyColumn, KeyType};
 use coordinator::slots::{MapEpoch, SlotMap};
@@ -136,6 +136,30 @@ fn counted() -> Vec<Relation> {
     ]
 }
 
+/// Functions of users.
+fn functions() -> Vec<UserFunction> {
+    let function = |name: &str, kinds: &str, volatility| UserFunction {
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        kinds: kinds.to_owned(),
+        volatility,
+        returns_set: name == "several",
+        is_trigger: name == "touch",
+        is_shared: name == "query_to_xml",
+    };
+    vec![
+        function("twice", "f", Steadiness::Immutable),
+        function("recent", "f", Steadiness::Stable),
+        function("dice", "f", Steadiness::Volatile),
+        function("several", "f", Steadiness::Immutable),
+        function("touch", "f", Steadiness::Volatile),
+        function("greet", "p", Steadiness::Volatile),
+        function("query_to_xml", "f", Steadiness::Immutable),
+        function("max", "a", Steadiness::Immutable),
+        function("regr_slope", "f", Steadiness::Immutable),
+    ]
+}
+
 /// Two groups, and the tables that the golden files speak of; `golden/README` has them as SQL.
 pub(super) fn catalogue() -> Catalogue {
     use RelationKind::{Table, View};
@@ -252,5 +276,5 @@ pub(super) fn catalogue() -> Catalogue {
     }
     system.insert("howdah".to_owned(), HashSet::from(["slot_map".to_owned()]));
     let slots = SlotMap::place(MapEpoch(1), &[GroupId(1), GroupId(2)]).expect("there are groups");
-    Catalogue::new(CatalogueVersion(1), Arc::new(slots), relations, system)
+    Catalogue::new(CatalogueVersion(1), Arc::new(slots), relations, system).with_functions(functions())
 }

@@ -115,7 +115,7 @@ fn names_nothing_of_users(tokens: &[Token], at: usize, names: Names<'_>) -> bool
         // `AS alias(column, ...)`, or a type in CAST.
         let alias = matches!(before, Some(Kind::Word(word)) if word == "as");
         let keyword = alias || parts.len() == 1 && NO_FUNCTION.contains(&borrowed[0]);
-        return keyword || functions::find(&borrowed).is_ok() || is_type(&borrowed);
+        return keyword || functions::find_any(&borrowed, names.catalogue).is_ok() || is_type(&borrowed);
     }
     // Any name that is a user's relation anywhere in the path, and any relation after FROM or JOIN.
     match names.find(&parts) {

@@ -115,7 +115,7 @@ impl Fed {
             SetExpr::Select(select) if source.with.is_none() => Some(&**select),
             _ => None,
         };
-        let findings = check::look(source)?;
+        let findings = check::look(source, proof.names.catalogue)?;
         // What a subquery computes once must be the same in all groups.
         let steady = findings.unsteady.is_none() || findings.queries == 1;
         let (mut key, mut follows) = (local.then(Key::local), false);

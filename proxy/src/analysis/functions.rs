@@ -1,12 +1,14 @@
-//! The functions of PostgreSQL itself that a statement may call.
+//! The functions that a statement may call: PostgreSQL's own, and those of users and extensions.
 //!
 //! `functions.txt` has the names of PostgreSQL 15's `pg_proc`, with kind and volatility, without those that change
 //! something outside their transaction, run SQL given as text, or number things in one group only. Those of [`at_home`] are
-//! for statements that have no rows. Whatever else is not in the list is refused: it could read or write rows of other groups
-//! unseen.
+//! for statements that have no rows. Of functions that users and extensions have made, any may be called: none is made that could
+//! touch rows (`routines.rs`). Whatever else is not in the list is refused: it could read or write rows of other groups unseen.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use coordinator::catalogue::{Catalogue, Steadiness};
 
 use super::Refusal;
 use super::plan::HomeUse;
@@ -32,7 +34,7 @@ pub(super) enum FunctionKind {
 }
 
 /// `pg_proc.provolatile`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Volatility {
     /// Of its arguments only.
     Immutable,
@@ -82,6 +84,70 @@ fn read_line(line: &'static str) -> Option<(&'static str, Function)> {
         _ => Volatility::Volatile,
     };
     Some((name, Function { kind, volatility }))
+}
+
+/// What a name in a call stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Called {
+    /// What is known of it. Where several have the name, what holds for all of them.
+    pub(super) function: Function,
+    /// It may be one of PostgreSQL's own.
+    pub(super) is_own: bool,
+    /// It may be one of a user or an extension.
+    pub(super) is_users: bool,
+    /// It is one of these that may give several rows for one.
+    pub(super) returns_set: bool,
+}
+
+/// Functions of extensions that change something in the backend that they happen to run in.
+const OF_BACKEND: [&str; 3] = ["isn_weak", "set_limit", "show_limit"];
+
+/// Finds a function by the parts of its name, PostgreSQL's own and those of users alike. Which of several of a name is called depends
+/// on arguments and the search path: it may be any.
+///
+/// # Errors
+/// When there is none that may be called.
+pub(super) fn find_any(parts: &[&str], catalogue: &Catalogue) -> Result<Called, Refusal> {
+    let mut called = find(parts).ok().map(|function| Called {
+        function,
+        is_own: true,
+        is_users: false,
+        returns_set: false,
+    });
+    let (schema, name) = match parts {
+        [name] => (None, *name),
+        [schema, name] => (Some(*schema), *name),
+        _ => return Err(refused(&parts.join("."))),
+    };
+    for found in catalogue.functions(schema, name) {
+        if OF_BACKEND.contains(&name) || called.is_none() && schema.is_none() && found.is_shared {
+            return Err(refused(name));
+        }
+        let kind = match found.kinds.as_str() {
+            "a" => FunctionKind::Aggregate,
+            "w" => FunctionKind::Window,
+            "f" | "fp" | "p" => FunctionKind::Normal,
+            _ => return Err(refused(name)),
+        };
+        let volatility = match found.volatility {
+            Steadiness::Immutable => Volatility::Immutable,
+            Steadiness::Stable => Volatility::Stable,
+            Steadiness::Volatile => Volatility::Volatile,
+        };
+        let before = called.get_or_insert(Called {
+            function: Function { kind, volatility },
+            is_own: false,
+            is_users: true,
+            returns_set: found.returns_set,
+        });
+        if before.function.kind != kind {
+            return Err(refused(name));
+        }
+        before.function.volatility = before.function.volatility.max(volatility);
+        before.is_users = true;
+        before.returns_set |= found.returns_set;
+    }
+    called.ok_or_else(|| refused(name))
 }
 
 /// They count for their server alone.
@@ -173,7 +239,7 @@ fn refused(name: &str) -> Refusal {
         return refusal.hint(format!("Call it alone, as SELECT {name}('table', ...)."));
     }
     refusal.detail(
-        "Howdah lets statements call PostgreSQL's own functions only, and of these not the ones that act \
+        "Howdah lets statements call functions that it knows, and of PostgreSQL's own not the ones that act \
          on one server: others could touch rows of other groups unseen.",
     )
 }

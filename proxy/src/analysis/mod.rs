@@ -4,6 +4,7 @@
 //! what is not proved is refused, never guessed. Nothing here does I/O or panics.
 
 mod added;
+mod bodies;
 mod bring;
 mod calls;
 mod check;
@@ -22,6 +23,7 @@ mod draws;
 #[cfg(any(test, feature = "fuzz"))]
 mod example;
 mod explain;
+mod extensions;
 mod fallback;
 mod feed;
 mod fill;
@@ -42,6 +44,7 @@ mod query;
 pub mod refusal;
 mod relations;
 mod route;
+mod routines;
 mod scope;
 mod sequences;
 mod session;
@@ -56,6 +59,7 @@ mod tests;
 mod timeouts;
 mod times;
 mod transaction;
+mod triggers;
 mod values;
 pub(crate) mod words;
 mod writes;

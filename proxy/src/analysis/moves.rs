@@ -89,7 +89,7 @@ impl Moved {
         Ok(Some(Moved {
             instance,
             key: constants::key(value, column, KeyUse::Assignment),
-            unsteady: check::look(value)?.unsteady,
+            unsteady: check::look(value, proof.names.catalogue)?.unsteady,
         }))
     }
 }

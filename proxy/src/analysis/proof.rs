@@ -51,7 +51,7 @@ pub(super) struct View<'a> {
 
 /// What walking a statement found.
 pub(super) struct Proof<'a> {
-    names: Names<'a>,
+    pub(super) names: Names<'a>,
     /// Every use of a table whose rows are not in every group.
     pub(super) instances: Vec<Instance<'a>>,
     /// Views that it reads: the tokens of each one's name, what it stands for, and the name that columns are qualified with, where

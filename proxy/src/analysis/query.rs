@@ -33,7 +33,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         Err(Unparsed::Refused(refusal)) => return Err(refusal),
         Err(Unparsed::Unknown) => return Ok(fallback::plan(tokens, names)),
     };
-    let findings = match check::look(&statement) {
+    let findings = match check::look(&statement, names.catalogue) {
         Ok(findings) => findings,
         // PostgreSQL may not have the function either, and says so better.
         Err(refusal) => return Ok(Plan::Judge(refusal)),

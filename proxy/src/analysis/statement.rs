@@ -10,8 +10,8 @@ use super::plan::{Access, Ddl, DdlEffect, EachGroup, Form, HomeUse, Plan, Query,
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
 use super::{
-    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, sequences, session, temporary,
-    transaction,
+    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, routines, sequences, session,
+    temporary, transaction,
 };
 
 /// Cuts a query string at its semicolons, as PostgreSQL would: byte ranges of the statements, without the
@@ -258,6 +258,8 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
                 None => maintenance(first, tokens),
             })
         }
+        "do" => routines::execute(tokens, names),
+        "call" => routines::call(tokens, names),
         _ => unsupported(first),
     }
 }
@@ -285,11 +287,6 @@ fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> 
 
 fn unsupported(first: &str) -> Result<Plan, Refusal> {
     let (message, detail, hint) = match first {
-        "do" | "call" => (
-            "DO and CALL are not supported",
-            "Code that runs inside one server could touch rows of other groups unseen.",
-            "Send the statements one by one.",
-        ),
         "load" => (
             "LOAD is not supported",
             "It would load code into one server only.",

@@ -143,7 +143,7 @@ pub(super) fn create_table(
     }
     let mut after = words;
     if let Some(elements) = after.parenthesised() {
-        check_elements(elements)?;
+        check_elements(elements, names)?;
     }
     if let Some(at) = keyword_at(after.rest(), "inherits") {
         let parents = Words::new(&after.rest()[at + 1..])
@@ -256,8 +256,8 @@ fn without_check_option(query: &[Token]) -> &[Token] {
     query
 }
 
-/// The expressions in a temporary table's columns and constraints call PostgreSQL's own functions only.
-pub(super) fn check_elements(tokens: &[Token]) -> Result<(), Refusal> {
+/// The expressions in a temporary table's columns and constraints call functions only that may be called.
+pub(super) fn check_elements(tokens: &[Token], names: Names<'_>) -> Result<(), Refusal> {
     // What has a list behind it there, and is no function.
     let introduces =
         |token: &Token| matches!(&token.kind, Kind::Word(word) if word == "references" || word == "using");
@@ -280,7 +280,7 @@ pub(super) fn check_elements(tokens: &[Token]) -> Result<(), Refusal> {
             },
         );
     }
-    super::ddl::check_functions(&rest)
+    super::ddl::check_functions(&rest, names)
 }
 
 /// Plans a definition other than CREATE, if it is about temporary relations; none if it is not.
@@ -314,7 +314,7 @@ pub(super) fn definition(tokens: &[Token], names: Names<'_>) -> Result<Option<Pl
         return Ok(None);
     }
     if first == Some("alter") {
-        check_elements(words.rest())?;
+        check_elements(words.rest(), names)?;
         if has_word(words.rest(), &["inherit"]) {
             return Err(Refusal::unsupported("ALTER TABLE ... INHERIT is not supported"));
         }

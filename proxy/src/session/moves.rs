@@ -244,7 +244,8 @@ impl Session {
             "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = r.oid \
                AND (c.confupdtype NOT IN ('a', 'r') OR c.confdeltype NOT IN ('a', 'r'))) \
                THEN 'Rows of other tables follow it by foreign keys with CASCADE, SET NULL or SET DEFAULT.' \
-             WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = r.oid AND NOT t.tgisinternal) \
+             WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND (t.tgrelid = r.oid \
+               OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(r.oid) p))) \
                THEN 'It has triggers, which would see a row deleted and inserted.' \
              WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent \
                WHERE i.inhparent = r.oid AND c.relkind = 'r') \

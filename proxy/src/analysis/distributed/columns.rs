@@ -51,9 +51,22 @@ impl<'t> Columns<'t> {
             .filter(|at| !names.contains(at) && !point(at + 1))
             .filter_map(|at| name_of(&tokens[at]))
             .collect();
+        // `t.f` where f is no column is the function f of the row.
+        let calls = |instance: &Instance<'_>| {
+            (0..tokens.len()).any(|at| {
+                let of_it = name_of(&tokens[at]).is_some_and(|name| name == instance.called);
+                let name = tokens
+                    .get(at + 2)
+                    .and_then(name_of)
+                    .filter(|_| of_it && point(at + 1));
+                name.is_some_and(|name| instance.table.column(name).is_none())
+            })
+        };
         let whole = instances
             .iter()
-            .filter(|instance| !instance.has_own_names() || rows.contains(instance.called.as_str()))
+            .filter(|instance| {
+                !instance.has_own_names() || rows.contains(instance.called.as_str()) || calls(instance)
+            })
             .map(|instance| (instance.table.schema.clone(), instance.table.name.clone()))
             .collect();
         Columns {
