@@ -119,8 +119,8 @@ pub enum HandshakeError {
     /// The other end speaks another version of it.
     #[error("the other end speaks version {0} of the node-to-node protocol, this node version {VERSION}")]
     Version(u16),
-    /// The other end does not hold the cluster's secret.
-    #[error("the other end does not hold this cluster's secret")]
+    /// The other end does not prove that it holds the cluster's secret: it has another one, or ended the connection before.
+    #[error("the other end does not prove that it holds this cluster's secret")]
     WrongSecret,
     /// The other end holds the secret, but belongs to another cluster.
     #[error("the other end belongs to another cluster")]

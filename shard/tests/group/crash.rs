@@ -41,7 +41,8 @@ async fn acknowledged_rows_survive_a_crash_of_all_nodes_even_while_one_is_being_
     cluster
         .agree_on("SELECT sum(hashtext(t::text)::bigint)::bigint FROM t")
         .await;
-    // The first crash meets the followers while they are being made: asking the leader, or in pg_basebackup.
+    // The first crash meets the followers while they are being made: connecting to the leader, asking it, or in pg_basebackup.
+    let connecting = "the leader gives no connection";
     let asking = "control connection to PostgreSQL: error communicating with the server";
-    cluster.stop(&["pg_basebackup failed", asking]).await;
+    cluster.stop(&["pg_basebackup failed", connecting, asking]).await;
 }
