@@ -4,7 +4,7 @@
 use coordinator::catalogue::Relation;
 
 use super::draws::{self, Draws, Edit};
-use super::lexer::{self, Kind, Token};
+use super::lexer::{self, Kind, Token, quoted};
 use super::times;
 use super::words::{Words, split_commas};
 
@@ -78,7 +78,7 @@ fn added<'a>(action: &'a [Token], relation: &Relation) -> Option<(String, &'a [T
     let begins = outside(rest, &["default"])? + 1;
     let default = rest.get(begins..)?;
     let ends = outside(default, &CONSTRAINTS).unwrap_or(default.len());
-    Some((format!("\"{}\"", name.replace('"', "\"\"")), default.get(..ends)?))
+    Some((quoted(&name), default.get(..ends)?))
 }
 
 /// Where the first of these keywords stands outside any parentheses.

@@ -12,7 +12,8 @@ use coordinator::hash::{KeyColumn, KeyType};
 use postgres_protocol::escape::escape_literal;
 
 use super::lexer::{Kind, Token};
-use super::words::{Words, split_commas};
+use super::values::behind_values;
+use super::words::split_commas;
 
 /// What must be computed before a statement can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,19 +33,7 @@ impl Computed {
         key_at: usize,
         column: KeyColumn,
     ) -> Option<Computed> {
-        let mut words = Words::new(tokens);
-        if !words.take(&["insert", "into"]) {
-            return None;
-        }
-        words.dotted_name()?;
-        if words.take(&["as"]) {
-            words.name()?;
-        }
-        words.parenthesised();
-        words.take(&["overriding", "system", "value"]);
-        if !words.take(&["values"]) {
-            return None;
-        }
+        let mut words = behind_values(tokens)?;
         let (mut places, mut row) = (Vec::with_capacity(rows.len()), 0);
         loop {
             let elements = split_commas(words.parenthesised()?);

@@ -2,7 +2,7 @@
 //! TEMPORARY, and INSERT ... SELECT into a temporary table.
 
 use super::Refusal;
-use super::lexer::{Kind, Token};
+use super::lexer::{Kind, Token, quoted};
 use super::plan::{Access, Fill, Form, HomeUse, Plan, Query, Target};
 use super::query;
 use super::relations::Names;
@@ -58,7 +58,7 @@ pub(super) fn create(
     }
     Ok(Plan::Fill(Fill {
         create: format!("{} {}", made.head, made.text),
-        table: format!("pg_temp.\"{}\"", name.replace('"', "\"\"")),
+        table: format!("pg_temp.{}", quoted(&name)),
         query: Box::new(rows_alone(planned)?),
         text: made.text,
         insert: None,

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{Cte, ObjectName, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
 
-use super::distributed::quoted;
+use super::lexer::quoted;
 use super::lexer::{Kind, Token};
 use super::parse::{token_at, token_of};
 

@@ -5,6 +5,7 @@ use coordinator::catalogue::{Column, FilledBy, Oid, Relation};
 use super::Refusal;
 use super::calls::{Call, replace};
 use super::draws::{Edit, SequenceName, Source};
+use super::lexer::quoted;
 use super::lexer::{Kind, Token};
 use super::plan::RelationName;
 use super::relations::{Named, Names};
@@ -381,8 +382,4 @@ fn default_values(
         edits.push(Edit::text(end, ")".to_owned()));
     }
     Ok(edits)
-}
-
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -70,6 +70,11 @@ struct Lexer<'a> {
     at: usize,
 }
 
+/// An identifier as PostgreSQL reads it back unchanged.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 fn starts_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }

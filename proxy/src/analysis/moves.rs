@@ -17,7 +17,8 @@ use shard::id::GroupId;
 
 use super::check::{self, Findings};
 use super::constants;
-use super::distributed::{Part, quoted};
+use super::distributed::Part;
+use super::lexer::quoted;
 use super::lexer::{Kind, Token};
 use super::plan::{Access, Answers, Form, Key, Parameter, Query, RelationName, Route, Spread, Tag, Target};
 use super::proof::{Proof, not_understood};

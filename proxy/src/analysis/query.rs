@@ -9,7 +9,7 @@ use sqlparser::ast::{
 use super::Refusal;
 use super::check::{self, Findings};
 use super::distributed::{self, Gathering};
-use super::lexer::{self, Token};
+use super::lexer::{self, Token, quoted};
 use super::parse::{self, Unparsed};
 use super::plan::{Access, Form, HomeUse, Plan, Query, RelationName, Spread, Tag, Target};
 use super::proof::{Proof, View, not_understood};
@@ -209,7 +209,7 @@ fn expanded(tokens: &[Token], names: Names<'_>, views: &[View<'_>], depth: usize
         text.push_str(names.text.get(from..start.start).unwrap_or_default());
         text.push_str(&format!("({})", view.definition.trim_end().trim_end_matches(';')));
         if let Some(name) = &view.name {
-            text.push_str(&format!(" AS \"{}\"", name.replace('"', "\"\"")));
+            text.push_str(&format!(" AS {}", quoted(name)));
         }
         from = end.end;
     }

@@ -4,7 +4,7 @@
 use super::Refusal;
 use super::fill::{self, Made, text_of};
 use super::functions;
-use super::lexer::{Kind, Token};
+use super::lexer::{Kind, Token, quoted};
 use super::plan::{Access, Form, HomeUse, Plan, Query, Spread, Tag, Target};
 use super::query;
 use super::relations::{Names, is_reserved};
@@ -214,12 +214,9 @@ pub(super) fn select_into(tokens: &[Token], sql: &str, names: Names<'_>) -> Opti
     let query: Vec<Token> = tokens[..at].iter().chain(words.rest()).cloned().collect();
     let made = |_: &[Token]| {
         let (before, after) = (text_of(&tokens[..at], sql), text_of(words.rest(), sql));
-        let table = name
-            .last()
-            .map(|name| name.replace('"', "\"\""))
-            .unwrap_or_default();
+        let table = name.last().map(|name| quoted(name)).unwrap_or_default();
         Made {
-            head: format!("CREATE TEMPORARY TABLE \"{table}\" AS"),
+            head: format!("CREATE TEMPORARY TABLE {table} AS"),
             name: &name,
             text: format!("{before} {after}"),
         }

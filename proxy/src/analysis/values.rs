@@ -10,6 +10,21 @@ use std::ops::Range;
 use super::lexer::{Kind, Token};
 use super::words::Words;
 
+/// What follows VALUES in `INSERT INTO name [AS alias] [(columns)] [OVERRIDING SYSTEM VALUE] VALUES ...`, if the statement has this form.
+pub(super) fn behind_values(tokens: &[Token]) -> Option<Words<'_>> {
+    let mut words = Words::new(tokens);
+    if !words.take(&["insert", "into"]) {
+        return None;
+    }
+    words.dotted_name()?;
+    if words.take(&["as"]) {
+        words.name()?;
+    }
+    words.parenthesised();
+    words.take(&["overriding", "system", "value"]);
+    words.take(&["values"]).then_some(words)
+}
+
 /// Where in a statement's text the rows of its VALUES stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValuesRows(Vec<Range<usize>>);
@@ -17,19 +32,7 @@ pub struct ValuesRows(Vec<Range<usize>>);
 impl ValuesRows {
     /// The rows of `INSERT INTO name [AS alias] [(columns)] [OVERRIDING SYSTEM VALUE] VALUES (...), (...)`, if the statement has this form.
     pub(super) fn find(tokens: &[Token]) -> Option<ValuesRows> {
-        let mut words = Words::new(tokens);
-        if !words.take(&["insert", "into"]) {
-            return None;
-        }
-        words.dotted_name()?;
-        if words.take(&["as"]) {
-            words.name()?;
-        }
-        words.parenthesised();
-        words.take(&["overriding", "system", "value"]);
-        if !words.take(&["values"]) {
-            return None;
-        }
+        let mut words = behind_values(tokens)?;
         let mut rows = Vec::new();
         loop {
             let before = words.rest();

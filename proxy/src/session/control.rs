@@ -3,8 +3,9 @@
 use super::Session;
 use super::conn::{Audience, Stake};
 use super::cursors::Cursor;
-use super::transaction::{Participant, Step, Transaction, View, Why, quoted};
+use super::transaction::{Participant, Step, Transaction, View, Why};
 use super::two_phase::ReadOnly;
+use crate::analysis::lexer::quoted;
 use crate::analysis::{Isolation, Refusal, TransactionControl, TransactionModes};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;

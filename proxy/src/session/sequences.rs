@@ -18,7 +18,7 @@ use postgres_protocol::escape::escape_literal;
 use super::Session;
 use super::enter::Style;
 use super::home::HOME;
-use super::transaction::quoted;
+use crate::analysis::lexer::quoted;
 use crate::analysis::{self, Access, Draws, Refusal, RelationName, SequenceName, Source};
 use crate::cancel::now;
 use crate::failure::{Failure, Halt};

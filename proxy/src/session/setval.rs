@@ -10,7 +10,7 @@ use super::enter::Style;
 use super::holes::text_of;
 use super::home::HOME;
 use super::sequences::find;
-use super::transaction::quoted;
+use crate::analysis::lexer::quoted;
 use crate::analysis::{self, Access, Given, Refusal, RelationName, SequenceName, SetSequence};
 use crate::failure::Halt;
 use crate::protocol::encode::{self, INT8};

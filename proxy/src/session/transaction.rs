@@ -7,6 +7,7 @@ use std::time::Duration;
 use coordinator::catalogue::{Catalogue, CatalogueVersion};
 use coordinator::cut::{Cut, CutError, Strength};
 
+use crate::analysis::lexer::quoted;
 use crate::analysis::{Access, Isolation, Refusal, Timeout, TransactionModes};
 use crate::cancel::now;
 use crate::failure::Failure;
@@ -136,11 +137,6 @@ impl Step {
             Step::Timeout { .. } | Step::Hold(_) => None,
         }
     }
-}
-
-/// An identifier as PostgreSQL reads it back unchanged.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A group in the transaction, by its place among the groups.

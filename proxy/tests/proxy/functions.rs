@@ -1,8 +1,8 @@
 //! Functions, procedures and extensions of users, compared with one PostgreSQL.
 
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
-use crate::harness::{Cluster, code};
+use crate::harness::{Cluster, asked, code};
 
 const SCHEMA: &str = r#"
 CREATE EXTENSION pgcrypto;
@@ -118,20 +118,6 @@ const QUERIES: &[&str] = &[
     "SELECT t.hstore -> 'name' FROM things t WHERE t.id = 1",
     "=SELECT t.hstore -> 'name' FROM things t ORDER BY t.price DESC, (SELECT max(id) FROM groups) LIMIT 2",
 ];
-
-async fn asked(client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
-    let messages = client
-        .simple_query(sql)
-        .await
-        .map_err(|error| code(&error).to_owned())?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
-        }
-        _ => None,
-    });
-    Ok(rows.collect())
-}
 
 /// Of the queries, what comes out otherwise than on one PostgreSQL.
 pub(crate) async fn differences(cluster: &Cluster, schema: &str, queries: &[&str]) -> String {

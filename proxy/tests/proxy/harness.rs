@@ -645,6 +645,21 @@ pub(crate) fn code(error: &tokio_postgres::Error) -> &str {
         .map_or("no code", tokio_postgres::error::SqlState::code)
 }
 
+/// The rows that a client is given as text, or the SQLSTATE.
+pub(crate) async fn asked(client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+    let messages = client
+        .simple_query(sql)
+        .await
+        .map_err(|error| code(&error).to_owned())?;
+    let rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+        }
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
 pub(crate) fn hint(error: &tokio_postgres::Error) -> &str {
     let hint = error.as_db_error().and_then(|error| error.hint());
     hint.unwrap_or("no hint")

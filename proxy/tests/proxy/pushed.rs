@@ -1,8 +1,8 @@
 //! Queries that each group computes for its own rows, and such as look like them, compared with one PostgreSQL.
 
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
-use crate::harness::{Cluster, code};
+use crate::harness::{Cluster, asked};
 
 /// `hits` has no primary key, and NULLs in its shard key.
 const SCHEMA: &str = "
@@ -138,21 +138,6 @@ const NOT_WHOLE: &[&str] = &[
     "SELECT at FROM hits GROUP BY at HAVING at < (SELECT max(amount) FROM entries WHERE n = at)",
     "SELECT n, (SELECT count(*) FROM (SELECT 1) x, words w WHERE w.n = e.n), (SELECT max(word) FROM words w WHERE w.n = e.n AND w.n < 5) FROM entries e",
 ];
-
-/// What a Query gives: rows, or the SQLSTATE.
-async fn asked(client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
-    let messages = client
-        .simple_query(sql)
-        .await
-        .map_err(|error| code(&error).to_owned())?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
-        }
-        _ => None,
-    });
-    Ok(rows.collect())
-}
 
 /// What EXPLAIN (HOWDAH) says, but for which groups.
 async fn explained(client: &Client, sql: &str) -> String {

@@ -28,7 +28,7 @@ use coordinator::catalogue::{Relation, RelationKind};
 use sqlparser::ast::Statement;
 
 use super::check::Findings;
-use super::lexer::{Kind, Token};
+use super::lexer::{Kind, Token, quoted};
 use super::parse::{is_only, is_table_query};
 use super::plan::RelationName;
 use super::proof::Proof;
@@ -93,11 +93,6 @@ enum With {
     Rows { part: usize, name: Option<String> },
     /// This text.
     Text(String),
-}
-
-/// An identifier as PostgreSQL reads it back unchanged.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl RelationName {
