@@ -1,10 +1,10 @@
 //! Queries that no group can answer alone, compared with one PostgreSQL.
 
 use proxy::Limits;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::harness::raw::Raw;
-use crate::harness::{Cluster, code, hint, open_door};
+use crate::harness::{Cluster, asked, code, hint, open_door};
 
 const SCHEMA: &str = r#"
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');
@@ -117,6 +117,20 @@ const QUERIES: &[&str] = &[
     "SELECT string_agg(DISTINCT product, ',' ORDER BY product), array_agg(DISTINCT upper(product) ORDER BY upper(product) DESC) FROM items",
     "SELECT count(DISTINCT c.name), count(DISTINCT c), count(DISTINCT (city, vip)) FROM customers c",
     "SELECT line, count(DISTINCT 1), json_agg(DISTINCT quantity::text) FILTER (WHERE quantity < 5) FROM items GROUP BY 1",
+    // What several DISTINCT aggregates look at.
+    "SELECT product, count(*), count(DISTINCT line), sum(quantity), sum(DISTINCT quantity), string_agg(DISTINCT product, ','), avg(quantity), stddev(line) FROM items \
+     GROUP BY product",
+    "SELECT count(DISTINCT line) FILTER (WHERE quantity > 1), count(DISTINCT line), max(DISTINCT quantity), count(quantity) FILTER (WHERE line = 1) FROM items",
+    "SELECT count(DISTINCT lower(product)), count(DISTINCT product), count(DISTINCT line + 1), avg(DISTINCT line), bool_or(DISTINCT line > 1), min(quantity) FROM items",
+    "SELECT string_agg(DISTINCT product, '-' ORDER BY product DESC), string_agg(DISTINCT note, $$'$$ ORDER BY note), count(*) FROM items, orders WHERE order_id = id",
+    "SELECT string_agg(DISTINCT product, quantity::text), count(DISTINCT product), count(DISTINCT quantity) FROM items",
+    "SELECT array_agg(DISTINCT product), array_agg(DISTINCT line), count(*) FROM items",
+    "SELECT line, product, count(DISTINCT quantity), count(DISTINCT order_id), count(DISTINCT product) FROM items GROUP BY ROLLUP (line, product)",
+    "SELECT line % 2 AS odd, count(DISTINCT line), count(DISTINCT quantity), sum(DISTINCT quantity) FILTER (WHERE product > 'b'), count(*) FROM items GROUP BY odd HAVING count(DISTINCT line) > 0",
+    "SELECT order_id, line, count(DISTINCT product), count(DISTINCT quantity), product FROM items GROUP BY order_id, line",
+    "SELECT count(DISTINCT product), count(DISTINCT line), count(DISTINCT 1), count(*), sum(quantity) FROM items WHERE quantity > 100",
+    "SELECT count(DISTINCT 1), count(*) FROM items WHERE quantity > 100",
+    "SELECT count(DISTINCT product), count(DISTINCT line), count(DISTINCT quantity), count(*), max(order_id) FROM items GROUP BY () HAVING count(*) > 1",
     "SELECT variance(quantity), stddev(quantity), var_pop(quantity), stddev_pop(id), stddev_samp(id * 1.5), var_samp(id) FROM items, orders",
     "SELECT variance(quantity), stddev(quantity), var_pop(quantity), stddev_pop(line), stddev_samp(quantity * 1.50), var_samp(order_id) FROM items",
     "SELECT product, variance(quantity), stddev(quantity::numeric(9, 3)), var_pop(quantity), stddev_pop(line) FILTER (WHERE line > 1) FROM items GROUP BY product",
@@ -274,21 +288,6 @@ async fn plain(cluster: &Cluster) -> Client {
     let plain = cluster.direct_in(0, "plain").await;
     plain.batch_execute(SCHEMA).await.expect("tables with rows");
     plain
-}
-
-/// What a Query gives: rows, or the SQLSTATE.
-async fn asked(client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
-    let messages = client
-        .simple_query(sql)
-        .await
-        .map_err(|error| code(&error).to_owned())?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
-        }
-        _ => None,
-    });
-    Ok(rows.collect())
 }
 
 fn sorted<T: Ord>(mut rows: Vec<T>) -> Vec<T> {

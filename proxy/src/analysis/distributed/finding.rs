@@ -5,8 +5,8 @@ use std::ops::{ControlFlow, Range};
 
 use coordinator::catalogue::Relation;
 use sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArguments, Ident, ObjectNamePart, Query, Select, SelectItem,
-    Value, Visitor,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    ObjectNamePart, Query, Select, SelectItem, Value, Visitor,
 };
 
 use super::super::functions::{self, FunctionKind};
@@ -24,6 +24,9 @@ use super::{Part, RelationName, grouping, name_of, quoted};
 
 /// The first OID that is not PostgreSQL's own (FirstNormalObjectId).
 const FIRST_OF_USERS: u32 = 16_384;
+
+/// GROUPING() takes 31 arguments (`transformGroupingFunc` in parse_agg.c).
+const MOST_SETS: usize = 31;
 
 /// Words by which a text gets another collation than the database's own; those that give a value of type `name` do, which has "C".
 const OF_COLLATION: [&str; 8] = [
@@ -100,6 +103,52 @@ impl Visitor for Calls {
     }
 }
 
+impl Call {
+    /// Whether it passes over NULL, and has its DISTINCT values from one argument: the other one of `string_agg` is a constant.
+    fn passes_over_null(&self) -> bool {
+        const PASSING: [&str; 18] = [
+            "avg",
+            "bit_and",
+            "bit_or",
+            "bit_xor",
+            "bool_and",
+            "bool_or",
+            "count",
+            "every",
+            "max",
+            "min",
+            "stddev",
+            "stddev_pop",
+            "stddev_samp",
+            "string_agg",
+            "sum",
+            "var_pop",
+            "var_samp",
+            "variance",
+        ];
+        let constant = |argument: &FunctionArg| {
+            matches!(
+                argument,
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(_)))
+            )
+        };
+        let FunctionArguments::List(list) = &self.function.args else {
+            return false;
+        };
+        let name = parts(&self.function.name).and_then(|mut names| names.pop());
+        name.is_some_and(|name| PASSING.contains(&name.as_str())) && list.args.iter().skip(1).all(constant)
+    }
+}
+
+/// What groups group by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The table's column of this name.
+    Column(String),
+    /// The value of this number.
+    Value(usize),
+}
+
 /// Where a call is, in tokens: from its name to its end, its arguments, and its FILTER.
 struct Place {
     all: Range<usize>,
@@ -122,6 +171,8 @@ pub(super) struct Finding<'t> {
     /// What groups give beside columns: what they group by, of which there are so many, then aggregates.
     pub(super) extras: Vec<Vec<Piece>>,
     pub(super) keys: usize,
+    /// What of it is grouped by apart from each other, and not at all for the aggregates; empty where all is grouped by together.
+    pub(super) sets: Vec<Vec<By>>,
     /// What stands for bytes of the text.
     pub(super) combined: Vec<(Range<usize>, Combined)>,
     /// Tokens that are inside of what is replaced.
@@ -158,6 +209,7 @@ impl<'t> Finding<'t> {
                 .map(|(first, last)| first.range.start..last.range.end),
             extras: Vec::new(),
             keys: 0,
+            sets: Vec::new(),
             combined: Vec::new(),
             taken: HashSet::new(),
         }
@@ -186,8 +238,19 @@ impl<'t> Finding<'t> {
         let mut given = self.group(by, proof)?;
         // What is grouped by comes before what is computed of it.
         let (distinct, plain): (Vec<&Call>, Vec<&Call>) = calls.iter().partition(|call| call.distinct);
-        for call in distinct {
-            self.each_once(call, &mut given)?;
+        let determined = self.has_primary_key(&given);
+        let (mut looked_at, keys) = (Vec::new(), self.keys);
+        for call in &distinct {
+            looked_at.push(self.each_once(call, &given, keys)?);
+        }
+        if !determined && distinct.iter().all(|call| call.passes_over_null()) {
+            self.sets = apart(&looked_at);
+        }
+        for by in looked_at.into_iter().flatten() {
+            match by {
+                By::Column(name) if !given.contains(&name) => given.push(name),
+                By::Column(_) | By::Value(_) => {}
+            }
         }
         for call in plain {
             self.aggregate(call)?;
@@ -353,8 +416,9 @@ impl<'t> Finding<'t> {
         Some(())
     }
 
-    /// An aggregate of values that come once: it stays, over those that groups group by.
-    fn each_once(&mut self, call: &Call, given: &mut Vec<String>) -> Option<()> {
+    /// An aggregate of values that come once: it stays, over those that groups group by. Gives what is grouped by for it, beside what is for all.
+    fn each_once(&mut self, call: &Call, given: &[String], keys: usize) -> Option<Vec<By>> {
+        let (mut found, mut constant) = (Vec::new(), true);
         let place = self.place(call)?;
         let tokens = self.tokens;
         let (distinct, arguments) = tokens[place.arguments.clone()].split_first()?;
@@ -389,24 +453,33 @@ impl<'t> Finding<'t> {
                         .iter()
                         .all(|token| name_of(token).is_some() || token.kind == Kind::Punctuation('.')) =>
                 {
+                    constant = false;
                     let name = name_of(only)?.to_owned();
                     let column = self.single?.table.column(&name)?;
                     if grouping::UNGROUPED.contains(&column.type_oid) {
                         return None;
                     }
-                    if !given.contains(&name) {
-                        given.push(name);
+                    let by = By::Column(name.clone());
+                    if !given.contains(&name) && !found.contains(&by) {
+                        found.push(by);
                     }
                 }
                 _ => {
+                    constant = false;
                     let at = self.number_of(value)?;
                     let number = self.key_value(value);
+                    let by = By::Value(number);
+                    if number >= keys && !found.contains(&by) {
+                        found.push(by);
+                    }
                     self.combined
                         .push((self.bytes(at..at + value.len())?, Combined::Key(number)));
                 }
             }
         }
-        Some(())
+        // Without rows there is no such value, but each group gives one row where nothing is grouped by.
+        let grouped = !given.is_empty() || keys > 0;
+        (grouped || !constant).then_some(found)
     }
 
     /// What groups are made by: gives the table's columns among it.
@@ -463,14 +536,7 @@ impl<'t> Finding<'t> {
             return Some(given);
         };
         let table = instance.table;
-        let key = table.primary_key.iter().map(|number| {
-            let column = table.columns.iter().find(|column| column.number == *number);
-            column.map(|column| column.name.as_str())
-        });
-        let key: Option<Vec<&str>> = key.collect();
-        let has_key = key
-            .filter(|key| !key.is_empty() && key.iter().all(|name| given.iter().any(|known| known == name)));
-        if has_key.is_some() && !sets {
+        if self.has_primary_key(&given) && !sets {
             // Then all columns may stand alone.
             for column in &table.columns {
                 let named =
@@ -484,6 +550,12 @@ impl<'t> Finding<'t> {
             }
         }
         Some(given)
+    }
+
+    /// Whether the table's primary key is among these columns.
+    fn has_primary_key(&self, given: &[String]) -> bool {
+        let key = self.single.and_then(|instance| grouping::key_of(instance.table));
+        key.is_some_and(|key| key.iter().all(|column| given.contains(&column.name)))
     }
 
     /// An expression of GROUP BY, of these tokens: it is replaced wherever it stands.
@@ -621,6 +693,20 @@ impl<'t> Finding<'t> {
             }
         }
         Some(())
+    }
+}
+
+/// The sets of what DISTINCT aggregates look at, if there are several.
+fn apart(looked_at: &[Vec<By>]) -> Vec<Vec<By>> {
+    let mut sets: Vec<Vec<By>> = Vec::new();
+    for set in looked_at {
+        if !set.is_empty() && !sets.contains(set) {
+            sets.push(set.clone());
+        }
+    }
+    match sets.len() {
+        2..=MOST_SETS => sets,
+        _ => Vec::new(),
     }
 }
 

@@ -99,7 +99,7 @@ fn completed_here(
 }
 
 /// A table's primary key; none where there is none.
-fn key_of(table: &Relation) -> Option<Vec<&Column>> {
+pub(super) fn key_of(table: &Relation) -> Option<Vec<&Column>> {
     let column = |number| table.columns.iter().find(|column| column.number == number);
     let key: Option<Vec<&Column>> = table.primary_key.iter().map(|number| column(*number)).collect();
     key.filter(|key| !key.is_empty())

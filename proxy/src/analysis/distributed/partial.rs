@@ -2,7 +2,10 @@
 //!
 //! A group gives, for each of its groups of GROUP BY, the columns in that list, the values of the expressions in it, and for each aggregate what
 //! it comes to there. What DISTINCT aggregates look at is grouped by as well, so that each of its values comes once of each group: all that is
-//! made of several can as well be made of smaller ones, and GROUPING SETS of the smallest. SELECT DISTINCT alone is nothing but groups.
+//! made of several can as well be made of smaller ones, and GROUPING SETS of the smallest. Where several of them look at different values, a group
+//! would give each combination of these; it gives each by itself instead (GROUPING SETS), NULL for the others, and the aggregates without all of them.
+//! That is for aggregates that pass over NULL: what one of them meets in rows that are not its own is NULL, is left out by its FILTER, which is NULL there, or
+//! is a value that its own rows have, too. SELECT DISTINCT alone is nothing but groups.
 //! Of several tables no columns are given, only values, and FROM is replaced as a whole.
 //! The table in the text is replaced by these rows under the same name, with the same names and types of columns (as whole rows
 //! are, [`super`]); aggregates are replaced by what makes one of several: a sum of counts, a sum of sums, the least of the least. What a
@@ -21,7 +24,7 @@ use super::super::scope::Instance;
 use super::clauses::{Clauses, write};
 use super::combine::{Combined, Values, type_name};
 use super::filter::{self, Piece};
-use super::finding::{Calls, Finding, is_collated};
+use super::finding::{By, Calls, Finding, is_collated};
 use super::own::of_own_rows;
 use super::{Part, Reading, Splice, With, distinct, grouping, name_of, quoted, without_schemas};
 
@@ -39,6 +42,8 @@ pub struct Partial {
     /// What else groups give: what they group by, of which there are so many, then aggregates.
     extras: Vec<Vec<Piece>>,
     keys: usize,
+    /// What is grouped by apart ([`Finding::sets`]).
+    sets: Vec<Vec<By>>,
     /// Its columns that are texts, where rows that are alike by their bytes are grouped.
     texts: Option<Vec<String>>,
     /// A text in it has a collation of its own.
@@ -61,17 +66,11 @@ impl Partial {
     #[must_use]
     pub fn reading(&self, columns: &[&str]) -> Reading {
         let quoted_columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
-        let list = |items: &mut dyn Iterator<Item = Vec<Piece>>| {
-            let mut pieces = Vec::new();
-            for (index, item) in items.enumerate() {
-                pieces.push(Piece::text(if index == 0 { " " } else { ", " }));
-                pieces.extend(item);
-            }
-            pieces
-        };
         let plain = || quoted_columns.iter().map(|column| vec![Piece::text(column)]);
+        let (keys, aggregates) = self.extras.split_at(self.keys);
+        let aggregates = aggregates.iter().map(|aggregate| self.of_no_set(aggregate));
         let mut pieces = vec![Piece::text("SELECT")];
-        pieces.extend(list(&mut plain().chain(self.extras.iter().cloned())));
+        pieces.extend(listed(plain().chain(keys.iter().cloned()).chain(aggregates)));
         pieces.extend_from_slice(&self.from);
         pieces.extend_from_slice(&self.filter);
         let by = match &self.texts {
@@ -81,13 +80,63 @@ impl Partial {
                     distinct::keys(&quoted_columns, columns, texts)
                 ))]
             }
-            _ => list(&mut plain().chain(self.extras[..self.keys].iter().cloned())),
+            _ if self.sets.is_empty() => listed(plain().chain(keys.iter().cloned())),
+            _ => {
+                let apart = |by: By| self.sets.iter().any(|set| set.contains(&by));
+                let columns = columns.iter().zip(plain());
+                let columns = columns.filter(|(name, _)| !apart(By::Column((**name).to_owned())));
+                let keys = keys
+                    .iter()
+                    .enumerate()
+                    .filter(|(number, _)| !apart(By::Value(*number)));
+                let together = columns
+                    .map(|(_, column)| column)
+                    .chain(keys.map(|(_, key)| key.clone()));
+                listed(together.chain([self.grouping_sets()]))
+            }
         };
         if !by.is_empty() {
             pieces.push(Piece::text(" GROUP BY"));
             pieces.extend(by);
         }
         Reading::of(&pieces)
+    }
+
+    /// What is grouped by apart, and nothing of it.
+    fn grouping_sets(&self) -> Vec<Piece> {
+        let mut pieces = vec![Piece::text("GROUPING SETS (")];
+        for set in &self.sets {
+            pieces.push(Piece::text("("));
+            pieces.extend(listed(set.iter().map(|by| self.by(by))));
+            pieces.push(Piece::text("), "));
+        }
+        pieces.push(Piece::text("())"));
+        pieces
+    }
+
+    /// What is grouped by, as groups say it.
+    fn by(&self, by: &By) -> Vec<Piece> {
+        match by {
+            By::Column(name) => vec![Piece::text(quoted(name))],
+            By::Value(number) => self.extras[*number].clone(),
+        }
+    }
+
+    /// An aggregate where nothing is grouped by that is apart.
+    fn of_no_set(&self, aggregate: &[Piece]) -> Vec<Piece> {
+        if self.sets.is_empty() {
+            return aggregate.to_vec();
+        }
+        let mut pieces = vec![Piece::text("CASE WHEN GROUPING(")];
+        // The first of each set: only in the empty set is none of them grouped by.
+        pieces.extend(listed(
+            self.sets.iter().flat_map(|set| set.first()).map(|by| self.by(by)),
+        ));
+        let none = (1u64 << self.sets.len()) - 1;
+        pieces.push(Piece::text(format!(") OPERATOR(pg_catalog.=) {none} THEN ")));
+        pieces.extend_from_slice(aggregate);
+        pieces.push(Piece::text("END"));
+        pieces
     }
 
     /// How many values a group gives beside the table's columns.
@@ -158,13 +207,24 @@ impl Partial {
             .then(|| super::spliced(text, query, &splices, &[], 0))
     }
 
-    /// What each group gives beside columns, as text.
+    /// What each group gives beside columns, and by which sets if there are some, as text.
     pub fn shown(&self) -> impl Iterator<Item = String> {
-        self.extras.iter().map(|extra| {
-            let text = filter::written(extra, |index| index + 1);
+        let sets = (!self.sets.is_empty()).then(|| self.grouping_sets());
+        self.extras.iter().cloned().chain(sets).map(|extra| {
+            let text = filter::written(&extra, |index| index + 1);
             text.trim_end().to_owned()
         })
     }
+}
+
+/// These with commas between them.
+fn listed(items: impl Iterator<Item = Vec<Piece>>) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (index, item) in items.enumerate() {
+        pieces.push(Piece::text(if index == 0 { " " } else { ", " }));
+        pieces.extend(item);
+    }
+    pieces
 }
 
 impl fmt::Display for Partial {
@@ -274,6 +334,7 @@ pub(super) fn find(
         collated: is_collated(tokens),
         extras: finding.extras,
         keys: finding.keys,
+        sets: finding.sets,
         combined: finding.combined,
         filter,
         table_at,

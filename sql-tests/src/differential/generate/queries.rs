@@ -205,14 +205,16 @@ impl Maker {
         let (filter, values) = self.condition(source);
         let (number, text) = (self.pick(source.numbers), self.pick(source.texts));
         let mut what: Vec<String> = Vec::new();
-        for _ in 0..1 + self.below(3) {
-            what.push(match self.below(10) {
+        for _ in 0..1 + self.below(4) {
+            what.push(match self.below(12) {
                 0 => "count(*)".to_owned(),
                 1 => format!("count({number})"),
                 2 => format!("sum({number})"),
                 3 => format!("avg({number})"),
                 4 => format!("min({text}), max({number})"),
                 5 => format!("count(DISTINCT {text})"),
+                10 => format!("sum(DISTINCT {number}), string_agg(DISTINCT {text}, '+')"),
+                11 => format!("count(DISTINCT {number}) FILTER (WHERE {text} IS NOT NULL)"),
                 6 => format!("count(*) FILTER (WHERE {number} > 2) AS some"),
                 7 => format!("string_agg({text}, ',' ORDER BY {text}, {})", source.key),
                 8 => format!("bool_or({number} > 3), every({text} IS NOT NULL)"),
