@@ -30,6 +30,7 @@ mod fill;
 mod functions;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod grammar;
 mod inline;
 mod insert;
 mod labels;

@@ -12,8 +12,8 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token as Theirs, TokenWithSpan, Tokenizer};
 
 use super::Refusal;
+use super::grammar::{Grammar, Rewritten};
 use super::lexer::{Kind, Token};
-use super::words::Words;
 
 /// How deep a tree may be, in words and operators, so that walking and dropping it stays within a thread's stack.
 const MAX_DEPTH: usize = 3000;
@@ -34,22 +34,17 @@ pub(super) fn parse(tokens: &[Token]) -> Result<Statement, Unparsed> {
     bound_depth(tokens).map_err(Unparsed::Refused)?;
     let dialect = PostgreSqlDialect {};
     let mut theirs = Vec::with_capacity(tokens.len());
-    for (at, token) in plain(tokens) {
-        if is_only(tokens, at) {
-            continue;
-        }
-        if is_table_query(tokens, at) {
-            // What it stands for.
-            let words = [
-                Theirs::make_word("select", None),
-                Theirs::Mul,
-                Theirs::make_word("from", None),
-            ];
-            theirs.extend(words.map(|token| TokenWithSpan::new(token, place(at))));
-            continue;
-        }
-        let token = translate(token).ok_or(Unparsed::Unknown)?;
-        theirs.push(TokenWithSpan::new(token, place(at)));
+    let (grammar, mut at) = (Grammar::of(tokens), 0);
+    while let Some(token) = tokens.get(at) {
+        let Rewritten { taken, with } = match grammar.rewritten(at) {
+            Some(rewritten) => rewritten,
+            None => Rewritten {
+                taken: 1,
+                with: vec![translate(token).ok_or(Unparsed::Unknown)?],
+            },
+        };
+        theirs.extend(with.into_iter().map(|token| TokenWithSpan::new(token, place(at))));
+        at += taken;
     }
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(MAX_NESTING)
@@ -84,30 +79,6 @@ impl VisitorMut for LeftJoined {
     }
 }
 
-/// Whether the token of this number is the TABLE of a query `TABLE name`, which is `SELECT * FROM name`. It is a reserved word: in a statement on
-/// rows it is nothing else but after INTO.
-pub(super) fn is_table_query(tokens: &[Token], at: usize) -> bool {
-    let into = ["into", "temp", "temporary", "local", "global", "unlogged"];
-    let before = at.checked_sub(1).map(|before| &tokens[before].kind);
-    tokens[at].kind == Kind::Word("table".to_owned())
-        && !matches!(before, Some(Kind::Word(word)) if into.contains(&word.as_str()))
-}
-
-/// Whether the token of this number is ONLY before a table that a query reads: without the tables that inherit from it.
-pub(super) fn is_only(tokens: &[Token], at: usize) -> bool {
-    let reads = matches!(tokens.first().map(|token| &token.kind), Some(Kind::Word(word)) if ["select", "with"].contains(&word.as_str()));
-    let before = match at.checked_sub(1).map(|before| &tokens[before].kind) {
-        Some(Kind::Word(word)) => word == "from" || word == "join",
-        Some(Kind::Punctuation(',')) => true,
-        _ => false,
-    };
-    let name = matches!(
-        tokens.get(at + 1).map(|token| &token.kind),
-        Some(Kind::Word(_) | Kind::Quoted(_))
-    );
-    reads && before && name && tokens[at].kind == Kind::Word("only".to_owned())
-}
-
 /// The place of the token of this number: its line, counted from 1.
 fn place(token: usize) -> Span {
     let line = u64::try_from(token).unwrap_or(u64::MAX).saturating_add(1);
@@ -122,28 +93,6 @@ pub(super) fn token_at(span: Span) -> Option<usize> {
 /// The number of the token that a name in the tree is.
 pub(super) fn token_of(ident: &Ident) -> Option<usize> {
     token_at(ident.span)
-}
-
-/// Leaves out what the parser does not know: NO KEY and KEY of FOR NO KEY UPDATE and FOR KEY SHARE, which touch
-/// the same rows as FOR UPDATE and FOR SHARE; and OVERRIDING SYSTEM VALUE, which only lets through what is given.
-fn plain(tokens: &[Token]) -> impl Iterator<Item = (usize, &Token)> {
-    let mut skip = 0usize;
-    tokens.iter().enumerate().filter_map(move |(at, token)| {
-        if skip > 0 {
-            skip -= 1;
-            return None;
-        }
-        let next = Words::new(tokens.get(at..).unwrap_or_default());
-        if next.sees(&["for", "no", "key", "update"]) {
-            skip = 2;
-        } else if next.sees(&["for", "key", "share"]) {
-            skip = 1;
-        } else if next.sees(&["overriding", "system", "value", "values"]) {
-            skip = 2;
-            return None;
-        }
-        Some((at, token))
-    })
 }
 
 /// Operators in a row make the tree deeper by one each; commas do not.

@@ -1,7 +1,7 @@
 //! The clauses of a plain SELECT in its tokens.
 
+use super::super::grammar::is_only;
 use super::super::lexer::{Kind, Token};
-use super::super::parse::is_only;
 use super::super::words::{Words, split_commas};
 use super::filter::{Piece, constant};
 use super::quoted;

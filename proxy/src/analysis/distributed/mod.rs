@@ -28,8 +28,9 @@ use coordinator::catalogue::{Relation, RelationKind};
 use sqlparser::ast::Statement;
 
 use super::check::Findings;
+
+use super::grammar::{is_only, is_table_query};
 use super::lexer::{Kind, Token, quoted};
-use super::parse::{is_only, is_table_query};
 use super::plan::RelationName;
 use super::proof::Proof;
 use super::refusal::Refusal;
