@@ -1,12 +1,13 @@
 //! CREATE TABLE: which column becomes the shard key, and whether each group alone can keep its constraints.
 
 use super::Refusal;
+use super::create_as;
 use super::ddl::{check_functions, without_nextval};
 use super::lexer::{Kind, Token};
 use super::plan::{Ddl, DdlEffect, Plan, RelationName};
 use super::relations::Names;
 use super::statement::syntax_for_postgres;
-use super::temporary;
+use super::temporary::{self, keyword_at};
 use super::words::{Words, has_word, split_commas};
 
 /// Types that can be a shard key, as they are written.
@@ -57,6 +58,10 @@ pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<
     if parts.len() == 2 && names.facts.temporaries.concerns(&parts) {
         return temporary::create_table(words, &parts, sql, names);
     }
+    if let Some(at) = keyword_at(words.rest(), "as") {
+        let (head, query) = words.rest().split_at(at);
+        return create_as::create(&parts, if_not_exists, (head, &query[1..]), sql, names);
+    }
     if words.sees(&["partition", "of"]) {
         // It has its parent's columns, and is where its parent is (`howdah.register_default`).
         check_functions(words.rest(), names)?;
@@ -64,8 +69,8 @@ pub(super) fn plan(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<
     }
     let Some(elements) = words.parenthesised() else {
         return Err(Refusal::unsupported("this form of CREATE TABLE is not supported")
-            .detail("CREATE TABLE AS and OF take their columns from elsewhere.")
-            .hint("List the columns; fill the table with INSERT ... VALUES or COPY."));
+            .detail("CREATE TABLE OF takes its columns from elsewhere.")
+            .hint("List the columns."));
     };
     check_tail(words.rest(), names)?;
     let table = table_name(parts, names)?;
@@ -116,7 +121,7 @@ fn elsewhere() -> Result<Plan, Refusal> {
     }))
 }
 
-fn table_name(mut parts: Vec<String>, names: Names<'_>) -> Result<RelationName, Refusal> {
+pub(super) fn table_name(mut parts: Vec<String>, names: Names<'_>) -> Result<RelationName, Refusal> {
     let name = parts.pop().unwrap_or_default();
     let schema = match parts.as_slice() {
         [] => names
@@ -136,12 +141,8 @@ fn table_name(mut parts: Vec<String>, names: Names<'_>) -> Result<RelationName, 
     Ok(RelationName { schema, name })
 }
 
-fn check_tail(rest: &[Token], names: Names<'_>) -> Result<(), Refusal> {
-    for (keyword, what) in [
-        ("inherits", "INHERITS"),
-        ("as", "CREATE TABLE AS"),
-        ("on", "ON COMMIT"),
-    ] {
+pub(super) fn check_tail(rest: &[Token], names: Names<'_>) -> Result<(), Refusal> {
+    for (keyword, what) in [("inherits", "INHERITS"), ("on", "ON COMMIT")] {
         if has_word(rest, &[keyword]) {
             return Err(Refusal::unsupported(format!("{what} is not supported")));
         }

@@ -14,6 +14,7 @@ mod constants;
 mod copies;
 mod copy;
 mod copy_plan;
+mod create_as;
 mod create_table;
 mod databases;
 mod ddl;

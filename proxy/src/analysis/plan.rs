@@ -40,6 +40,8 @@ pub enum Plan {
     CopyIn(CopyIn),
     /// A temporary table gets what a query gives, from whatever groups.
     Fill(Fill),
+    /// A permanent table is made of a query, and gets its rows.
+    CreateAs(Box<CreateAs>),
     /// EXPLAIN (HOWDAH): answered by Howdah, with rows of one column of type `text`.
     Explained(Box<Explained>),
     /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
@@ -677,6 +679,21 @@ pub struct Fill {
     pub text: String,
     /// What then runs on the home group and is the statement's answer, where the table is only there to have the rows.
     pub insert: Option<String>,
+}
+
+/// A statement that makes a table of a query, on all groups, and fills it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateAs {
+    /// The table.
+    pub table: RelationName,
+    /// IF NOT EXISTS.
+    pub if_not_exists: bool,
+    /// Makes it, without rows.
+    pub create: String,
+    /// Fills it.
+    pub insert: String,
+    /// Something in the query may be called as the table is, and be found otherwise when that is there.
+    pub names_it: bool,
 }
 
 /// SQL-level prepared statements.

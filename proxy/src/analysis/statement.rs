@@ -10,8 +10,8 @@ use super::plan::{Access, Ddl, DdlEffect, EachGroup, Form, HomeUse, Plan, Query,
 use super::relations::{Facts, Named, Names};
 use super::words::{Words, split_commas};
 use super::{
-    Refusal, configure, copy, ddl, distribute, explain, fill, prepared, query, routines, sequences, session,
-    temporary, transaction,
+    Refusal, configure, copy, create_as, ddl, distribute, explain, fill, prepared, query, routines,
+    sequences, session, temporary, transaction,
 };
 
 /// Cuts a query string at its semicolons, as PostgreSQL would: byte ranges of the statements, without the
@@ -278,6 +278,9 @@ fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> 
     let fills = temporary::select_into(tokens, sql, names);
     if let Some(fills) = fills.or_else(|| fill::insert(tokens, sql, names)) {
         return fills;
+    }
+    if let Some(made) = create_as::select_into(tokens, sql, names) {
+        return made;
     }
     if let Some(draws) = sequences::plan(tokens, sql, names) {
         return draws;

@@ -162,23 +162,25 @@ pub(super) fn create_table(
     Ok(defines())
 }
 
+/// The query of CREATE TABLE ... AS, without what says whether the table gets its rows; and whether it does.
+pub(super) fn data_of(query: &[Token]) -> (&[Token], bool) {
+    for (ending, rows) in [(&["with", "no", "data"][..], false), (&["with", "data"], true)] {
+        if let Some(at) = query.len().checked_sub(ending.len())
+            && Words::new(&query[at..]).sees(ending)
+        {
+            return (&query[..at], rows);
+        }
+    }
+    (query, true)
+}
+
 /// `CREATE TEMPORARY TABLE ... AS`, from its query on.
 fn create_as<'a>(
     query: &[Token],
     made: impl FnOnce(&[Token]) -> Made<'a>,
     names: Names<'_>,
 ) -> Result<Plan, Refusal> {
-    let (query, rows) = match query {
-        [query @ .., with, no, data]
-            if Words::new(&[with.clone(), no.clone(), data.clone()]).sees(&["with", "no", "data"]) =>
-        {
-            (query, false)
-        }
-        [query @ .., with, data] if Words::new(&[with.clone(), data.clone()]).sees(&["with", "data"]) => {
-            (query, true)
-        }
-        query => (query, true),
-    };
+    let (query, rows) = data_of(query);
     if Words::new(query).sees(&["execute"]) {
         return Err(
             Refusal::unsupported("CREATE TABLE AS EXECUTE is not supported").hint("Write the query itself.")

@@ -202,6 +202,19 @@ fn show(plan: &Result<Plan, Refusal>) -> String {
             format!("prepare {name} {types:?}: {}", show_query(query))
         }
         Ok(Plan::Explained(explained)) => explained.lines().join(" / "),
+        Ok(Plan::CreateAs(made)) => {
+            let named = if made.names_it {
+                ", if its name is free"
+            } else {
+                ""
+            };
+            let maybe = if made.if_not_exists {
+                ", unless it is there"
+            } else {
+                ""
+            };
+            format!("{}; {}{named}{maybe}", made.create, made.insert)
+        }
         Ok(Plan::Fill(fill)) => {
             let insert = fill.insert.iter().map(|insert| format!("; {insert}"));
             let insert = insert.collect::<String>();

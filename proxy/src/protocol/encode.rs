@@ -374,6 +374,11 @@ pub(crate) fn notice(out: &mut BytesMut, text: &str) {
     notice_response(out, "NOTICE", "00000", text);
 }
 
+/// The same with an SQLSTATE.
+pub(crate) fn notice_of(out: &mut BytesMut, sqlstate: &str, text: &str) {
+    notice_response(out, "NOTICE", sqlstate, text);
+}
+
 fn notice_response(out: &mut BytesMut, severity: &str, sqlstate: &str, text: &str) {
     message(out, b'N', |out| {
         for (kind, value) in [(b'S', severity), (b'V', severity), (b'C', sqlstate), (b'M', text)] {

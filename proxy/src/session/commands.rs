@@ -41,6 +41,7 @@ impl Session {
             Plan::Explained(explained) => Box::pin(self.explain(explained, rows)).await,
             Plan::SetSequence(set) => Box::pin(self.set_sequence(set, text, rows)).await,
             Plan::Prepared(command) => self.prepared_command(command, text).await,
+            Plan::CreateAs(made) => Box::pin(self.create_as(made, text, rows)).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
             Plan::Query(_) | Plan::CopyIn(_) | Plan::Fill(_) => {
                 Err(Refusal::unsupported("this statement cannot be used here").into())

@@ -55,7 +55,7 @@ pub(super) enum Each {
 
 /// What is changed on all groups.
 #[derive(Clone, Copy)]
-enum Definition<'a> {
+pub(super) enum Definition<'a> {
     /// What the client's text says.
     Says { text: &'a str, effect: &'a DdlEffect },
     /// Where the rows of a table are.
@@ -150,7 +150,7 @@ impl Session {
     ///
     /// An ALTER of a sequence is checked against its state, which only the home group has: it comes first, and the others
     /// are given what it had.
-    async fn define(&mut self, definition: Definition<'_>) -> Result<String, Halt> {
+    pub(super) async fn define(&mut self, definition: Definition<'_>) -> Result<String, Halt> {
         self.begin_definition().await?;
         let (sql, effect) = match definition {
             Definition::Says { text, effect } => (text, effect),

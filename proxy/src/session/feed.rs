@@ -179,7 +179,7 @@ impl Session {
 
     /// Gives how many rows there were, and what they returned where that is kept. `check`: for a portal, whether it is, and what the
     /// client knows of the columns.
-    async fn feed_all(
+    pub(super) async fn feed_all(
         &mut self,
         given: &Given<'_>,
         feed: &Feed,

@@ -22,6 +22,7 @@ mod configure;
 mod conn;
 mod control;
 mod copy;
+mod create_as;
 mod cursors;
 mod databases;
 mod ddl;

@@ -7,6 +7,7 @@ mod commands;
 mod computed;
 mod console;
 mod copy;
+mod create_as;
 mod cursors;
 mod databases;
 mod ddl;

@@ -1,0 +1,130 @@
+//! CREATE TABLE ... AS and SELECT ... INTO of tables of all groups (`analysis/create_as.rs`).
+//!
+//! 1. A backend reads the client's statement, which so fails as on one server.
+//! 2. Every group makes the table, without rows, as a definition ([`super::ddl`]).
+//! 3. The rows are inserted as by the client's own INSERT ... SELECT, planned by the tables as the transaction sees them now.
+//!
+//! All of it is one transaction, the client's block or one of its own: nobody sees the table before its rows, and a failure anywhere leaves neither.
+
+use super::Session;
+use super::commands::Rows;
+use super::conn::{Audience, Stake};
+use super::ddl::Definition;
+use super::enter::Style;
+use super::gather::BARE_BIND;
+use super::holes::draws_of;
+use super::moves::Given;
+use super::simple::Placed;
+use crate::analysis::{Access, CreateAs, DdlEffect, Form, Plan, Refusal};
+use crate::failure::Halt;
+use crate::protocol::encode;
+use crate::protocol::frontend::Bind;
+
+impl Session {
+    /// Runs such a statement, and answers all but ReadyForQuery. Nothing is owed before.
+    pub(super) async fn create_as(&mut self, made: &CreateAs, text: &str, rows: Rows) -> Result<(), Halt> {
+        self.parse_only(text.as_bytes()).await?;
+        self.all_prepared().await?;
+        let own = self.open_definition(rows).await?;
+        let filled = self.make_and_fill(made).await;
+        match self.close_transaction(own, filled).await? {
+            Some(counted) => encode::command_complete(self.out(), &format!("SELECT {counted}")),
+            None => {
+                let words = format!("relation \"{}\" already exists, skipping", made.table.name);
+                encode::notice_of(self.out(), "42P07", &words);
+                encode::command_complete(self.out(), "CREATE TABLE AS");
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives how many rows the table has got; none where there is one, and that is enough.
+    async fn make_and_fill(&mut self, made: &CreateAs) -> Result<Option<u64>, Halt> {
+        self.begin_definition().await?;
+        let place = self.any_place().await?;
+        self.enter(place, Access::Read, Style::Simple).await?;
+        let answer = self.ask(place, &before(made), None).await?;
+        match answer.as_deref() {
+            // Who makes it between this question and the next step makes that fail, so no row goes into another table.
+            Some(b"there") if made.if_not_exists => return Ok(None),
+            Some(b"hidden") => return Err(hidden(made).into()),
+            _ => {}
+        }
+        let (text, effect) = (made.create.as_str(), &DdlEffect::Reload);
+        self.define(Definition::Says { text, effect }).await?;
+        self.insert_made(&made.insert).await.map(Some)
+    }
+
+    async fn insert_made(&mut self, insert: &str) -> Result<u64, Halt> {
+        let mut planned = self.plan(insert).await?;
+        let mut drawn = None;
+        if let Some(draws) = draws_of(planned.only()?) {
+            let values = self.draw(draws, &[]).await?;
+            drawn = Some(draws.with_constants(&values));
+        }
+        if let Some(text) = &drawn {
+            planned = self.plan(text).await?;
+        }
+        let text = drawn.as_deref().unwrap_or(insert);
+        let query = match planned.only()? {
+            Ok(Plan::Query(query)) => query,
+            Ok(Plan::Judge(refusal)) | Err(refusal) => return Err(refusal.clone().into()),
+            Ok(_) => return Err(not_so().into()),
+        };
+        let places = match self.route(query, &[], Some(text), &planned).await? {
+            Placed::One(place) => vec![place],
+            Placed::Many(_) if let Form::Feeds(feed) = &query.form => {
+                let given = Given {
+                    text,
+                    types: &[],
+                    bind: Bind::read(&BARE_BIND)?,
+                    style: Style::Simple,
+                };
+                return Ok(self.feed_all(&given, feed, &planned, None).await?.0);
+            }
+            Placed::Many(places) if query.form == Form::Plain => places,
+            Placed::Many(_) | Placed::Rows(_) => return Err(not_so().into()),
+        };
+        let mut counted = 0;
+        for place in places {
+            self.enter(place, Access::Write, Style::Simple).await?;
+            self.settle().await?;
+            let done = self.exec(place, text, Audience::Session, Stake::Nothing).await?;
+            counted += done.counted;
+        }
+        Ok(counted)
+    }
+}
+
+/// Asks whether a relation of the table's name is there, and whether a name in the query that could be the table's is something else now.
+fn before(made: &CreateAs) -> String {
+    let literal = |name: &str| format!("'{}'", name.replace('\'', "''"));
+    let (whole, bare) = (
+        literal(&made.table.quoted()),
+        literal(&format!("\"{}\"", made.table.name.replace('"', "\"\""))),
+    );
+    let hidden = match made.names_it {
+        true => {
+            format!("pg_catalog.to_regclass({bare}) IS NOT NULL OR pg_catalog.to_regtype({bare}) IS NOT NULL")
+        }
+        false => "false".to_owned(),
+    };
+    format!(
+        "SELECT CASE WHEN pg_catalog.to_regclass({whole}) IS NOT NULL THEN 'there' WHEN {hidden} THEN 'hidden' ELSE '' END"
+    )
+}
+
+/// The query reads what the new table would stand before in the search path.
+fn hidden(made: &CreateAs) -> Refusal {
+    let name = &made.table.name;
+    Refusal::unsupported(format!(
+        "CREATE TABLE AS or SELECT INTO of a table \"{name}\" whose query names another \"{name}\" is not supported"
+    ))
+    .detail("The rows are read when the new table is there, which would be found in the other's place.")
+    .hint("Write the other's schema before its name, or give the new table another name.")
+}
+
+fn not_so() -> Refusal {
+    Refusal::unsupported("CREATE TABLE AS or SELECT INTO of this query is not supported")
+        .hint("Create the table first, and fill it with INSERT ... SELECT.")
+}
