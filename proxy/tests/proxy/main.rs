@@ -38,5 +38,6 @@ mod tls;
 mod transactions;
 mod triggers;
 mod two_phase;
+mod upsert;
 mod views;
 mod writes;
