@@ -1,4 +1,4 @@
-//! UPDATE and DELETE that need rows of other tables than their own: FROM, USING, subqueries.
+//! UPDATE, DELETE and MERGE that need rows of other tables than their own: FROM, USING, subqueries.
 //!
 //! What such a statement does to a row of its table is a function of that row and of the other tables. So a group does it right to its own
 //! rows if it has, of each other table, all rows that can matter to them. It has them where that table's shard key equals the row's own
@@ -13,6 +13,7 @@ use super::distributed::{self, Gathering};
 use super::lexer::Token;
 use super::plan::{Spread, Target};
 use super::proof::Proof;
+use super::upsert;
 
 /// How an UPDATE or DELETE is run to which rows of other tables are brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(super) enum Needs {
     Rows(Box<Bring>),
 }
 
-/// Plans an UPDATE or DELETE with FROM, USING or subqueries.
+/// Plans an UPDATE or DELETE with FROM, USING or subqueries, or a MERGE.
 ///
 /// # Errors
 /// When it cannot be run on several groups.
@@ -43,8 +44,14 @@ pub(super) fn plan(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Result<(Target, Needs), Refusal> {
+    if let Statement::Merge(merge) = statement
+        && upsert::inserts(merge)
+    {
+        return upsert::plan(tokens, statement, merge, (proof, findings));
+    }
     let verb = match statement {
         Statement::Update(_) => "UPDATE",
+        Statement::Merge(_) => "MERGE",
         _ => "DELETE",
     };
     let refused = |what: &str| {
@@ -71,7 +78,9 @@ pub(super) fn plan(
             return Err(refused("a system catalogue"));
         }
         // A subquery or a function in FROM may be computed once, for all rows.
-        let more = findings.queries > 0 || tables(statement).is_some_and(|(_, from)| !from.is_empty());
+        let more = findings.queries > 0
+            || matches!(statement, Statement::Merge(_))
+            || tables(statement).is_some_and(|(_, from)| !from.is_empty());
         if let Some(unsteady) = findings.unsteady.as_ref().filter(|_| more) {
             return Err(refused(&format!(
                 "\"{unsteady}\" beside a subquery or another table"

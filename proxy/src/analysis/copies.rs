@@ -13,6 +13,7 @@ use super::functions::{self, Volatility};
 use super::lexer::{Kind, Token};
 use super::proof::Proof;
 use super::relations::{Names, parts};
+use super::upsert;
 use super::words::{Words, has_word};
 
 /// Checks that a statement that writes to this reference table does the same in every group.
@@ -141,6 +142,8 @@ fn filled_by_default<'t>(table: &'t Relation, statement: &Statement, says_defaul
     let given = match statement {
         Statement::Insert(insert) if !says_default => given(table, insert),
         Statement::Update(_) | Statement::Delete(_) if !says_default => return None,
+        Statement::Merge(merge) if !says_default && !upsert::inserts(merge) => return None,
+        Statement::Merge(merge) if !says_default => upsert::given_columns(table, merge),
         _ => Vec::new(),
     };
     unlike(table, |name| given.iter().any(|given| given == name))

@@ -62,6 +62,7 @@ mod timeouts;
 mod times;
 mod transaction;
 mod triggers;
+mod upsert;
 mod values;
 pub(crate) mod words;
 mod writes;

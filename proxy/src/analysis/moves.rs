@@ -96,7 +96,7 @@ impl Moved {
 }
 
 /// What the shard key is set to, if it is; the inner `None` where that has no expression of its own.
-fn value_of_key<'e>(
+pub(super) fn value_of_key<'e>(
     instance: &Instance<'_>,
     assignments: &'e [Assignment],
 ) -> Result<Option<Option<&'e Expr>>, Refusal> {

@@ -14,6 +14,7 @@
 //! 4. `t` is the target of INSERT: the keys of the rows in VALUES.
 //!    `u.key IN (SELECT t.key ...)` is such an equality, too, where rows of `t` with other keys come to rows of the subquery with other values
 //!    ([`super::subquery`]).
+//!    So of a row that MERGE inserts, which is an instance by itself ([`super::upsert`]).
 //! 5. What rules 1 to 3 say of a column of a subquery in FROM, where that is the plain shard key of `t` in the subquery's own
 //!    FROM, and rows of `t` with other keys come to rows of the subquery with other values there ([`super::subquery`]).
 //!
@@ -94,6 +95,8 @@ pub(super) struct Proof<'a> {
     pub(super) computes: Option<(Vec<usize>, usize)>,
     /// An UPDATE in it that sets a shard key.
     pub(super) moved: Option<Moved>,
+    /// What a MERGE inserts: the instances that are the rows of its INSERTs; none where it has none.
+    pub(super) inserted: Vec<usize>,
 }
 
 impl<'a> Proof<'a> {
@@ -121,6 +124,7 @@ impl<'a> Proof<'a> {
             fed: None,
             computes: None,
             moved: None,
+            inserted: Vec::new(),
         }
     }
 
@@ -277,13 +281,13 @@ impl<'a> Proof<'a> {
                 self.body(right, outer)?;
             }
             SetExpr::Values(values) => self.expressions(values, outer)?,
-            SetExpr::Insert(statement) | SetExpr::Update(statement) | SetExpr::Delete(statement) => {
-                self.write(statement)?;
-            }
+            SetExpr::Insert(statement)
+            | SetExpr::Update(statement)
+            | SetExpr::Delete(statement)
+            | SetExpr::Merge(statement) => self.write(statement)?,
             SetExpr::Table(_) => {
                 return Err(Refusal::unsupported("TABLE is not supported").hint("Write SELECT * FROM."));
             }
-            SetExpr::Merge(_) => return Err(Refusal::unsupported("MERGE is not supported")),
         }
         Ok(Block::default())
     }
@@ -331,7 +335,7 @@ impl<'a> Proof<'a> {
         Ok(())
     }
 
-    fn factor(&mut self, factor: &TableFactor, block: &mut Block<'a>) -> Result<(), Refusal> {
+    pub(super) fn factor(&mut self, factor: &TableFactor, block: &mut Block<'a>) -> Result<(), Refusal> {
         match factor {
             TableFactor::Table {
                 name,

@@ -84,12 +84,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
             )));
         }
     }
-    if matches!(statement, Statement::Update(_) | Statement::Delete(_))
-        && proof.copies.is_none()
-        && !proof.temporary
-        && !proof.instances.is_empty()
-        && findings.home.is_none()
-        && !(proof.references && copies::locked(&proof))
+    if changes_rows(&statement, &proof, &findings)
         && obstacle(tokens, &statement, &proof, &findings).is_some()
     {
         let (target, needs) = bring::plan(tokens, &statement, &proof, &findings)?;
@@ -146,6 +141,18 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
         form,
         draws: None,
     }))
+}
+
+/// Whether it is an UPDATE, DELETE or MERGE of rows that are not in every group, and nothing else is to be seen to.
+fn changes_rows(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> bool {
+    matches!(
+        statement,
+        Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_)
+    ) && proof.copies.is_none()
+        && !proof.temporary
+        && !proof.instances.is_empty()
+        && findings.home.is_none()
+        && !(proof.references && copies::locked(proof))
 }
 
 /// Plans an INSERT of VALUES of which these rows have a shard key that is no constant, at this place in each.
@@ -399,6 +406,7 @@ fn obstacle(
                 .or_else(|| beyond_rows(0, proof, findings));
         }
         Statement::Insert(_) => return beyond_rows(1, proof, findings),
+        Statement::Merge(_) => return Some("MERGE".to_owned()),
         _ => return Some("this statement".to_owned()),
     };
     if proof.writes && (query.locks.is_empty() || query.with.is_some()) {

@@ -271,10 +271,6 @@ fn rows(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusal> 
     if let Some(distribution) = distribution(tokens, names) {
         return distribution;
     }
-    if Words::new(tokens).sees(&["merge"]) {
-        return Err(Refusal::unsupported("MERGE is not supported")
-            .hint("Use INSERT ... ON CONFLICT, UPDATE and DELETE."));
-    }
     let fills = temporary::select_into(tokens, sql, names);
     if let Some(fills) = fills.or_else(|| fill::insert(tokens, sql, names)) {
         return fills;
@@ -440,7 +436,9 @@ fn explain(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan, Refusa
             analyze
         }
     };
-    let rowwise = ["select", "values", "with", "insert", "update", "delete", "table"];
+    let rowwise = [
+        "select", "values", "with", "insert", "update", "delete", "table", "merge",
+    ];
     let starts = matches!(words.peek(), Some(Kind::Punctuation('(')))
         || rowwise.iter().any(|keyword| words.sees(&[keyword]));
     if !starts {

@@ -1,4 +1,4 @@
-//! INSERT, UPDATE and DELETE: which rows they touch, and whether a row may change its group.
+//! INSERT, UPDATE and DELETE, and by [`super::upsert`] MERGE: which rows they touch, and whether a row may change its group.
 
 use coordinator::catalogue::{Column, FilledBy, Placement};
 use coordinator::hash::KeyUse;
@@ -15,6 +15,7 @@ use super::plan::Key;
 use super::proof::{Proof, not_understood, scope_of};
 use super::relations::parts;
 use super::scope::{Block, Instance};
+use super::upsert;
 
 /// Walks a writing statement, at the top or in a CTE.
 pub(super) fn walk(proof: &mut Proof<'_>, statement: &Statement) -> Result<(), Refusal> {
@@ -22,6 +23,7 @@ pub(super) fn walk(proof: &mut Proof<'_>, statement: &Statement) -> Result<(), R
         Statement::Insert(insert) => walk_insert(proof, insert),
         Statement::Update(update) => walk_update(proof, update),
         Statement::Delete(delete) => walk_delete(proof, delete),
+        Statement::Merge(merge) => upsert::walk(proof, merge),
         _ => Err(not_understood("the statement")),
     }
 }
@@ -128,7 +130,11 @@ fn finish<'a, V: sqlparser::ast::Visit, W: sqlparser::ast::Visit>(
 }
 
 /// What `SET column = DEFAULT` would take of a sequence.
-fn keep_counts(proof: &Proof<'_>, target: Option<usize>, assignments: &[Assignment]) -> Result<(), Refusal> {
+pub(super) fn keep_counts(
+    proof: &Proof<'_>,
+    target: Option<usize>,
+    assignments: &[Assignment],
+) -> Result<(), Refusal> {
     let Some(instance) = target.map(|at| &proof.instances[at]) else {
         return Ok(());
     };
@@ -167,7 +173,7 @@ fn counts(column: &Column) -> bool {
     )
 }
 
-fn is_default(expr: &Expr) -> bool {
+pub(super) fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(name) if name.quote_style.is_none() && name.value == "default")
 }
 
@@ -190,6 +196,17 @@ fn supplied(instance: &Instance<'_>, columns: &[ObjectName], source: Option<&Que
         Some(SetExpr::Select(select)) => (&[][..], results(&select.projection)),
         _ => (&[][..], 0),
     };
+    let rows: Vec<&[Expr]> = rows.iter().map(|row| row.content.as_slice()).collect();
+    all_given(instance, columns, source.is_some(), (&rows, width))
+}
+
+/// That each of these rows, which are of at least this width, gives what sequences would fill.
+pub(super) fn all_given(
+    instance: &Instance<'_>,
+    columns: &[ObjectName],
+    is_given: bool,
+    (rows, width): (&[&[Expr]], usize),
+) -> Result<(), Refusal> {
     let named = |column: &Column| {
         let name = |name: &ObjectName| parts(name).is_some_and(|parts| parts.first() == Some(&column.name));
         columns.iter().position(name)
@@ -206,10 +223,10 @@ fn supplied(instance: &Instance<'_>, columns: &[ObjectName], source: Option<&Que
             _ => named(column),
         };
         let given = place.is_some_and(|place| {
-            source.is_some()
+            is_given
                 && rows
                     .iter()
-                    .all(|row| row.content.get(place).is_some_and(|v| !is_default(v)))
+                    .all(|row| row.get(place).is_some_and(|value| !is_default(value)))
         });
         if !given {
             return Err(Refusal::unsupported(format!(
@@ -348,7 +365,7 @@ fn inserted_keys(instance: &Instance<'_>, columns: &[ObjectName], source: &Query
 }
 
 /// Where in a row of VALUES the key is.
-fn key_place(instance: &Instance<'_>, columns: &[ObjectName]) -> Result<usize, Refusal> {
+pub(super) fn key_place(instance: &Instance<'_>, columns: &[ObjectName]) -> Result<usize, Refusal> {
     let key = instance
         .table
         .key_column()

@@ -39,5 +39,6 @@ mod tls;
 mod transactions;
 mod triggers;
 mod two_phase;
+mod upsert;
 mod views;
 mod writes;

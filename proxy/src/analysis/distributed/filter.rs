@@ -22,6 +22,7 @@ use super::super::pins::{JoinKind, constraint};
 use super::super::proof::Proof;
 use super::super::relations::misread_column;
 use super::super::scope::Instance;
+use super::super::upsert;
 use super::own::{Output, outputs_of};
 use super::quoted;
 
@@ -132,6 +133,11 @@ impl<'a> Item<'a> {
 impl<'a> Block<'a> {
     pub(super) fn of(select: &Select, proof: &Proof<'a>) -> Block<'a> {
         Block::of_items(None, &select.from, proof)
+    }
+
+    /// Of this item alone.
+    pub(super) fn of_factor(factor: &TableFactor, proof: &Proof<'a>) -> Block<'a> {
+        Block::of_items(Some(factor), &[], proof)
     }
 
     /// Of an UPDATE or DELETE of `first`, with these others.
@@ -423,6 +429,17 @@ pub(super) fn conditions(statement: &Statement, proof: &Proof<'_>) -> Vec<Vec<Co
         let block = Block::of_items(Some(table), from, proof);
         walk.find(&block, from, selection);
     }
+    if let Statement::Merge(merge) = statement
+        && !upsert::inserts(merge)
+    {
+        // Without INSERT it is an inner join.
+        let source = TableWithJoins {
+            relation: merge.source.clone(),
+            joins: Vec::new(),
+        };
+        let block = Block::of_items(Some(&merge.table), &[source], proof);
+        walk.find(&block, &[], Some(&merge.on));
+    }
     let _ = statement.visit(&mut walk);
     walk.found
 }
@@ -471,7 +488,7 @@ fn without_parentheses(expr: &Expr) -> &Expr {
     }
 }
 
-pub(super) fn conjuncts(condition: &Expr) -> Vec<&Expr> {
+pub(in super::super) fn conjuncts(condition: &Expr) -> Vec<&Expr> {
     let (mut left, mut found) = (vec![condition], Vec::new());
     while let Some(expr) = left.pop() {
         match expr {

@@ -37,9 +37,10 @@ use super::refusal::Refusal;
 
 pub(super) use columns::Columns;
 pub use combine::Values;
+pub(super) use filter::conjuncts;
 use filter::{Condition, Piece};
 pub use merge::{Merge, OrderedBy};
-pub(super) use own::are_whole;
+pub(super) use own::{are_whole, keys_of_source, roots_of_source};
 pub use partial::Partial;
 use top::Top;
 

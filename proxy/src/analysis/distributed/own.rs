@@ -75,6 +75,30 @@ pub(in super::super) fn are_whole(
         && own(query, proof).is_some_and(|own| proof.bind_all(&own.roots))
 }
 
+/// The tables that are cut so that the rows of this source of a MERGE, a table or a subquery, are; none where each group would have
+/// others, or something in the statement has another value in each.
+pub(in super::super) fn roots_of_source(
+    tokens: &[Token],
+    (statement, source): (&Statement, &TableFactor),
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<Vec<usize>> {
+    if !is_steady(tokens, statement, proof, findings) {
+        return None;
+    }
+    match source {
+        TableFactor::Derived { subquery, .. } => own(subquery, proof).map(|own| own.roots),
+        source => Some(vec![Block::of_factor(source, proof).instance(0)?]),
+    }
+}
+
+/// The columns of a source of a MERGE that are shard keys of rows that are there, of these types.
+pub(in super::super) fn keys_of_source(source: &TableFactor, proof: &Proof<'_>) -> Vec<(String, KeyType)> {
+    let outputs = Block::of_factor(source, proof).all().unwrap_or_default();
+    let keyed = |output: Output| Some((output.name?, output.key?));
+    outputs.into_iter().filter_map(keyed).collect()
+}
+
 /// Whether a group that has all rows that a statement needs computes what any other would.
 fn is_steady(tokens: &[Token], statement: &Statement, proof: &Proof<'_>, findings: &Findings) -> bool {
     let moment = |token: &Token| matches!(&token.kind, Kind::Text(text) if is_moment(text));
