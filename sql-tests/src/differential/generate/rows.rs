@@ -197,6 +197,38 @@ impl Maker {
                 "DELETE FROM keyed WHERE n < (SELECT min(b) FROM pair WHERE a = {})",
                 &[INT8],
             ),
+            (
+                "MERGE INTO kv USING (VALUES ({}::int8, {}::int4)) AS s (id, n) ON kv.k = s.id \
+                 WHEN MATCHED THEN UPDATE SET n = s.n WHEN NOT MATCHED THEN INSERT (k, n) VALUES (s.id, s.n)",
+                &[INT8, INT4],
+            ),
+            (
+                "MERGE INTO kv USING pair p ON p.a = kv.k AND p.b = {} WHEN MATCHED AND kv.n > 2 THEN DELETE \
+                 WHEN MATCHED THEN UPDATE SET v = p.b WHEN NOT MATCHED AND p.b < 7 THEN INSERT (k, n) VALUES (p.a, p.b)",
+                &[INT4],
+            ),
+            (
+                "MERGE INTO kv x USING (SELECT a, count(*) AS n FROM pair GROUP BY a) s ON x.k = s.a \
+                 WHEN MATCHED THEN UPDATE SET n = s.n WHEN NOT MATCHED AND s.n > 1 THEN INSERT VALUES (s.a, s.n, 'merged')",
+                &[],
+            ),
+            (
+                "MERGE INTO pair USING kv ON kv.n = pair.b AND kv.k > {} WHEN MATCHED THEN UPDATE SET t = kv.t",
+                &[INT8],
+            ),
+            (
+                "WITH few AS (SELECT a, min(t) AS t FROM pair GROUP BY a) UPDATE kv SET t = coalesce(few.t, '-') FROM few \
+                 WHERE few.a = kv.k AND kv.n > {}",
+                &[INT4],
+            ),
+            (
+                "WITH most AS (SELECT max(n) AS n FROM kv) DELETE FROM kv USING most WHERE kv.n = most.n RETURNING k",
+                &[],
+            ),
+            (
+                "WITH s AS (SELECT k + 1000013 AS k, n FROM kv WHERE n < {}) INSERT INTO kv (k, n) SELECT k, n FROM s ON CONFLICT DO NOTHING",
+                &[INT4],
+            ),
         ];
         let (text, types) = self.pick(texts);
         let values = types.iter().map(|of| self.value(of)).collect();
@@ -387,7 +419,7 @@ impl Maker {
     /// What several groups cannot answer together yet, or not alone.
     fn beyond(&mut self) -> Statement {
         let text = self.pick(&[
-            "SELECT k FROM kv ORDER BY k FOR UPDATE",
+            "SELECT k FROM kv ORDER BY k LIMIT 2 FOR UPDATE",
             "SELECT ctid FROM kv ORDER BY k",
         ]);
         Statement::new(text, Vec::new(), Order::Given)
