@@ -1,15 +1,18 @@
 //! COPY: from the client into a table, and from a table or a query to the client.
 
+use std::sync::Arc;
+
 use coordinator::catalogue::{Column, FilledBy, Placement, Relation};
 use coordinator::hash::HashSlot;
 
 use super::Refusal;
 use super::copies;
-use super::copy_plan::{CopyFormat, CopyIn, CopyLayout, CopyOut, Goes, SuppliedField};
+use super::copy_plan::{CopyFormat, CopyIn, CopyLayout, CopyMade, CopyOut, CopySource, Goes, SuppliedField};
 use super::draws::{SequenceName, Source};
 use super::insert::source;
 use super::lexer::quoted;
 use super::lexer::{Kind, Token};
+use super::moves::range_of;
 use super::plan::{Access, Form, HomeUse, Key, Plan, Query, RelationName, Spread, Tag, Target};
 use super::query;
 use super::relations::{Named, Names};
@@ -91,10 +94,10 @@ fn column_names(tokens: &[Token]) -> Option<Vec<String>> {
 }
 
 impl Options {
-    fn format(self) -> CopyFormat {
+    fn format(&self) -> CopyFormat {
         match self.binary {
             true => CopyFormat::Binary,
-            false => CopyFormat::Lines(self.layout),
+            false => CopyFormat::Lines(self.layout.clone()),
         }
     }
 
@@ -120,16 +123,24 @@ fn concatenable(options: &Options) -> Result<(), Refusal> {
 
 fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Plan, Refusal> {
     match query::plan(query, names)? {
+        Plan::Query(planned) if let Some(source) = source_of(query, &planned) => {
+            let made = CopyMade {
+                source,
+                format: options.format(),
+                query: range_of(query),
+            };
+            Ok(Plan::Query(Query {
+                tag: Tag::Copy,
+                form: Form::CopyMade(Arc::new(made)),
+                ..planned
+            }))
+        }
         Plan::Query(query) => {
             let query = query.ungathered(|| {
                 Refusal::unsupported("COPY of such a query of rows of several groups is not supported")
                     .hint("Use SELECT alone.")
             })?;
             let target = match query.target {
-                other if query.form == Form::Count => other.on_one_group(|| {
-                    Refusal::unsupported("COPY of count(*) of rows of several groups is not supported")
-                        .hint("Use SELECT alone.")
-                })?,
                 other if query.access == Access::Read => other,
                 Target::All => {
                     concatenable(options)?;
@@ -152,6 +163,19 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
             }))
         }
         other => Ok(other),
+    }
+}
+
+/// How rows of several groups are had that the session writes itself; none where that is not how. COPY has no parameters.
+fn source_of(query: &[Token], planned: &Query) -> Option<CopySource> {
+    let parameter = |token: &Token| matches!(token.kind, Kind::Parameter(_));
+    if planned.access != Access::Read || query.iter().any(parameter) {
+        return None;
+    }
+    match &planned.form {
+        Form::Gathered(gathering) => Some(CopySource::Gathered(Arc::clone(gathering))),
+        Form::Count => Some(CopySource::Count),
+        _ => None,
     }
 }
 

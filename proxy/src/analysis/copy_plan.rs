@@ -1,7 +1,11 @@
 //! The answer of the analysis for COPY from the client: what it does with the rows.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use coordinator::hash::{HashSlot, KeyColumn};
 
+use super::distributed::Gathering;
 use super::plan::RelationName;
 
 /// `COPY table (columns) FROM STDIN`.
@@ -90,6 +94,49 @@ pub enum CopyOut {
     Header,
     /// The binary format's header before and its trailer after them.
     Binary,
+}
+
+/// COPY TO of a query whose rows the session writes itself, where it is of several groups.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyMade {
+    /// How the query is answered.
+    pub source: CopySource,
+    /// How its rows are written.
+    pub format: CopyFormat,
+    /// The query in the statement's text, in bytes.
+    pub(super) query: Range<usize>,
+}
+
+/// How the query of a [`CopyMade`] is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CopySource {
+    /// As a SELECT by itself.
+    Gathered(Arc<Gathering>),
+    /// By the sum of what each group counts.
+    Count,
+}
+
+impl CopyMade {
+    /// The query, of the statement's text.
+    #[must_use]
+    pub fn query<'t>(&self, text: &'t str) -> &'t str {
+        text.get(self.query.clone()).unwrap_or_default()
+    }
+
+    /// How many characters of the text come before the query.
+    #[must_use]
+    pub fn query_offset(&self, text: &str) -> usize {
+        text.get(..self.query.start).unwrap_or_default().chars().count()
+    }
+
+    /// The same COPY of a query that gives nothing; all else is where it was in the text, unless the query was shorter than this one.
+    #[must_use]
+    pub fn of_no_rows(&self, text: &str) -> String {
+        let part = |range: Range<usize>| text.get(range).unwrap_or_default();
+        let (before, after) = (part(0..self.query.start), part(self.query.end..text.len()));
+        let width = self.query(text).chars().count();
+        format!("{before}{:<width$}{after}", "SELECT WHERE false")
+    }
 }
 
 /// The format of COPY's text and CSV data. Bytes are of the client's encoding.

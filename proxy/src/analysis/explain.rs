@@ -98,18 +98,20 @@ impl Explained {
             }
             (Target::Copies(_), _) => Way::Copy,
             (_, Form::Count) => Way::Count,
-            (_, Form::Gathered(gathering)) => match (&gathering.merge, &gathering.partial) {
-                (Some(merge), _) => Way::Merge {
-                    order: merge.shown(whole),
-                    offset: merge.offset,
-                    limit: merge.limit,
-                },
-                (None, Some(partial)) => Way::Aggregate {
-                    columns: partial.to_string(),
-                    values: partial.shown().collect(),
-                },
-                (None, None) => Way::Gather(gathering.parts.iter().map(ToString::to_string).collect()),
-            },
+            (_, Form::Gathered(gathering) | Form::Locks(gathering)) => {
+                match (&gathering.merge, &gathering.partial) {
+                    (Some(merge), _) => Way::Merge {
+                        order: merge.shown(whole),
+                        offset: merge.offset,
+                        limit: merge.limit,
+                    },
+                    (None, Some(partial)) => Way::Aggregate {
+                        columns: partial.to_string(),
+                        values: partial.shown().collect(),
+                    },
+                    (None, None) => Way::Gather(gathering.parts.iter().map(ToString::to_string).collect()),
+                }
+            }
             (_, _) => Way::Concatenate,
         };
         Explained {
@@ -231,6 +233,9 @@ pub(super) fn is_asked_for(options: &[Token]) -> Result<bool, Refusal> {
 
 /// Whether a statement may be shown so: it reads, or writes rows.
 pub(super) fn can_be(query: &Query) -> bool {
-    let routed = matches!(query.form, Form::Plain | Form::Count | Form::Gathered(_));
+    let routed = matches!(
+        query.form,
+        Form::Plain | Form::Count | Form::Gathered(_) | Form::Locks(_)
+    );
     routed && matches!(query.access, Access::Read | Access::Write)
 }

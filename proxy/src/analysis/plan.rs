@@ -6,7 +6,7 @@ use coordinator::catalogue::Relation;
 use coordinator::hash::{HashSlot, KeyColumn, KeyType, KeyUse};
 use shard::id::GroupId;
 
-use super::copy_plan::{CopyIn, CopyOut};
+use super::copy_plan::{CopyIn, CopyMade, CopyOut};
 use super::distributed::Gathering;
 use super::explain::Explained;
 use super::timeouts::Timeout;
@@ -233,6 +233,8 @@ pub enum Form {
     Count,
     /// A SELECT that no group can answer alone: of several groups, its rows are gathered and one PostgreSQL runs it.
     Gathered(Arc<Gathering>),
+    /// A SELECT ... FOR UPDATE whose rows each group locks and gives in order.
+    Locks(Arc<Gathering>),
     /// An UPDATE of the shard key, after which rows may belong to other groups.
     Moves(Arc<Moves>),
     /// An UPDATE or DELETE to which rows of other tables are brought.
@@ -243,6 +245,8 @@ pub enum Form {
     Computes(Arc<Computed>),
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
     CopyOut(CopyOut),
+    /// The same of a query whose answer is not what the groups give, one after the other.
+    CopyMade(Arc<CopyMade>),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
     Declare {
         /// The cursor's name.
@@ -381,7 +385,7 @@ impl Query {
     pub fn ungathered(self, refusal: impl FnOnce() -> Refusal) -> Result<Query, Refusal> {
         match &self.form {
             Form::Brings(bring) if !bring.alone => Err(refusal()),
-            Form::Gathered(_) | Form::Feeds(_) | Form::Brings(_) => Ok(Query {
+            Form::Gathered(_) | Form::Locks(_) | Form::Feeds(_) | Form::Brings(_) => Ok(Query {
                 target: self.target.on_one_group(refusal)?,
                 form: Form::Plain,
                 ..self

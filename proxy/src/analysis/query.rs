@@ -130,6 +130,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
             Ok(moves) => Form::Moves(Arc::new(moves)),
             Err(refusal) => return Ok(Plan::Judge(refusal)),
         },
+        Some(gathering) if proof.writes => Form::Locks(Arc::new(gathering)),
         Some(gathering) => Form::Gathered(Arc::new(gathering)),
         None if counts_rows(&statement) => Form::Count,
         None => Form::Plain,
@@ -308,8 +309,14 @@ fn target(
         return Err(with_rows(function));
     }
     let obstacle = obstacle(tokens, statement, proof, findings);
-    if let (Some(_), Statement::Query(_), false) = (&obstacle, statement, proof.writes) {
-        let gathering = distributed::plan(tokens, statement, proof, findings);
+    let gathering = match (&obstacle, statement) {
+        (Some(_), Statement::Query(_)) if proof.writes => {
+            distributed::locking::plan(tokens, statement, proof, findings)
+        }
+        (Some(_), Statement::Query(_)) => Some(distributed::plan(tokens, statement, proof, findings)),
+        _ => None,
+    };
+    if let Some(gathering) = gathering {
         let target = match (proof.keys(), &gathering) {
             (None, Err(refusal)) => return Err(refusal.clone()),
             (None, Ok(_)) => Target::All,

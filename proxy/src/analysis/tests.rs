@@ -97,6 +97,14 @@ fn show_query(query: &Query) -> String {
         text.push_str("; counted");
     } else if let Form::Gathered(gathering) = &query.form {
         text.push_str(&show_gathering(gathering));
+    } else if let Form::Locks(gathering) = &query.form {
+        text.push_str(&show_gathering(gathering).replace("; or gathers ", "; locked in turn"));
+    } else if let Form::CopyMade(made) = &query.form {
+        match &made.source {
+            CopySource::Gathered(gathering) => text.push_str(&show_gathering(gathering)),
+            CopySource::Count => text.push_str("; counted"),
+        }
+        let _ = write!(text, "; written as {:?}", made.format);
     } else if let Form::Declare {
         name,
         hold,

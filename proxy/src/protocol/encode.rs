@@ -173,13 +173,22 @@ pub(crate) fn sum_of_counts(out: &mut BytesMut, rows: &[Bytes]) -> Result<(), Ma
 
 /// CopyInResponse for data of `columns` columns, all in this format: 0 for text, 1 for binary.
 pub(crate) fn copy_in_response(out: &mut BytesMut, format: u8, columns: u16) {
-    message(out, b'G', |out| {
+    copy_response(out, b'G', format, columns);
+}
+
+fn copy_response(out: &mut BytesMut, tag: u8, format: u8, columns: u16) {
+    message(out, tag, |out| {
         out.put_u8(format);
         out.put_u16(columns);
         for _ in 0..columns {
             out.put_u16(u16::from(format));
         }
     });
+}
+
+/// CopyOutResponse for data of `columns` columns, all in this format: 0 for text, 1 for binary.
+pub(crate) fn copy_out_response(out: &mut BytesMut, format: u8, columns: u16) {
+    copy_response(out, b'H', format, columns);
 }
 
 /// A Query, for a backend.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::conn::Audience;
+use super::copy_out::Writer;
 use super::tuples::{HEADER, TRAILER};
 use crate::analysis::{CopyOut, Form, Refusal};
 use crate::failure::Failure;
@@ -26,6 +27,8 @@ pub(crate) struct Captured {
     pub(crate) kept: Option<Kept>,
     /// How CopyData of merged statements is passed on, where not as it is.
     pub(crate) copy: Option<CopyMerge>,
+    /// What makes rows of merged statements CopyData, where the client gets that instead.
+    pub(crate) writes: Option<Writer>,
 }
 
 /// More than the DataRow of a count has.

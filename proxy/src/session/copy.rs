@@ -90,7 +90,7 @@ impl CopyState {
 const CHUNK: usize = 64 << 10;
 
 /// Encodings in which a byte of another character can look like a delimiter, a backslash or a quote.
-const AMBIGUOUS: &[&[u8]] = &[
+pub(super) const AMBIGUOUS: &[&[u8]] = &[
     b"SJIS",
     b"SHIFT_JIS_2004",
     b"BIG5",

@@ -720,5 +720,5 @@ fn describe_own(plan: &Result<Plan, Refusal>, format: i16, out: &mut bytes::Byte
 
 /// Whether a form's answer is CopyOut.
 pub(super) fn copies_out(form: &Form) -> bool {
-    matches!(form, Form::CopyOut(_))
+    matches!(form, Form::CopyOut(_) | Form::CopyMade(_))
 }

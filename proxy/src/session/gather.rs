@@ -17,6 +17,7 @@ use super::conn::{Audience, Conn, Kind, Stake};
 use super::cursors::Cursor;
 use super::enter::Style;
 use super::holes::draws_of;
+use super::merge::Giving;
 use super::parts::{BINARY, Bound, Came, Sink, end_batch};
 use super::relay::{columns_of, parameter_types};
 use super::row_type::{Gathered, RowType};
@@ -55,7 +56,7 @@ pub(super) struct Ready {
     /// Where.
     pub(super) place: usize,
     /// The RowDescription of the client's own text.
-    columns: Bytes,
+    pub(super) columns: Bytes,
     /// What came of each group, by what was read of it.
     pub(super) came: Vec<Vec<Came>>,
 }
@@ -98,7 +99,8 @@ impl Session {
         };
         self.enter_all(places, asked.style).await?;
         let counted = if let Some(merged) = self.describe_merged(places, &asked).await? {
-            self.merge(places, merged, &asked, Rows::Described).await?
+            self.merge(places, merged, &asked, Giving::Rows(Rows::Described))
+                .await?
         } else {
             let ready = self.bind_gathered(places, &asked).await?;
             self.out().extend_from_slice(&ready.columns);
@@ -160,7 +162,9 @@ impl Session {
             && let Some(merged) = self.describe_merged(places, &asked).await?
         {
             same(&merged.columns)?;
-            let counted = self.merge(places, merged, &asked, Rows::Alone).await?;
+            let counted = self
+                .merge(places, merged, &asked, Giving::Rows(Rows::Alone))
+                .await?;
             encode::command_complete(self.out(), &format!("SELECT {counted}"));
             self.statements.replace_portal(execute.portal, Portal::Done);
             return Ok(());

@@ -13,13 +13,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Session;
 use super::commands::Rows;
+use super::copy_out::Writer;
 use super::gather::{Asked, FIRST_OF_USERS, results, the_clients};
 use super::parts::Bound;
 use super::relay::{columns_of, parameter_types};
-use crate::analysis::{Merge, OrderedBy};
+use crate::analysis::{Merge, OrderedBy, Refusal};
 use crate::failure::Halt;
 use crate::protocol::frame::HEADER;
-use crate::protocol::{Body, Malformed};
+use crate::protocol::{Body, Malformed, encode};
 
 /// What groups are asked for, and how it is put together.
 pub(super) struct Merged {
@@ -29,6 +30,53 @@ pub(super) struct Merged {
     order: Vec<Order>,
     /// How many results the client gets.
     results: usize,
+}
+
+/// How the client gets the rows.
+pub(super) enum Giving<'w> {
+    /// As they are.
+    Rows(Rows),
+    /// As COPY writes them.
+    Copy(&'w mut Writer),
+    /// Later: here they are kept.
+    Kept(&'w mut Vec<Bytes>),
+}
+
+/// `int2`, `int4`, `int8`.
+const INTEGERS: [u32; 3] = [21, 23, 20];
+
+impl Giving<'_> {
+    pub(super) fn begin(&self, description: &[u8], out: &mut BytesMut) {
+        match self {
+            Giving::Rows(Rows::Described) => out.extend_from_slice(description),
+            Giving::Rows(Rows::Alone) | Giving::Kept(_) => {}
+            Giving::Copy(writer) => writer.begin(out),
+        }
+    }
+
+    /// Gives a DataRow of so many values, which follow each other as there.
+    fn give(&mut self, results: usize, values: &[u8], out: &mut BytesMut) -> Result<(), Malformed> {
+        let results = u16::try_from(results).unwrap_or(u16::MAX).to_be_bytes();
+        let row = |out: &mut BytesMut| {
+            encode::message(out, b'D', |out| {
+                out.put_slice(&results);
+                out.put_slice(values);
+            });
+        };
+        match self {
+            Giving::Rows(_) => row(out),
+            Giving::Kept(kept) => {
+                let mut message = BytesMut::new();
+                row(&mut message);
+                kept.push(message.freeze());
+            }
+            Giving::Copy(writer) => {
+                let row = writer.row(&[&results, values].concat())?;
+                encode::message(out, b'd', |out| out.put_slice(&row));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How rows are ordered by one value.
@@ -66,10 +114,47 @@ enum Value {
 
 /// A group's rows that have come and are not given yet.
 #[derive(Debug, Default)]
-struct Head {
+pub(super) struct Head {
     rows: VecDeque<(Vec<Value>, Bytes)>,
     /// No more will come.
     over: bool,
+}
+
+impl Asked<'_> {
+    /// What a parameter counts, which is of one of [`INTEGERS`]; none for NULL.
+    fn count(&self, at: usize) -> Result<Option<u64>, Refusal> {
+        let Some((binary, Some(value))) = self.bind.each().nth(at) else {
+            return Ok(None);
+        };
+        let count = match (binary, value) {
+            (true, [first, ..]) if value.len() <= 8 && first >> 7 == 0 => {
+                Some(value.iter().fold(0u64, |all, byte| all << 8 | u64::from(*byte)))
+            }
+            (true, _) => None,
+            (false, _) => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.trim().parse().ok()),
+        };
+        let unreadable = || {
+            Refusal::unsupported("Howdah cannot read this value of LIMIT").hint("Write it in digits alone.")
+        };
+        count.map(Some).ok_or_else(unreadable)
+    }
+}
+
+impl Head {
+    /// One to which rows are added that have all come.
+    pub(super) fn over() -> Head {
+        Head {
+            rows: VecDeque::new(),
+            over: true,
+        }
+    }
+
+    pub(super) fn add(&mut self, merged: &Merged, row: Bytes) -> Result<(), Malformed> {
+        self.rows.push_back((merged.values(&row)?, row));
+        Ok(())
+    }
 }
 
 impl Form {
@@ -246,6 +331,11 @@ impl Session {
         let types = parameter_types(types)?;
         let (given, read) = (columns_of(columns)?, columns_of(columns_read)?);
         let own = |oid: &u32| *oid < FIRST_OF_USERS;
+        if let Some(at) = merge.limit_from
+            && !types.get(at).is_some_and(|oid| INTEGERS.contains(oid))
+        {
+            return Ok(None);
+        }
         if !types.iter().all(own) || parameter_types(types_read)? != types || !read.starts_with(&given) {
             return Ok(None);
         }
@@ -275,17 +365,17 @@ impl Session {
         places: &[usize],
         merged: Merged,
         asked: &Asked<'_>,
-        rows: Rows,
+        mut giving: Giving<'_>,
     ) -> Result<u64, Halt> {
         let readings = std::slice::from_ref(&merged.reading);
         self.bind_parts(places, readings, asked.style).await?;
         self.execute_part(places, &merged.reading, asked.style);
-        if rows == Rows::Described {
-            self.out().extend_from_slice(&merged.columns);
-        }
+        giving.begin(&merged.columns, self.out());
         self.aim_at(places);
         let mut heads: Vec<Head> = places.iter().map(|_| Head::default()).collect();
-        let given = self.give_in_order(places, &merged, asked, &mut heads).await;
+        let given = self
+            .give_in_order(places, &merged, asked, (&mut heads, &mut giving))
+            .await;
         if given.is_err() {
             let left = places.iter().zip(&heads).filter(|(_, head)| !head.over);
             let left: Vec<usize> = left.map(|(place, _)| *place).collect();
@@ -295,16 +385,21 @@ impl Session {
         given
     }
 
-    async fn give_in_order(
+    /// Gives the rows of these groups, whose first ones may have come already, and says how many there were.
+    pub(super) async fn give_in_order(
         &mut self,
         places: &[usize],
         merged: &Merged,
         asked: &Asked<'_>,
-        heads: &mut [Head],
+        (heads, giving): (&mut [Head], &mut Giving<'_>),
     ) -> Result<u64, Halt> {
         let limits = asked.gathering.merge.as_ref();
         let mut skipped = limits.map_or(0, |merge: &Merge| merge.offset);
-        let limit = limits.and_then(|merge| merge.limit).unwrap_or(u64::MAX);
+        let limit = match limits.and_then(|merge| merge.limit_from) {
+            Some(at) => asked.count(at)?,
+            None => limits.and_then(|merge| merge.limit),
+        };
+        let limit = limit.unwrap_or(u64::MAX);
         let mut given = 0;
         loop {
             for (head, place) in heads.iter_mut().zip(places) {
@@ -314,7 +409,7 @@ impl Session {
                         Some(_) if given == limit => {}
                         Some(rows) => {
                             for row in rows {
-                                head.rows.push_back((merged.values(&row)?, row));
+                                head.add(merged, row)?;
                             }
                         }
                         None => head.over = true,
@@ -340,7 +435,7 @@ impl Session {
                 skipped -= 1;
                 continue;
             }
-            merged.give(&row, self.out())?;
+            merged.give(&row, giving, self.out())?;
             given += 1;
         }
     }
@@ -378,7 +473,7 @@ impl Merged {
     }
 
     /// Passes a row on without what it is ordered by.
-    fn give(&self, row: &Bytes, out: &mut BytesMut) -> Result<(), Malformed> {
+    fn give(&self, row: &Bytes, giving: &mut Giving<'_>, out: &mut BytesMut) -> Result<(), Malformed> {
         let mut body = Body::new(row.get(HEADER..).unwrap_or_default());
         body.i16()?;
         let all = body.rest();
@@ -386,11 +481,7 @@ impl Merged {
             field(&mut body)?;
         }
         let values = all.get(..all.len() - body.rest().len()).unwrap_or_default();
-        out.put_u8(b'D');
-        out.put_u32(u32::try_from(values.len() + 6).unwrap_or(u32::MAX));
-        out.put_u16(u16::try_from(self.results).unwrap_or(u16::MAX));
-        out.put_slice(values);
-        Ok(())
+        giving.give(self.results, values, out)
     }
 }
 

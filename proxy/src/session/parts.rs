@@ -96,16 +96,27 @@ impl Session {
         readings: &[Bound],
         style: Style,
     ) -> Result<(), Halt> {
+        self.send_parts(places, readings, style);
+        let view = self.transaction.as_ref().and_then(|t| t.view.as_ref());
+        if matches!(view, Some(View::Statements)) {
+            let bindings: Vec<Binding<'_>> = readings.iter().map(|reading| reading.binding(style)).collect();
+            self.hear_all(places).await?;
+            self.bind_together(places, &bindings).await?;
+        }
+        Ok(())
+    }
+
+    /// Binds statements on these groups, each by itself.
+    pub(super) fn send_parts(&mut self, places: &[usize], readings: &[Bound], style: Style) {
         let number = self.guest.number();
-        let bindings: Vec<Binding<'_>> = readings.iter().map(|reading| reading.binding(style)).collect();
         let mut parse = BytesMut::new();
         for place in places {
             let Some(conn) = &mut self.slots[*place] else {
                 continue;
             };
             conn.captured = Captured::default();
-            for (reading, binding) in readings.iter().zip(&bindings) {
-                let name = reading.name.as_bytes();
+            for reading in readings {
+                let (name, binding) = (reading.name.as_bytes(), reading.binding(style));
                 // One that failed was skipped before its end and is still there.
                 encode::close_statement(&mut conn.output, name);
                 conn.owes(Kind::Close, Audience::Session, Stake::Nothing);
@@ -118,12 +129,6 @@ impl Session {
                 binding.send(conn);
             }
         }
-        let view = self.transaction.as_ref().and_then(|t| t.view.as_ref());
-        if matches!(view, Some(View::Statements)) {
-            self.hear_all(places).await?;
-            self.bind_together(places, &bindings).await?;
-        }
-        Ok(())
     }
 
     /// Starts one of them on all of these groups.

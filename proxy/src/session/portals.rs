@@ -148,6 +148,12 @@ impl Session {
         if let Form::Gathered(gathering) = &query.form {
             return Box::pin(self.gathered_portal(places, gathering, execute, message)).await;
         }
+        if let Form::Locks(gathering) = &query.form {
+            return Box::pin(self.locking_portal(places, gathering, execute)).await;
+        }
+        if let Form::CopyMade(made) = &query.form {
+            return Box::pin(self.copying_portal(places, made, execute)).await;
+        }
         if let Form::Brings(bring) = &query.form {
             return Box::pin(self.bringing_portal(places, bring, execute)).await;
         }

@@ -194,6 +194,7 @@ impl Conn {
     fn streams(&self) -> bool {
         self.captured.kept.is_none()
             && self.captured.copy.is_none()
+            && self.captured.writes.is_none()
             && self.expect.front().is_some_and(|e| {
                 !matches!(e.audience, Audience::Session | Audience::Quiet | Audience::Silent)
             })
@@ -202,7 +203,7 @@ impl Conn {
     fn judge(&mut self, tag: u8, message: &[u8], told: &mut Told) -> Result<Verdict, Malformed> {
         let head = self.expect.front().copied();
         match tag {
-            b'D' | b'd' => Ok(self.row(head, message)),
+            b'D' | b'd' => self.row(head, message),
             b'1' => {
                 self.parsing.pop_front();
                 self.pop(Kind::Parse)
@@ -274,18 +275,25 @@ impl Conn {
         }
     }
 
-    fn row(&mut self, head: Option<Expect>, message: &[u8]) -> Verdict {
+    fn row(&mut self, head: Option<Expect>, message: &[u8]) -> Result<Verdict, Malformed> {
         let audience = head.map(|e| e.audience);
+        if let (Some(writer), Some(Audience::MergeFirst | Audience::MergeNext)) =
+            (&mut self.captured.writes, audience)
+        {
+            let row = writer.row(message.get(HEADER..).unwrap_or_default())?;
+            return Ok(Verdict::Copy(row));
+        }
         if let (Some(merge), Some(audience @ (Audience::MergeFirst | Audience::MergeNext))) =
             (&mut self.captured.copy, audience)
         {
-            return match merge.piece(audience, message.get(HEADER..).unwrap_or_default()) {
+            let piece = merge.piece(audience, message.get(HEADER..).unwrap_or_default());
+            return Ok(match piece {
                 CopyPiece::Whole => Verdict::Pass,
                 CopyPiece::Nothing => Verdict::Drop,
                 CopyPiece::Part(part) => Verdict::Copy(Bytes::copy_from_slice(part)),
-            };
+            });
         }
-        match audience {
+        Ok(match audience {
             Some(Audience::MergeFirst | Audience::MergeNext) if self.captured.keep(message) => Verdict::Drop,
             Some(Audience::Client | Audience::Statement | Audience::MergeFirst | Audience::MergeNext) => {
                 Verdict::Pass
@@ -295,7 +303,7 @@ impl Conn {
                 Verdict::Drop
             }
             _ => Verdict::Drop,
-        }
+        })
     }
 
     /// An answer of one message has come.

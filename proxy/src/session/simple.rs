@@ -139,6 +139,14 @@ impl Session {
                     Box::pin(self.gathered_query(&places, text, gathering)).await?;
                     Ok(Ready::Now)
                 }
+                Placed::Many(places) if let Form::Locks(gathering) = &query.form => {
+                    Box::pin(self.locking_query(&places, text, gathering)).await?;
+                    Ok(Ready::Now)
+                }
+                Placed::Many(places) if let Form::CopyMade(made) = &query.form => {
+                    Box::pin(self.copying_query(&places, text, made)).await?;
+                    Ok(Ready::Now)
+                }
                 Placed::Many(places) if let Form::Brings(bring) = &query.form => {
                     Box::pin(self.bringing_query(&places, text, bring)).await?;
                     Ok(Ready::Now)

@@ -694,7 +694,10 @@ async fn what_cannot_be_gathered_is_refused_by_name() {
             "SELECT tableoid::regclass, count(*) FROM customers GROUP BY 1",
             "tableoid",
         ),
-        ("SELECT id FROM customers ORDER BY id FOR UPDATE", "FOR UPDATE"),
+        (
+            "SELECT id FROM customers ORDER BY id LIMIT 2 FOR UPDATE",
+            "FOR UPDATE",
+        ),
         (
             "SELECT pg_relation_size('customers') FROM customers ORDER BY 1",
             "pg_relation_size",

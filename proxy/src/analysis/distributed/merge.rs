@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use sqlparser::ast::{Expr, LimitClause, Statement, Value};
+use sqlparser::ast::{Expr, LimitClause, Query, Statement, Value};
 
 use super::super::check::Findings;
 use super::super::lexer::Token;
@@ -27,6 +27,8 @@ pub struct Merge {
     pub offset: u64,
     /// How many are given at most.
     pub limit: Option<u64>,
+    /// The parameter, 0 for `$1`, that says so instead, which each group looks at, too.
+    pub limit_from: Option<usize>,
     /// The tables, as a statement names them.
     pub tables: Vec<String>,
     /// A text in the statement may have a collation of its own.
@@ -95,6 +97,63 @@ pub(super) fn find(
     proof: &Proof<'_>,
     findings: &Findings,
 ) -> Option<Merge> {
+    let (limit, offset) = match statement {
+        Statement::Query(query) => counts_of(query)?,
+        _ => (None, 0),
+    };
+    Some(Merge {
+        offset,
+        limit,
+        ..unlimited(tokens, statement, proof, findings)?
+    })
+}
+
+/// The same of a query whose LIMIT is a parameter, and nothing else of the kind: it stays in the text.
+pub(super) fn find_with_parameter(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<Merge> {
+    let Statement::Query(query) = statement else {
+        return None;
+    };
+    let Some((Expr::Value(limit), None)) = limit_of(query)? else {
+        return None;
+    };
+    let Value::Placeholder(name) = &limit.value else {
+        return None;
+    };
+    let number: usize = name.strip_prefix('$')?.parse().ok()?;
+    Some(Merge {
+        limit_from: Some(number.checked_sub(1)?),
+        limited: None,
+        ..unlimited(tokens, statement, proof, findings)?
+    })
+}
+
+/// How many rows are given at most, and how many are skipped before.
+fn counts_of(query: &Query) -> Option<(Option<u64>, u64)> {
+    Some(match (limit_of(query)?, &query.limit_clause) {
+        (Some((limit, offset)), _) => (Some(count_of(limit)?), offset.map_or(Some(0), count_of)?),
+        // OFFSET alone.
+        (
+            None,
+            Some(LimitClause::LimitOffset {
+                offset: Some(offset), ..
+            }),
+        ) => (None, count_of(&offset.value)?),
+        (None, _) => (None, 0),
+    })
+}
+
+/// The same but for how many rows there are.
+fn unlimited(
+    tokens: &[Token],
+    statement: &Statement,
+    proof: &Proof<'_>,
+    findings: &Findings,
+) -> Option<Merge> {
     let (query, select) = of_own_rows(tokens, statement, proof, findings)?;
     if !are_own(select, proof) || !is_ordered_own(query, select, proof) {
         return None;
@@ -128,25 +187,15 @@ pub(super) fn find(
             },
         });
     }
-    let (limit, offset) = match (limit_of(query)?, &query.limit_clause) {
-        (Some((limit, offset)), _) => (Some(count_of(limit)?), offset.map_or(Some(0), count_of)?),
-        // OFFSET alone.
-        (
-            None,
-            Some(LimitClause::LimitOffset {
-                offset: Some(offset), ..
-            }),
-        ) => (None, count_of(&offset.value)?),
-        (None, _) => (None, 0),
-    };
     let limited = match clauses.limited {
         Some(tokens) => Some(tokens.first()?.range.start..tokens.last()?.range.end),
         None => None,
     };
     Some(Merge {
         order,
-        offset,
-        limit,
+        offset: 0,
+        limit: None,
+        limit_from: None,
         tables: {
             let distributed = proof.instances.iter().map(|instance| instance.table);
             let all = distributed.chain(proof.reference_tables.iter().copied());

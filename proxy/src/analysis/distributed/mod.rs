@@ -15,6 +15,7 @@ mod distinct;
 mod filter;
 mod finding;
 mod grouping;
+pub(super) mod locking;
 mod merge;
 mod own;
 mod partial;
