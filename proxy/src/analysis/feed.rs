@@ -53,6 +53,8 @@ pub struct Feed {
     pub column: KeyColumn,
     /// The key, where it is the same in all rows and known before.
     pub key: Option<Key>,
+    /// The text that it was taken out of, where that is not the client's own.
+    expanded: Option<String>,
 }
 
 /// An INSERT ... SELECT, taken apart.
@@ -285,6 +287,7 @@ fn feed(
         key_at: fed.key_at,
         column,
         key: keys.pop(),
+        expanded: None,
     })
 }
 
@@ -334,7 +337,7 @@ fn numbers(tokens: &[Token]) -> Vec<usize> {
 }
 
 /// `INSERT INTO name [AS alias] [(columns)] [OVERRIDING ...]`, the query, and what follows it.
-fn parts(tokens: &[Token]) -> Option<(&[Token], &[Token], &[Token])> {
+pub(super) fn parts(tokens: &[Token]) -> Option<(&[Token], &[Token], &[Token])> {
     let mut words = Words::new(tokens);
     if !words.take(&["insert", "into"]) {
         return None;
@@ -384,6 +387,12 @@ fn begins_query(tokens: &[Token]) -> bool {
 
 /// Which items of a plain SELECT's list are constants or parameters.
 fn constants_of(source: &[Token]) -> Vec<Option<Range<usize>>> {
+    // Queries of WITH are in parentheses.
+    let select = match Words::new(source).sees(&["with"]) {
+        true => keyword_at(source, "select").unwrap_or(0),
+        false => 0,
+    };
+    let source = source.get(select..).unwrap_or_default();
     let mut words = Words::new(source);
     let set = ["union", "intersect", "except"];
     if !words.take(&["select"])
@@ -422,8 +431,21 @@ fn constants_of(source: &[Token]) -> Vec<Option<Range<usize>>> {
 impl Feed {
     /// Says that it was planned for a statement of these tokens, which has views.
     pub(super) fn is_of(&mut self, tokens: &[Token], names: Names<'_>) -> Result<(), Refusal> {
-        self.cut = Cut::of(tokens, names)?;
+        if self.expanded.is_none() {
+            self.cut = Cut::of(tokens, names)?;
+        }
         Ok(())
+    }
+
+    /// Says that it was planned for this text in the place of the client's own.
+    pub(super) fn is_of_text(&mut self, text: &str) {
+        self.expanded.get_or_insert_with(|| text.to_owned());
+    }
+
+    /// The text that it was taken out of, if the client's statement has this one.
+    #[must_use]
+    pub fn text<'t>(&'t self, text: &'t str) -> &'t str {
+        self.expanded.as_deref().unwrap_or(text)
     }
 
     /// Whether the SELECT has this parameter.
@@ -461,14 +483,15 @@ impl Feed {
 
     /// The SELECT's text.
     #[must_use]
-    pub fn select<'t>(&self, text: &'t str) -> &'t str {
-        text.get(self.cut.query.clone()).unwrap_or_default()
+    pub fn select<'t>(&'t self, text: &'t str) -> &'t str {
+        self.text(text).get(self.cut.query.clone()).unwrap_or_default()
     }
 
     /// The statement that inserts so many rows of these columns, of the client's statement's text. Behind so many parameters of the client's
     /// come the rows': the values of each column as an array, or the values of each row.
     #[must_use]
     pub fn insert(&self, text: &str, parameters: usize, columns: &[FeedColumn], rows: usize) -> String {
+        let text = self.text(text);
         let part = |range: &Range<usize>| text.get(range.clone()).unwrap_or_default();
         let item = |(at, column): (usize, &FeedColumn)| match self.cut.constants.get(at) {
             Some(Some(constant)) => part(constant).to_owned(),

@@ -4,13 +4,17 @@
 //! is volatile: so it is all one whether a query is computed once or each time. Used once, and not writing, it then gives the same wherever it
 //! stands. Names in it that are no columns of its own FROM could find others around it there: but the client's own text is described first, or
 //! is what the groups run, and is an error then.
+//!
+//! Before UPDATE, DELETE and MERGE they are written where they are used as well ([`inlined`]), so that rows of their tables can be brought; those before
+//! INSERT ... SELECT become the SELECT's own ([`moved`]), and so may be used as often as one likes.
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Cte, ObjectName, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
+use sqlparser::ast::{Cte, FromTable, ObjectName, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
 
-use super::lexer::quoted;
-use super::lexer::{Kind, Token};
+use super::feed;
+use super::lexer::{Kind, Token, quoted};
+use super::moves::range_of;
 use super::parse::{token_at, token_of};
 
 /// The statement so, of these tokens of a text; none where it has no such WITH.
@@ -19,14 +23,30 @@ pub(super) fn inlined(tokens: &[Token], text: &str, statement: &Statement) -> Op
         return None;
     };
     let with = query.with.as_ref().filter(|with| !with.recursive)?;
+    // What is written to is the table, and no query of WITH.
+    let written_to = match &*query.body {
+        SetExpr::Update(Statement::Update(update)) => Some(&update.table.relation),
+        SetExpr::Delete(Statement::Delete(delete)) => match &delete.from {
+            FromTable::WithFromKeyword(from) => Some(&from.first()?.relation),
+            FromTable::WithoutKeyword(_) => return None,
+        },
+        SetExpr::Merge(Statement::Merge(merge)) => Some(&merge.table),
+        _ => None,
+    };
+    if let Some(TableFactor::Table { name, .. }) = written_to
+        && with.cte_tables.iter().any(|cte| is_called(name, cte))
+    {
+        return None;
+    }
     let mut uses = Uses {
         ctes: &with.cte_tables,
         found: Vec::new(),
         names: 0,
         depth: 0,
     };
+    // One that is not used is not evaluated, and may be left out of a statement that writes.
     if statement.visit(&mut uses).is_break()
-        || uses.found.len() != with.cte_tables.len()
+        || (written_to.is_none() && uses.found.len() != with.cte_tables.len())
         || uses.names != uses.found.len()
     {
         return None;
@@ -80,6 +100,36 @@ pub(super) fn inlined(tokens: &[Token], text: &str, statement: &Statement) -> Op
     written(end, tokens.last()?.range.end, &made)
 }
 
+/// An INSERT ... SELECT of these tokens of a text, whose WITH is the SELECT's own; none where it is no such statement.
+pub(super) fn moved(tokens: &[Token], text: &str, statement: &Statement) -> Option<String> {
+    let Statement::Query(query) = statement else {
+        return None;
+    };
+    let (with, SetExpr::Insert(Statement::Insert(insert))) = (query.with.as_ref()?, &*query.body) else {
+        return None;
+    };
+    let source = insert.source.as_deref()?;
+    if source.with.is_some() || matches!(&*source.body, SetExpr::Values(_)) {
+        return None;
+    }
+    let close = token_at(with.cte_tables.last()?.closing_paren_token.0.span)?;
+    let (head, select, tail) = feed::parts(tokens.get(close + 1..)?)?;
+    let piece = |tokens: &[Token]| text.get(range_of(tokens));
+    Some(format!(
+        "{} {} {} {}",
+        piece(head)?,
+        piece(tokens.get(..=close)?)?,
+        piece(select)?,
+        piece(tail)?
+    ))
+}
+
+fn is_called(name: &ObjectName, cte: &Cte) -> bool {
+    let [only] = name.0.as_slice() else { return false };
+    only.as_ident()
+        .is_some_and(|ident| ident.value == cte.alias.name.value)
+}
+
 /// The parenthesis that the one at `close` closes.
 fn opening(tokens: &[Token], close: usize) -> Option<usize> {
     let mut depth = 0usize;
@@ -124,13 +174,8 @@ struct Uses<'s> {
 
 impl Uses<'_> {
     fn named(&self, name: &ObjectName) -> Option<(usize, usize)> {
-        let [only] = name.0.as_slice() else { return None };
-        let ident = only.as_ident()?;
-        let cte = self
-            .ctes
-            .iter()
-            .position(|cte| cte.alias.name.value == ident.value)?;
-        Some((cte, token_of(ident)?))
+        let cte = self.ctes.iter().position(|cte| is_called(name, cte))?;
+        Some((cte, token_of(name.0.first()?.as_ident()?)?))
     }
 }
 
@@ -142,7 +187,12 @@ impl Visitor for Uses<'_> {
             &*query.body,
             SetExpr::Select(_) | SetExpr::SetOperation { .. } | SetExpr::Query(_) | SetExpr::Values(_)
         );
-        if (self.depth > 1 && query.with.is_some()) || !reads || !query.locks.is_empty() {
+        let writes = matches!(
+            &*query.body,
+            SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_)
+        );
+        let known = reads || (self.depth == 1 && writes);
+        if (self.depth > 1 && query.with.is_some()) || !known || !query.locks.is_empty() {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())

@@ -84,6 +84,13 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
             )));
         }
     }
+    if depth > 0
+        && matches!(statement, Statement::Query(_))
+        && is_of_rows(&proof, &findings)
+        && let Some(plan) = without_with(tokens, names, (&statement, &proof), depth - 1)
+    {
+        return Ok(plan);
+    }
     if changes_rows(&statement, &proof, &findings)
         && obstacle(tokens, &statement, &proof, &findings).is_some()
     {
@@ -149,11 +156,53 @@ fn changes_rows(statement: &Statement, proof: &Proof<'_>, findings: &Findings) -
     matches!(
         statement,
         Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_)
-    ) && proof.copies.is_none()
+    ) && is_of_rows(proof, findings)
+}
+
+/// Whether all that it writes is rows that are not in every group, and nothing else is to be seen to.
+fn is_of_rows(proof: &Proof<'_>, findings: &Findings) -> bool {
+    proof.copies.is_none()
         && !proof.temporary
         && !proof.instances.is_empty()
         && findings.home.is_none()
         && !(proof.references && copies::locked(proof))
+}
+
+/// The plan of an UPDATE, DELETE, MERGE or INSERT ... SELECT after WITH, by a text that says the same without.
+fn without_with(
+    tokens: &[Token],
+    names: Names<'_>,
+    (statement, proof): (&Statement, &Proof<'_>),
+    depth: usize,
+) -> Option<Plan> {
+    let Statement::Query(query) = statement else {
+        return None;
+    };
+    query.with.as_ref()?;
+    let text = match &*query.body {
+        // With its keys it is for one group as it is.
+        SetExpr::Insert(_) if proof.keys().is_none() => inline::moved(tokens, names.text, statement)?,
+        SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+            inline::inlined(tokens, names.text, statement)?
+        }
+        _ => return None,
+    };
+    let whole = tokens.first()?.range.start..tokens.last()?.range.end;
+    let inner = lexer::tokens(&text).ok()?;
+    let Ok(Plan::Query(mut query)) = plan_within(&inner, Names { text: &text, ..names }, depth) else {
+        return None;
+    };
+    match &mut query.form {
+        // The groups get the client's own text.
+        Form::Plain => {}
+        Form::Brings(bring) => Arc::make_mut(bring).gathering.is_of(whole, &text),
+        Form::Feeds(feed) => Arc::make_mut(feed).is_of_text(&text),
+        _ => return None,
+    }
+    match &query.target {
+        Target::All | Target::Keys(_, Spread::Concatenate | Spread::Refuse(_)) => Some(Plan::Query(query)),
+        _ => None,
+    }
 }
 
 /// Plans an INSERT of VALUES of which these rows have a shard key that is no constant, at this place in each.

@@ -332,7 +332,7 @@ impl Session {
             Placed::Many(places) if let Form::Gathered(gathering) = &feed.cut.source.form => {
                 let asked = Asked {
                     gathering,
-                    text: given.text,
+                    text: feed.text(given.text),
                     types: &types,
                     bind: Bind::read(Self::body(&bind))?,
                     style: given.style,

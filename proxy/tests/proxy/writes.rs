@@ -165,6 +165,41 @@ const BRINGS: &[&str] = &[
     "DELETE FROM people WHERE id = (SELECT id FROM orders)",
 ];
 
+/// WITH before what writes.
+const WITHS: &[&str] = &[
+    // With what each group has.
+    "WITH o AS (SELECT id, note FROM orders WHERE note IS NOT NULL) UPDATE lines SET product = o.note FROM o WHERE o.id = order_id RETURNING order_id, line, o.note",
+    "WITH x (i, n) AS (VALUES (1, 'one'), (5, 'five')) UPDATE people SET name = x.n FROM x WHERE x.i = people.id RETURNING id, name",
+    "WITH gone AS MATERIALIZED (SELECT id FROM orders WHERE amount > 15) DELETE FROM lines WHERE order_id IN (SELECT id FROM gone)",
+    "WITH unused AS (SELECT max(id) FROM orders) UPDATE people SET name = 'x' WHERE credit > 5",
+    "WITH o AS (SELECT id, note FROM orders WHERE id = 1) UPDATE lines SET product = o.note FROM o WHERE o.id = order_id",
+    "WITH s AS (SELECT order_id, count(*) AS c FROM lines GROUP BY order_id) MERGE INTO orders o USING s ON o.id = s.order_id WHEN MATCHED AND c > 2 THEN DELETE WHEN MATCHED THEN UPDATE SET amount = c WHEN NOT MATCHED THEN INSERT (id, amount) VALUES (s.order_id, c)",
+    // With what is brought there.
+    "WITH p AS (SELECT id, name FROM people WHERE mood <> 'sad') UPDATE orders SET note = p.name FROM p WHERE p.id = person RETURNING orders.*, p.name",
+    "WITH s AS (SELECT person, sum(amount) AS total FROM orders GROUP BY person), big AS (SELECT * FROM s WHERE total < 9000) UPDATE people p SET credit = total FROM big WHERE person = p.id",
+    "WITH a AS (SELECT avg(amount) AS amount FROM orders) UPDATE orders SET amount = (SELECT amount FROM a) WHERE orders.amount IS NULL",
+    "WITH glad AS (SELECT id AS person FROM people WHERE mood = 'glad') DELETE FROM orders WHERE person IN (SELECT person FROM glad) RETURNING id",
+    "WITH o AS (SELECT person FROM orders WHERE person IS NOT NULL) DELETE FROM people WHERE NOT EXISTS (SELECT FROM o WHERE o.person = people.id)",
+    "WITH p AS (SELECT id, name, mood FROM people) MERGE INTO orders o USING p ON p.id = o.person WHEN MATCHED AND p.mood = 'glad' THEN DELETE WHEN MATCHED THEN UPDATE SET note = p.name",
+    "WITH orders AS (SELECT 5 AS id) DELETE FROM words WHERE n < (SELECT id FROM orders)",
+    // INSERT ... SELECT.
+    "WITH p AS (SELECT id, name FROM people WHERE id > 2) INSERT INTO orders (id, note) SELECT id + 100, name FROM p RETURNING id, note",
+    "WITH p AS (SELECT max(id) AS id FROM people), g AS (SELECT generate_series(10, 30) AS g) INSERT INTO orders (id, note) SELECT p.id + g, 'g' || g FROM p, g",
+    "WITH p AS (SELECT id, name FROM people) INSERT INTO orders (id, note) SELECT a.id * 100 + b.id, a.name || b.name FROM p a, p b ON CONFLICT (id) DO NOTHING",
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) INSERT INTO people (id, name) SELECT i + 100, 'n' || i FROM n -- RETURNING",
+    "WITH l AS (SELECT product, count(*) AS c FROM lines GROUP BY product) INSERT INTO words (word, n) SELECT product, c FROM l ON CONFLICT (word) DO UPDATE SET n = words.n + excluded.n RETURNING word, n",
+    "WITH p AS (SELECT 1 AS one) INSERT INTO orders (id, note) (SELECT id + 100, name FROM people UNION ALL SELECT 999, one::text FROM p)",
+    "WITH unused AS (SELECT 1), p AS (SELECT id, mood FROM people) INSERT INTO people (id, mood, since) SELECT id + 100, mood, '2024-02-29' FROM p",
+    "WITH o AS (SELECT id FROM orders WHERE id = 3) INSERT INTO lines (order_id, line) SELECT 3, 70 FROM o",
+    // Errors.
+    "WITH p AS (SELECT id, name FROM people) UPDATE orders SET note = nothing FROM p WHERE p.id = person",
+    "WITH o AS (SELECT id FROM orders WHERE credit > 0) DELETE FROM people WHERE id IN (SELECT id FROM o)",
+    "WITH o AS (SELECT person FROM orders) UPDATE people SET name = 'x' WHERE id = (SELECT person FROM o)",
+    "WITH p AS (SELECT id, name FROM people) INSERT INTO people (id, name) SELECT id, name FROM p",
+    "WITH p AS (SELECT id, nothing FROM people) INSERT INTO people (id, name) SELECT id + 100, nothing FROM p",
+    "WITH p AS (SELECT id FROM people) INSERT INTO people (id) SELECT id FROM q",
+];
+
 /// SELECT with locks.
 const LOCKS: &[&str] = &[
     "SELECT id, name FROM people FOR UPDATE",
@@ -365,6 +400,39 @@ impl ToSql for Label {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_other_tables_are_brought_as_on_one_server() {
     compare(BRINGS, 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_before_a_write_is_as_on_one_server() {
+    compare(WITHS, 6).await;
+    let (_cluster, client, plain) = both().await;
+    for client in [&client, &plain] {
+        refill(client).await;
+        let update = "WITH p AS (SELECT id, $1 || name AS name FROM people WHERE id < $2) UPDATE orders SET note = p.name FROM p WHERE p.id = person AND orders.id < $3 AND amount > 5";
+        let update = client.prepare(update).await.unwrap();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&"by ", &3, &9_i64];
+        assert_eq!(client.execute(&update, &parameters).await.unwrap(), 2);
+        let insert = "WITH p AS (SELECT id, $1 || name AS name FROM people WHERE id < $2) INSERT INTO orders (id, note, person) SELECT id + $3, name, $4 FROM p";
+        let insert = client.prepare(insert).await.unwrap();
+        let parameters: [&(dyn ToSql + Sync); 4] = [&"of ", &5, &100, &7];
+        assert_eq!(client.execute(&insert, &parameters).await.unwrap(), 4);
+        let delete = "WITH p AS (SELECT id FROM people WHERE name = $2) DELETE FROM orders USING p WHERE p.id = person AND orders.id > $1";
+        let delete = client.prepare(delete).await.unwrap();
+        assert_eq!(client.execute(&delete, &[&1_i64, &"Ann"]).await.unwrap(), 1);
+    }
+    assert_eq!(contents(&client).await, contents(&plain).await);
+    for sql in [
+        "WITH d AS (DELETE FROM orders RETURNING id) DELETE FROM lines USING d WHERE d.id = order_id",
+        "WITH o AS (SELECT id FROM orders) DELETE FROM people WHERE id IN (SELECT id FROM o) OR credit IN (SELECT id FROM o)",
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) DELETE FROM people USING n WHERE credit = n.i",
+        "WITH o AS (SELECT id FROM orders LIMIT 2 FOR UPDATE SKIP LOCKED) DELETE FROM lines USING o WHERE o.id = order_id",
+        "WITH r AS (SELECT random() AS r) UPDATE people SET credit = r FROM r",
+    ] {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "0A000", "{sql}: {error:?}");
+        assert!(!hint(&error).is_empty(), "{sql}");
+    }
+    assert_eq!(contents(&client).await, contents(&plain).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
