@@ -127,6 +127,7 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
             let made = CopyMade {
                 source,
                 format: options.format(),
+                out: options.out(),
                 query: range_of(query),
             };
             Ok(Plan::Query(Query {
@@ -175,6 +176,7 @@ fn source_of(query: &[Token], planned: &Query) -> Option<CopySource> {
     match &planned.form {
         Form::Gathered(gathering) => Some(CopySource::Gathered(Arc::clone(gathering))),
         Form::Count => Some(CopySource::Count),
+        Form::Plain => Some(CopySource::Rows),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coordinator::hash::{HashSlot, KeyColumn};
 
 use super::distributed::Gathering;
-use super::plan::RelationName;
+use super::plan::{Form, Query, RelationName};
 
 /// `COPY table (columns) FROM STDIN`.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +103,8 @@ pub struct CopyMade {
     pub source: CopySource,
     /// How its rows are written.
     pub format: CopyFormat,
+    /// The same as groups say it.
+    pub(super) out: CopyOut,
     /// The query in the statement's text, in bytes.
     pub(super) query: Range<usize>,
 }
@@ -114,6 +116,9 @@ pub enum CopySource {
     Gathered(Arc<Gathering>),
     /// By the sum of what each group counts.
     Count,
+    /// By the rows of all groups, in no order. Each group can write its own, but for that it takes a snapshot of its own in a transaction that has
+    /// none yet.
+    Rows,
 }
 
 impl CopyMade {
@@ -121,6 +126,15 @@ impl CopyMade {
     #[must_use]
     pub fn query<'t>(&self, text: &'t str) -> &'t str {
         text.get(self.query.clone()).unwrap_or_default()
+    }
+
+    /// The statement for groups that write their own rows.
+    #[must_use]
+    pub fn by_groups(&self, query: &Query) -> Query {
+        Query {
+            form: Form::CopyOut(self.out),
+            ..query.clone()
+        }
     }
 
     /// How many characters of the text come before the query.

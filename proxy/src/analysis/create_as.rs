@@ -6,6 +6,7 @@
 
 use super::Refusal;
 use super::create_table::{check_tail, table_name};
+use super::ddl::refuse_howdahs;
 use super::fill::text_of;
 use super::lexer::{Kind, Token};
 use super::plan::{Access, CreateAs, Ddl, DdlEffect, Plan};
@@ -61,6 +62,9 @@ pub(super) fn select_into(tokens: &[Token], sql: &str, names: Names<'_>) -> Opti
         return Some(Ok(syntax_for_postgres()));
     }
     let name = words.dotted_name()?;
+    if let Err(refusal) = refuse_howdahs(tokens).and_then(|()| temporary::refuse_schema(tokens)) {
+        return Some(Err(refusal));
+    }
     let (before, after) = (text_of(&tokens[..at], sql), text_of(words.rest(), sql));
     let query: Vec<Token> = tokens[..at].iter().chain(words.rest()).cloned().collect();
     let text = format!("{before} {after}");
@@ -116,6 +120,7 @@ fn made(
         if_not_exists,
         create: format!("CREATE TABLE {quoted} {head} AS {text} WITH NO DATA"),
         insert: format!("INSERT INTO {quoted} {selected}"),
+        gathered: format!("INSERT INTO {quoted} SELECT * FROM ({selected}) AS howdah_rows"),
         names_it: query
             .iter()
             .enumerate()

@@ -42,12 +42,7 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
             .detail("Whoever connects to it is in Howdah's console.")
             .hint("Choose another name."));
     }
-    if tokens
-        .iter()
-        .any(|token| matches!(&token.kind, Kind::Word(name) | Kind::Quoted(name) if name == "howdah"))
-    {
-        return Err(unsupported("changing what belongs to Howdah").hint("The name \"howdah\" is taken."));
-    }
+    refuse_howdahs(tokens)?;
     if let Some(plan) = temporary::definition(tokens, names)? {
         return Ok(plan);
     }
@@ -58,10 +53,20 @@ pub(super) fn plan(tokens: &[Token], sql: &str, names: Names<'_>) -> Result<Plan
         Some(_) => drop(words)?,
         None => everywhere(DdlEffect::None)?,
     };
-    if let Plan::Ddl(_) = plan {
+    if let Plan::Ddl(_) | Plan::CreateAs(_) = plan {
         temporary::refuse_schema(routines::named_in(tokens))?;
     }
     Ok(plan)
+}
+
+/// Refuses to define what is called as Howdah's own.
+pub(super) fn refuse_howdahs(tokens: &[Token]) -> Result<(), Refusal> {
+    let own =
+        |token: &Token| matches!(&token.kind, Kind::Word(name) | Kind::Quoted(name) if name == "howdah");
+    if tokens.iter().any(own) {
+        return Err(unsupported("changing what belongs to Howdah").hint("The name \"howdah\" is taken."));
+    }
+    Ok(())
 }
 
 fn create(mut words: Words<'_>, sql: &str, names: Names<'_>) -> Result<Plan, Refusal> {

@@ -245,7 +245,7 @@ pub enum Form {
     Computes(Arc<Computed>),
     /// COPY ... TO STDOUT: the answer is CopyOut; of several groups the rows are concatenated.
     CopyOut(CopyOut),
-    /// The same of a query whose answer is not what the groups give, one after the other.
+    /// The same of a query, whose rows the session may have to write itself.
     CopyMade(Arc<CopyMade>),
     /// DECLARE name CURSOR: lives on its group until the transaction ends (`hold`: the session).
     Declare {
@@ -696,6 +696,8 @@ pub struct CreateAs {
     pub create: String,
     /// Fills it.
     pub insert: String,
+    /// Does so with rows that come to the session, of one snapshot, where `insert` would be run by each group for itself.
+    pub gathered: String,
     /// Something in the query may be called as the table is, and be found otherwise when that is there.
     pub names_it: bool,
 }

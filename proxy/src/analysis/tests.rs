@@ -103,8 +103,12 @@ fn show_query(query: &Query) -> String {
         match &made.source {
             CopySource::Gathered(gathering) => text.push_str(&show_gathering(gathering)),
             CopySource::Count => text.push_str("; counted"),
+            CopySource::Rows => {}
         }
-        let _ = write!(text, "; written as {:?}", made.format);
+        let _ = match made.by_groups(query).form {
+            form if made.source == CopySource::Rows => write!(text, "; {form:?}"),
+            _ => write!(text, "; written as {:?}", made.format),
+        };
     } else if let Form::Declare {
         name,
         hold,

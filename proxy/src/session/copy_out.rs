@@ -2,7 +2,8 @@
 //!
 //! PostgreSQL cannot do that, as COPY takes no parameters, in which gathered rows come. What a field is has already been made by the type's output
 //! function, or send function; what stands around it is written here, as in `CopyAttributeOutText`, `CopyAttributeOutCSV` and `CopyOneRowTo` in copyto.c.
-//! Whether the options go together PostgreSQL says, of the same COPY of no rows.
+//! In a READ COMMITTED block a query that the groups answer alone is run so, too, as only a query's portals can be bound in one cut
+//! ([`super::together`]). Whether the options go together PostgreSQL says, of the same COPY of no rows.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -15,8 +16,9 @@ use super::gather::Asked;
 use super::merge::Giving;
 use super::parts::{Bound, end_batch};
 use super::statements::Portal;
+use super::together::Statement;
 use super::tuples::{HEADER, TRAILER};
-use crate::analysis::{CopyFormat, CopyLayout, CopyMade, CopySource, Gathering, Reading, Refusal};
+use crate::analysis::{CopyFormat, CopyLayout, CopyMade, CopySource, Gathering, Query, Reading, Refusal};
 use crate::failure::Halt;
 use crate::protocol::frame::HEADER as HEADER_OF_MESSAGE;
 use crate::protocol::frontend::{Bind, Execute};
@@ -170,11 +172,24 @@ impl Session {
         &mut self,
         places: &[usize],
         text: &str,
+        query: &Query,
         made: &CopyMade,
     ) -> Result<(), Halt> {
         let begun = self.begin_read_of_several().await?;
-        let copied = self.copy_made(places, text, made, Style::Simple).await;
+        let copied = match self.enter_all(places, Style::Simple).await {
+            Ok(()) if self.groups_copy(made) => {
+                self.scatter_query(places, text, Statement::Itself, &made.by_groups(query))
+                    .await
+            }
+            Ok(()) => self.copy_made(places, text, made, Style::Simple).await,
+            Err(halt) => Err(halt),
+        };
         self.close_transaction(begun, copied).await
+    }
+
+    /// Whether each group writes its own rows. They were entered, and see the same state of the database if they do.
+    pub(super) fn groups_copy(&self, made: &CopyMade) -> bool {
+        made.source == CopySource::Rows && !self.has_a_view_of_each_statement()
     }
 
     /// Executes a portal, at once, whatever its limit of rows.
@@ -198,7 +213,6 @@ impl Session {
         made: &CopyMade,
         style: Style,
     ) -> Result<(), Halt> {
-        self.enter_all(places, style).await?;
         self.refuse_ambiguous(made)?;
         let place = self.one_of(places);
         self.enter_bare(place).await?;
@@ -210,7 +224,7 @@ impl Session {
             CopySource::Gathered(gathering) => {
                 self.copy_gathered(places, text, (made, gathering), style).await
             }
-            CopySource::Count => self.copy_count(places, text, made, style).await,
+            CopySource::Count | CopySource::Rows => self.copy_each(places, text, made, style).await,
         };
         self.told.offset = before;
         let (writer, counted) = copied?;
@@ -275,7 +289,8 @@ impl Session {
         Ok((writer, captured.counted))
     }
 
-    async fn copy_count(
+    /// What each group gives, or the sum of what they count.
+    async fn copy_each(
         &mut self,
         places: &[usize],
         text: &str,
@@ -286,7 +301,7 @@ impl Session {
         let (described, captured) = self.describe_on(place, style, None, &[(query, &[])]).await?;
         captured?;
         let [_, columns] = described.as_slice() else {
-            return Err(Malformed("a count has no columns").into());
+            return Err(Malformed("a query has no columns").into());
         };
         let mut writer = Writer::of(&made.format, columns)?;
         let body = bind_body(&made.format);
@@ -299,25 +314,43 @@ impl Session {
         self.bind_parts(places, std::slice::from_ref(&bound), style)
             .await?;
         self.execute_part(places, &bound, style);
-        let mut counts = Vec::new();
+        writer.begin(self.out());
+        self.aim_at(places);
+        let (mut counts, mut counted) = (Vec::new(), 0);
         for (index, place) in places.iter().enumerate() {
             loop {
                 match self.rows_from(*place).await {
-                    Ok(Some(rows)) => counts.extend(rows),
+                    Ok(Some(rows)) if made.source == CopySource::Count => counts.extend(rows),
+                    Ok(Some(rows)) => {
+                        for row in rows {
+                            self.write_row(&mut writer, &row)?;
+                            counted += 1;
+                        }
+                    }
                     Ok(None) => break,
                     Err(halt) => {
                         self.abandon(&places[index + 1..]).await?;
+                        self.aim();
                         return Err(halt);
                     }
                 }
             }
         }
-        let mut sum = BytesMut::new();
-        encode::sum_of_counts(&mut sum, &counts)?;
-        writer.begin(self.out());
-        let row = writer.row(sum.get(HEADER_OF_MESSAGE..).unwrap_or_default())?;
+        self.aim();
+        if made.source == CopySource::Count {
+            let mut sum = BytesMut::new();
+            encode::sum_of_counts(&mut sum, &counts)?;
+            self.write_row(&mut writer, &sum)?;
+            counted = 1;
+        }
+        Ok((writer, counted))
+    }
+
+    /// Gives the client a DataRow message as COPY writes it.
+    fn write_row(&mut self, writer: &mut Writer, row: &[u8]) -> Result<(), Malformed> {
+        let row = writer.row(row.get(HEADER_OF_MESSAGE..).unwrap_or_default())?;
         encode::message(self.out(), b'd', |out| out.extend_from_slice(&row));
-        Ok((writer, 1))
+        Ok(())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! 1. A backend reads the client's statement, which so fails as on one server.
 //! 2. Every group makes the table, without rows, as a definition ([`super::ddl`]).
-//! 3. The rows are inserted as by the client's own INSERT ... SELECT, planned by the tables as the transaction sees them now.
+//! 3. The rows are inserted as by the client's own INSERT ... SELECT, planned by the tables as the transaction sees them now; but always of one snapshot
+//!    of all groups.
 //!
 //! All of it is one transaction, the client's block or one of its own: nobody sees the table before its rows, and a failure anywhere leaves neither.
 
@@ -52,10 +53,19 @@ impl Session {
         }
         let (text, effect) = (made.create.as_str(), &DdlEffect::Reload);
         self.define(Definition::Says { text, effect }).await?;
-        self.insert_made(&made.insert).await.map(Some)
+        let counted = match self.insert_made(&made.insert).await? {
+            Some(counted) => counted,
+            None => match self.insert_made(&made.gathered).await? {
+                Some(counted) => counted,
+                None => return Err(not_so().into()),
+            },
+        };
+        Ok(Some(counted))
     }
 
-    async fn insert_made(&mut self, insert: &str) -> Result<u64, Halt> {
+    /// Gives how many rows there were; none, with nothing done, where several groups would insert what each sees of its own rows at its own time: half of
+    /// what others commit meanwhile could be among them.
+    async fn insert_made(&mut self, insert: &str) -> Result<Option<u64>, Halt> {
         let mut planned = self.plan(insert).await?;
         let mut drawn = None;
         if let Some(draws) = draws_of(planned.only()?) {
@@ -71,8 +81,8 @@ impl Session {
             Ok(Plan::Judge(refusal)) | Err(refusal) => return Err(refusal.clone().into()),
             Ok(_) => return Err(not_so().into()),
         };
-        let places = match self.route(query, &[], Some(text), &planned).await? {
-            Placed::One(place) => vec![place],
+        let place = match self.route(query, &[], Some(text), &planned).await? {
+            Placed::One(place) => place,
             Placed::Many(_) if let Form::Feeds(feed) = &query.form => {
                 let given = Given {
                     text,
@@ -80,19 +90,15 @@ impl Session {
                     bind: Bind::read(&BARE_BIND)?,
                     style: Style::Simple,
                 };
-                return Ok(self.feed_all(&given, feed, &planned, None).await?.0);
+                return Ok(Some(self.feed_all(&given, feed, &planned, None).await?.0));
             }
-            Placed::Many(places) if query.form == Form::Plain => places,
+            Placed::Many(_) if query.form == Form::Plain => return Ok(None),
             Placed::Many(_) | Placed::Rows(_) => return Err(not_so().into()),
         };
-        let mut counted = 0;
-        for place in places {
-            self.enter(place, Access::Write, Style::Simple).await?;
-            self.settle().await?;
-            let done = self.exec(place, text, Audience::Session, Stake::Nothing).await?;
-            counted += done.counted;
-        }
-        Ok(counted)
+        self.enter(place, Access::Write, Style::Simple).await?;
+        self.settle().await?;
+        let done = self.exec(place, text, Audience::Session, Stake::Nothing).await?;
+        Ok(Some(done.counted))
     }
 }
 

@@ -10,7 +10,6 @@ use super::conn::{Audience, Conn, Kind, Stake};
 use super::enter::Style;
 use super::row_type::{Gathered, RowType};
 use super::together::Binding;
-use super::transaction::View;
 use crate::analysis::{Reading, Refusal};
 use crate::failure::Halt;
 use crate::protocol::encode;
@@ -97,8 +96,7 @@ impl Session {
         style: Style,
     ) -> Result<(), Halt> {
         self.send_parts(places, readings, style);
-        let view = self.transaction.as_ref().and_then(|t| t.view.as_ref());
-        if matches!(view, Some(View::Statements)) {
+        if self.has_a_view_of_each_statement() {
             let bindings: Vec<Binding<'_>> = readings.iter().map(|reading| reading.binding(style)).collect();
             self.hear_all(places).await?;
             self.bind_together(places, &bindings).await?;

@@ -152,6 +152,11 @@ impl Session {
             return Box::pin(self.locking_portal(places, gathering, execute)).await;
         }
         if let Form::CopyMade(made) = &query.form {
+            self.enter_all(places, Style::Extended).await?;
+            if self.groups_copy(made) {
+                let query = made.by_groups(query);
+                return Box::pin(self.execute_many(places, parts, &query, execute, message)).await;
+            }
             return Box::pin(self.copying_portal(places, made, execute)).await;
         }
         if let Form::Brings(bring) = &query.form {

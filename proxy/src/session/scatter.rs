@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// Runs a Query on all these groups and answers all but ReadyForQuery.
-    async fn scatter_query(
+    pub(super) async fn scatter_query(
         &mut self,
         places: &[usize],
         text: &str,

@@ -144,7 +144,7 @@ impl Session {
                     Ok(Ready::Now)
                 }
                 Placed::Many(places) if let Form::CopyMade(made) = &query.form => {
-                    Box::pin(self.copying_query(&places, text, made)).await?;
+                    Box::pin(self.copying_query(&places, text, query, made)).await?;
                     Ok(Ready::Now)
                 }
                 Placed::Many(places) if let Form::Brings(bring) = &query.form => {

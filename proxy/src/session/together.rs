@@ -5,7 +5,8 @@
 //!    with the transaction's own writes. There is no lock to wait for.
 //! 3. Commits go on, and the portals are executed.
 //!
-//! COPY and SQL's EXECUTE take their snapshots when they are executed, as all utility statements: not these.
+//! COPY and SQL's EXECUTE take their snapshots when they are executed, as all utility statements: not these. What COPY reads by a query is bound
+//! as that, and written here ([`super::copy_out`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,11 +51,16 @@ pub(super) struct Binding<'a> {
 impl Session {
     /// Whether each read of several groups has to take its own cut.
     pub(super) fn takes_cuts(&self, query: &Query) -> bool {
+        !copies_out(&query.form) && self.has_a_view_of_each_statement()
+    }
+
+    /// Whether the transaction that is open has no snapshot for all of it.
+    pub(super) fn has_a_view_of_each_statement(&self) -> bool {
         let view = self
             .transaction
             .as_ref()
             .and_then(|t: &Transaction| t.view.as_ref());
-        !copies_out(&query.form) && matches!(view, Some(View::Statements))
+        matches!(view, Some(View::Statements))
     }
 
     /// Sends a Query's statement, bound in one cut, to these groups, which were entered.

@@ -265,6 +265,13 @@ async fn what_tables_cannot_be_made_of_is_refused() {
     let (client, _) = both(&cluster).await;
     run(&client, "CREATE SCHEMA s; CREATE SEQUENCE numbers; CREATE TEMP TABLE mine (id int); PREPARE p AS SELECT 1 AS id").await;
     for (sql, what) in [
+        ("SELECT id INTO howdah.made FROM people", "Howdah"),
+        ("CREATE TABLE howdah.made AS SELECT id FROM people", "Howdah"),
+        (
+            "CREATE TABLE pg_temp_99.made AS SELECT id FROM people",
+            "temporary schema",
+        ),
+        ("SELECT id INTO pg_temp_99.made FROM people", "temporary schema"),
         ("CREATE TABLE made AS EXECUTE p", "EXECUTE"),
         ("CREATE TABLE made AS SELECT * FROM mine", "temporary table"),
         ("SELECT * INTO made FROM mine", "temporary table"),

@@ -425,3 +425,47 @@ async fn who_comes_too_late_for_a_snapshot_may_repeat_the_transaction() {
         client.batch_execute("COMMIT").await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_and_tables_made_of_queries_show_whole_transactions() {
+    let cluster = Cluster::start().await;
+    let (client, keys) = accounts(&cluster).await;
+    let over = std::sync::Arc::new(AtomicBool::new(false));
+    let mut movers = Vec::new();
+    for (from, to) in [(keys[0], keys[3]), (keys[4], keys[1])] {
+        let (mover, over) = (cluster.connect().await, std::sync::Arc::clone(&over));
+        movers.push(tokio::spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                transfer(&mover, from, to).await;
+            }
+        }));
+    }
+    for round in 0..25 {
+        let sql = "CREATE TABLE made AS SELECT id, v FROM t";
+        client.batch_execute(sql).await.expect(sql);
+        let sum = client
+            .query_one("SELECT sum(v)::int8, count(*) FROM made", &[])
+            .await;
+        let sum = sum.expect("a sum");
+        assert_eq!((sum.get(0), sum.get(1)), (6 * BALANCE, 6_i64), "in round {round}");
+        client.batch_execute("DROP TABLE made; BEGIN").await.unwrap();
+        for sql in [
+            "COPY (SELECT v FROM t) TO STDOUT",
+            "COPY (SELECT v FROM t ORDER BY id) TO STDOUT",
+        ] {
+            let rows = client.copy_out(sql).await.expect(sql);
+            let parts: Vec<bytes::Bytes> = futures::TryStreamExt::try_collect(rows).await.expect(sql);
+            let lines = String::from_utf8(parts.concat()).expect("numbers");
+            let total: i64 = lines
+                .lines()
+                .map(|line| line.parse::<i64>().expect("a number"))
+                .sum();
+            assert_eq!(total, 6 * BALANCE, "{sql} in round {round}");
+        }
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    for mover in movers {
+        mover.await.expect("a mover");
+    }
+}
