@@ -39,6 +39,7 @@ use super::plan::Key;
 use super::relations::{Named, Names, misread_table, parts, relation_parts};
 use super::scope::{Block, Instance, Item, Scope};
 use super::subquery;
+use super::upsert::Merged;
 
 /// A use of a view in a statement.
 pub(super) struct View<'a> {
@@ -95,8 +96,8 @@ pub(super) struct Proof<'a> {
     pub(super) computes: Option<(Vec<usize>, usize)>,
     /// An UPDATE in it that sets a shard key.
     pub(super) moved: Option<Moved>,
-    /// What a MERGE inserts: the instances that are the rows of its INSERTs; none where it has none.
-    pub(super) inserted: Vec<usize>,
+    /// What is known of a MERGE.
+    pub(super) merged: Merged,
 }
 
 impl<'a> Proof<'a> {
@@ -124,7 +125,7 @@ impl<'a> Proof<'a> {
             fed: None,
             computes: None,
             moved: None,
-            inserted: Vec::new(),
+            merged: Merged::default(),
         }
     }
 

@@ -120,7 +120,10 @@ fn show_query(query: &Query) -> String {
         text.push_str(if *hold { ", to be held" } else { "" });
         text.push_str(&gathering.as_deref().map(show_gathering).unwrap_or_default());
     } else if let Form::Brings(bring) = &query.form {
-        text.push_str(&show_gathering(&bring.gathering).replace("gathers", "brings"));
+        match bring.gathering.parts.is_empty() {
+            true => text.push_str("; inserts in each what is its own"),
+            false => text.push_str(&show_gathering(&bring.gathering).replace("gathers", "brings")),
+        }
         text.push_str(if bring.alone { "" } else { ", also to one group" });
     } else if let Form::Feeds(feed) = &query.form {
         let key = feed.key.as_ref().map(show_key);

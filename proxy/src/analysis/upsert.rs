@@ -11,7 +11,13 @@
 //! meets there all that it would meet, and is matched there if it would be. What it inserts has a key of that group, which stays, and a row of the
 //! target is met by rows of its own group alone, so that "a row a second time" is found as well.
 //!
-//! Where that is not so, all rows that are changed or inserted must be in one group, which then sees the whole source.
+//! Where that is not so, all groups can have the whole source: VALUES, a reference table, or a table that is brought. If ON says that a column of it is the
+//! target's shard key, and each INSERT gives that column, a group inserts for those rows alone whose key is its own ([`own_rows`]): it has
+//! all rows of the target that they meet. For the others it has none, which would look as if nothing matched.
+//!
+//! Else all rows that are changed or inserted must be in one group, which then sees the whole source.
+
+use std::ops::Range;
 
 use coordinator::catalogue::{Placement, Relation};
 use coordinator::hash::{KeyColumn, KeyUse};
@@ -25,14 +31,28 @@ use super::bring::{Bring, Needs};
 use super::check::{self, Findings};
 use super::constants;
 use super::distributed;
-use super::lexer::Token;
+use super::lexer::{Token, quoted};
 use super::moves;
+use super::parse::token_at;
 use super::pins::Pins;
 use super::plan::{Key, KeyValue, Spread, Target};
 use super::proof::{Proof, not_understood};
-use super::relations::{misread_column, parts};
+use super::relations::{Named, misread_column, parts};
 use super::scope::{Block, Instance, Item, Scope, key_of};
 use super::writes::{all_given, keep_counts, key_place};
+
+/// What the proof has seen of a MERGE.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    /// The instances that are the rows of its INSERTs.
+    inserted: Vec<usize>,
+    /// What columns of the source are qualified with.
+    source: String,
+    /// The columns of the source that ON says are the target's shard key.
+    joined: Vec<String>,
+    /// The column of the source that each INSERT gives the shard key; none where it gives something else.
+    given: Vec<Option<String>>,
+}
 
 /// Whether it has an INSERT.
 pub(super) fn inserts(merge: &Merge) -> bool {
@@ -216,12 +236,14 @@ fn walk_insert(
         alias_at: None,
         called: String::new(),
     });
-    proof.inserted.push(inserted);
+    let column = source.items.first().and_then(|item| column_of(expr, item, None));
+    proof.merged.inserted.push(inserted);
+    proof.merged.given.push(column.map(str::to_owned));
     if let Some(key) = constants::key(expr, stored, KeyUse::Assignment) {
         proof.pin(inserted, vec![key]);
         return Ok(());
     }
-    let Some(column) = source.items.first().and_then(|item| column_of(expr, item, None)) else {
+    let Some(column) = column else {
         return Ok(());
     };
     let keys = given(&merge.source, column).and_then(|values| keys_of(&values, stored, KeyUse::Assignment));
@@ -260,9 +282,13 @@ fn pin_to_constants(proof: &mut Proof<'_>, at: usize, merge: &Merge, both: &Bloc
             let [target, source] = both.items.as_slice() else {
                 return;
             };
-            let keys = column_of(other, source, Some(target))
-                .and_then(|name| given(&merge.source, name))
-                .and_then(|values| keys_of(&values, column, KeyUse::Comparison));
+            let Some(name) = column_of(other, source, Some(target)) else {
+                continue;
+            };
+            proof.merged.source.clone_from(&source.name);
+            proof.merged.joined.push(name.to_owned());
+            let keys =
+                given(&merge.source, name).and_then(|values| keys_of(&values, column, KeyUse::Comparison));
             if let Some(keys) = keys {
                 proof.pin(at, keys);
             }
@@ -408,11 +434,29 @@ pub(super) fn plan(
         return Ok((target, Needs::Nothing));
     }
     let several = refusal(proof);
+    let steady =
+        findings.unsteady.is_none() && findings.local.is_none() && !proof.system && proof.locked.is_empty();
+    let near = proof.reached_from(0);
+    let near = |at: usize| near[at] || proof.merged.inserted.contains(&at);
+    if let Some(texts) = own_rows(tokens, merge, proof).filter(|_| steady) {
+        let mut gathering = distributed::brought(tokens, statement, proof, findings, near)?;
+        gathering.replace(texts)?;
+        let bring = Bring {
+            verb: "MERGE",
+            gathering,
+            alone: all.is_some(),
+        };
+        let target = match all {
+            Some(keys) => Target::Keys(keys, Spread::Concatenate),
+            None => Target::All,
+        };
+        return Ok((target, Needs::Rows(Box::new(bring))));
+    }
     if let Some(keys) = all {
         return Ok((Target::Keys(keys, Spread::Refuse(several)), Needs::Nothing));
     }
     // All that is changed or inserted is in one group, to which the source's rows are brought.
-    let own = std::iter::once(0).chain(proof.inserted.iter().copied());
+    let own = std::iter::once(0).chain(proof.merged.inserted.iter().copied());
     let own: Option<Vec<Vec<Key>>> = own.map(|at| proof.keys_of(at)).collect();
     let Some(own) = own.map(|own| marked(own.concat())) else {
         return Err(several);
@@ -420,8 +464,6 @@ pub(super) fn plan(
     if findings.local.is_some() || proof.system || !proof.locked.is_empty() {
         return Err(several);
     }
-    let near = proof.reached_from(0);
-    let near = |at: usize| near[at] || proof.inserted.contains(&at);
     let gathering = distributed::brought(tokens, statement, proof, findings, near)?;
     let bring = Bring {
         verb: "MERGE",
@@ -432,6 +474,71 @@ pub(super) fn plan(
         Target::Keys(own, Spread::Refuse(several)),
         Needs::Rows(Box::new(bring)),
     ))
+}
+
+/// What to write where so that each group inserts only what belongs there, of a source that all of them have: see above. None where the column
+/// that is the shard key could be of another type, and equal values of it be of different groups.
+fn own_rows(tokens: &[Token], merge: &Merge, proof: &Proof<'_>) -> Option<Vec<(Range<usize>, String)>> {
+    let stored = proof.instances.first()?.key;
+    let merged = &proof.merged;
+    let column = merged.given.first()?.as_ref()?;
+    let same = |given: &Option<String>| given.as_ref() == Some(column);
+    if merged.inserted.is_empty() || !merged.given.iter().all(same) || !merged.joined.contains(column) {
+        return None;
+    }
+    let typed = match &merge.source {
+        TableFactor::Table { name, alias, .. }
+            if alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) =>
+        {
+            let Ok(Named::Table(table)) = proof.names.find(&parts(name)?) else {
+                return None;
+            };
+            let read = table.column(column)?;
+            read.type_oid == stored.key_type.oid()
+                && (stored.type_modifier == -1 || stored.type_modifier == read.type_modifier)
+        }
+        source => given(source, column)
+            .filter(|values| values.len() > 1)
+            .and_then(|values| keys_of(&values, stored, KeyUse::Assignment))
+            .is_some(),
+    };
+    if !typed {
+        return None;
+    }
+    let key = format!(
+        "{}.{}",
+        quoted(&merged.source),
+        quoted(column)
+    );
+    let owns = format!(
+        "howdah.owns(({}))",
+        stored.slot_query_of(KeyUse::Assignment, &key)
+    );
+    let mut texts = Vec::new();
+    for clause in &merge.clauses {
+        let MergeAction::Insert(insert) = &clause.action else {
+            continue;
+        };
+        // WHEN NOT MATCHED [AND condition] THEN INSERT
+        let (when, action) = (
+            token_at(clause.when_token.0.span)?,
+            token_at(insert.insert_token.0.span)?,
+        );
+        let matched = tokens.get(when + 2)?.range.end;
+        match (&clause.predicate, action.checked_sub(when)?) {
+            (None, 4) => texts.push((matched..matched, format!(" AND {owns}"))),
+            (Some(_), 6..) => {
+                texts.push((
+                    matched..tokens.get(when + 3)?.range.end,
+                    format!(" AND {owns} AND ("),
+                ));
+                let then = tokens.get(action - 1)?.range.start;
+                texts.push((then..then, ") ".to_owned()));
+            }
+            _ => return None,
+        }
+    }
+    Some(texts)
 }
 
 fn refusal(proof: &Proof<'_>) -> Refusal {

@@ -80,7 +80,7 @@ impl RowType {
             })
             .collect();
         format!(
-            "SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.reltype::int8, \
+            "SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(c.reltype::int8, \
                (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname, 'type', t.oid::int8, \
                   'domain', t.typtype = 'd', 'base', b.oid::int8, 'kind', b.typtype, 'shown', b.typname, \
                   'sent', b.typsend <> 0 AND b.typreceive <> 0, 'element', e.oid::int8, 'element_kind', e.typtype, \
@@ -88,8 +88,8 @@ impl RowType {
                 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
                 JOIN pg_catalog.pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END \
                 LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A' \
-                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)) ORDER BY r.at)::text \
-             FROM unnest(ARRAY[{}]) WITH ORDINALITY r(oid, at) JOIN pg_catalog.pg_class c ON c.oid = r.oid",
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)) ORDER BY r.at), '[]')::text \
+             FROM unnest(ARRAY[{}]::pg_catalog.regclass[]) WITH ORDINALITY r(oid, at) JOIN pg_catalog.pg_class c ON c.oid = r.oid",
             tables.join(", ")
         )
     }

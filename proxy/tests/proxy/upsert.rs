@@ -41,7 +41,19 @@ const MERGES: &[&str] = &[
     "MERGE INTO people p USING (SELECT max(id) AS id FROM orders) s ON p.id = s.id WHEN MATCHED THEN DELETE",
     "MERGE INTO people p USING orders o ON p.id = 54 AND p.name = o.note WHEN NOT MATCHED AND o.id = 3 THEN INSERT (id, name, credit) VALUES (54, note, amount)",
     "MERGE INTO people p USING (SELECT person, max(note) AS note FROM orders GROUP BY person) o ON p.id = 1 AND o.person = 2 WHEN MATCHED THEN UPDATE SET name = o.note WHEN NOT MATCHED AND o.person = 4 THEN DO NOTHING WHEN NOT MATCHED AND o.person > 100 THEN INSERT (id) VALUES (1)",
+    // All groups have the source, and insert what is theirs.
+    "MERGE INTO people p USING (VALUES (1, 'one'), (2, 'two'), (51, 'a'), (52, 'b'), (53, 'c'), (54, NULL), (NULL, 'n')) s (id, v) ON p.id = s.id WHEN MATCHED THEN UPDATE SET name = s.v WHEN NOT MATCHED AND s.id IS NULL OR s.v = 'b' THEN DO NOTHING WHEN NOT MATCHED AND s.v = 'c' OR s.v = 'z' THEN INSERT (id, name, mood) VALUES (id, 'was c', 'ok') WHEN NOT MATCHED THEN INSERT (name, id) VALUES (v, s.id)",
+    "MERGE INTO words USING (VALUES ('a', 10), ('b', 11), ('c', 12), ('d', 13), ('it''s', 14)) AS \"new W\" ON words.word = column1 AND words.n < 3 WHEN NOT MATCHED AND CASE WHEN column1 < 'c' THEN false ELSE column1 <> 'it''s' END THEN INSERT VALUES (\"new W\".column1, column2) WHEN MATCHED THEN DELETE",
+    "MERGE INTO people p USING (VALUES (51.4, 'x'), (52.5, 'y'), (63, 'z'), (4.0, 'is')) s (id, v) ON p.id = s.id WHEN MATCHED THEN UPDATE SET name = v WHEN NOT MATCHED THEN INSERT (id, name) VALUES (s.id, v)",
+    "MERGE INTO people p USING (VALUES (71, 'x'), (72, 'y'), (73, 'z')) s (id, v) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id, name, credit) VALUES (s.id, v, (SELECT max(amount) FROM orders WHERE amount < 50))",
+    "MERGE INTO people p USING orders o ON p.id = o.person WHEN NOT MATCHED AND o.person > 5 THEN INSERT (id, name) VALUES (o.person, o.note)",
+    "MERGE INTO people USING orders ON people.id = orders.person AND orders.note IS NOT NULL WHEN MATCHED AND orders.id > 3 THEN UPDATE SET name = left(note, 8) WHEN NOT MATCHED AND person = 9 THEN INSERT (id, credit) VALUES (person, amount)",
     // Errors.
+    "MERGE INTO people p USING (VALUES (51), (52), (52), (53)) s (id) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+    "MERGE INTO people p USING (VALUES (1), (2), (3), (4), (5), (6)) s (id) ON p.id = s.id AND p.credit > 5 WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+    "MERGE INTO people p USING (VALUES (NULL), (2), (53)) s (id) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+    "MERGE INTO people p USING (VALUES ('7'), ('8')) s (id) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+    "MERGE INTO people p USING orders o ON p.id = o.person WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.person, o.note)",
     "MERGE INTO lines l USING orders o ON l.order_id = o.id WHEN NOT MATCHED THEN INSERT (order_id, line) VALUES (o.id, NULL)",
     "MERGE INTO orders o USING lines l ON o.id = l.order_id WHEN MATCHED THEN UPDATE SET note = l.product",
     "MERGE INTO orders o USING lines l ON o.id = l.order_id WHEN MATCHED THEN UPDATE SET nothing = l.product",
@@ -58,7 +70,7 @@ const MERGES: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_does_what_it_does_on_one_server() {
-    compare(MERGES, 12).await;
+    compare(MERGES, 17).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +100,13 @@ async fn a_prepared_merge_goes_where_its_parameters_say() {
             )
             .await
             .unwrap();
+        let many = client
+            .prepare(
+                "MERGE INTO people p USING (VALUES ($1::int, $3::text), ($2::int, 'second')) s (id, v) ON p.id = s.id \
+                 WHEN MATCHED THEN UPDATE SET name = v WHEN NOT MATCHED AND v > $4 THEN INSERT (id, name) VALUES (s.id, v)",
+            )
+            .await
+            .unwrap();
         let brought = client
             .prepare("MERGE INTO orders o USING people p ON p.id = o.person AND p.id < $1 WHEN MATCHED THEN UPDATE SET note = $2 || p.name")
             .await
@@ -99,6 +118,10 @@ async fn a_prepared_merge_goes_where_its_parameters_say() {
             }
             let parameters: [&(dyn ToSql + Sync); 2] = [&id, &"by $1"];
             assert_eq!(client.execute(&plain, &parameters).await.unwrap(), 1);
+        }
+        for (one, two) in [(1_i32, 2_i32), (3, 80), (81, 82), (83, 85), (86, 86 + 4096)] {
+            let parameters: [&(dyn ToSql + Sync); 4] = [&one, &two, &"first", &"a"];
+            assert_eq!(client.execute(&many, &parameters).await.unwrap(), 2);
         }
         assert_eq!(client.execute(&of_own, &[&2_i32, &"x"]).await.unwrap(), 8);
         assert_eq!(client.execute(&brought, &[&3_i32, &"of "]).await.unwrap(), 4);
@@ -161,7 +184,10 @@ async fn other_tables_are_merged_into_as_on_one_server() {
         "MERGE INTO lines l USING codes c ON l.order_id = 3 AND l.product = c.code WHEN NOT MATCHED THEN INSERT (order_id, line, product) VALUES (3, length(c.code) * 10 + length(c.meaning), c.code)",
         "MERGE INTO codes c USING (VALUES ('glad', 'content'), ('new', 'fresh')) s (code, meaning) ON c.code = s.code WHEN MATCHED THEN UPDATE SET meaning = s.meaning WHEN NOT MATCHED THEN INSERT VALUES (s.code, s.meaning)",
         "MERGE INTO codes c USING codes d ON c.code = d.code WHEN MATCHED AND c.code = 'sad' THEN DELETE WHEN MATCHED THEN UPDATE SET meaning = d.meaning || '.'",
+        "MERGE INTO words w USING codes c ON w.word = c.code WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND length(c.code) > 3 THEN INSERT VALUES (c.code, 5) WHEN NOT MATCHED THEN INSERT (word) VALUES (c.code)",
+        "MERGE INTO words USING public.codes ON words.word = codes.code WHEN MATCHED THEN UPDATE SET n = words.n + 1 WHEN NOT MATCHED THEN INSERT (word) VALUES (codes.code)",
         // A local table.
+        "MERGE INTO words w USING here h ON w.word = h.v WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (h.v, h.n)",
         "MERGE INTO here h USING codes c ON h.v = c.code WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (5, c.code)",
         "MERGE INTO here h USING orders o ON h.v = o.note AND o.id < 5 WHEN MATCHED THEN UPDATE SET n = o.id WHEN NOT MATCHED AND o.id > 4 THEN INSERT VALUES (o.id, o.note)",
         "MERGE INTO orders o USING here h ON o.note = h.v AND h.n < 5 WHEN MATCHED THEN UPDATE SET amount = h.n",
@@ -198,7 +224,12 @@ async fn other_tables_are_merged_into_as_on_one_server() {
         "MERGE INTO noted v USING orders o ON v.id = o.id WHEN MATCHED THEN DELETE",
         "MERGE INTO counted c USING people p ON c.id = p.id WHEN NOT MATCHED THEN INSERT (id, v) VALUES (p.id, p.name)",
         "MERGE INTO counted c USING people p ON c.id = p.id WHEN MATCHED THEN UPDATE SET n = DEFAULT",
-        "MERGE INTO people p USING (VALUES (201), (202), (203), (204), (205), (206)) s (id) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+        "MERGE INTO people p USING (VALUES (201), (202), (203), (204), (205), (206)) s (id) ON p.name = 'x' WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+        "MERGE INTO people p USING (VALUES (201), (202), (203), (204), (205), (206)) s (id) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id + 1)",
+        "MERGE INTO people p USING (VALUES (201, 1), (202, 2), (203, 3), (204, 4)) s (id, o) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.o)",
+        "MERGE INTO people p USING (VALUES (201), (202), (203), (204), (205), (206)) s (id) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id, credit) VALUES (s.id, random())",
+        "MERGE INTO people p USING (VALUES (201::float8), (202), (203), (204), (205), (206)) s (id) ON p.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+        "MERGE INTO orders o USING people p ON o.id = p.rank WHEN NOT MATCHED THEN INSERT (id) VALUES (p.rank)",
         "MERGE INTO lines l USING orders o ON l.order_id = o.id WHEN MATCHED THEN UPDATE SET order_id = o.person",
         "MERGE INTO lines l USING orders o ON l.product = o.note WHEN NOT MATCHED THEN INSERT (order_id, line) VALUES (o.id, 1)",
         "MERGE INTO lines l USING (SELECT o.id FROM codes LEFT JOIN orders o ON o.note = code) s ON l.order_id = s.id WHEN NOT MATCHED THEN INSERT (order_id, line) VALUES (s.id, 1)",

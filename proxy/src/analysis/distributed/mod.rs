@@ -119,6 +119,25 @@ impl Gathering {
         self.expanded.get_or_insert_with(|| expanded.to_owned());
     }
 
+    /// Puts these texts in the places of these bytes of the statement.
+    ///
+    /// # Errors
+    /// When they are not apart from what else is replaced.
+    pub(super) fn replace(&mut self, texts: Vec<(Range<usize>, String)>) -> Result<(), Refusal> {
+        let splice = |(at, text)| Splice {
+            at,
+            with: With::Text(text),
+        };
+        self.splices.extend(texts.into_iter().map(splice));
+        self.splices
+            .sort_by_key(|splice| (splice.at.start, splice.at.end));
+        let apart = |pair: &[Splice]| pair[0].at.end <= pair[1].at.start;
+        match self.splices.windows(2).all(apart) {
+            true => Ok(()),
+            false => Err(Refusal::unsupported("Howdah cannot analyse this statement")),
+        }
+    }
+
     /// Whether it has to gather what it reads.
     pub(super) fn is_of_all_rows(&self) -> bool {
         self.merge.is_none() && self.partial.is_none()
