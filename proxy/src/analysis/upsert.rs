@@ -505,11 +505,7 @@ fn own_rows(tokens: &[Token], merge: &Merge, proof: &Proof<'_>) -> Option<Vec<(R
     if !typed {
         return None;
     }
-    let key = format!(
-        "{}.{}",
-        quoted(&merged.source),
-        quoted(column)
-    );
+    let key = format!("{}.{}", quoted(&merged.source), quoted(column));
     let owns = format!(
         "howdah.owns(({}))",
         stored.slot_query_of(KeyUse::Assignment, &key)
