@@ -5,6 +5,7 @@ use std::fmt;
 use coordinator::slots::SlotMap;
 use shard::id::GroupId;
 
+use super::distributed::Gathering;
 use super::lexer::{Kind, Token};
 use super::plan::{Access, Answers, Form, Query, Route, Spread, Target};
 use super::refusal::Refusal;
@@ -66,6 +67,14 @@ enum Way {
     },
     /// These are read in each group.
     Gather(Vec<String>),
+    /// These are read in each group, and brought to all that change rows.
+    Bring(Vec<String>),
+    /// Rows whose shard keys change are deleted, and inserted where they belong then.
+    Move,
+    /// A SELECT runs so, and its rows go to their groups.
+    Feed(Box<Explained>),
+    /// One PostgreSQL computes the shard keys, by which each row of VALUES goes to its group.
+    Compute,
     /// Nothing: it must be one group.
     Refuse(Refusal),
 }
@@ -79,6 +88,7 @@ impl Explained {
         slots: &SlotMap,
     ) -> Explained {
         let groups = match query.route(&[], slots, &Answers::new()) {
+            _ if matches!(query.form, Form::Computes(_)) => Groups::OfValues,
             Ok(Route::Any) => Groups::Any,
             Ok(Route::Home(_)) => Groups::Home,
             Ok(Route::One(group) | Route::AtHome(group, _)) => Groups::OfKeys(vec![group]),
@@ -91,7 +101,20 @@ impl Explained {
             Err(refusal) if refusal.sqlstate == "08P01" => Groups::OfValues,
             Err(refusal) => Groups::None(refusal),
         };
+        let read = |gathering: &Gathering| gathering.parts.iter().map(ToString::to_string).collect();
         let way = match (&query.target, &query.form) {
+            (_, Form::Computes(_)) => Way::Compute,
+            (_, Form::Moves(_)) => Way::Move,
+            (_, Form::Brings(bring)) => Way::Bring(read(&bring.gathering)),
+            (_, Form::Feeds(feed)) => {
+                let text = feed.text(whole);
+                Way::Feed(Box::new(Explained::of(
+                    &feed.cut.source,
+                    (text, text),
+                    false,
+                    slots,
+                )))
+            }
             (Target::Keys(_, Spread::Rows(_)), _) => Way::Rows,
             (Target::Keys(_, Spread::Refuse(refusal) | Spread::Home(refusal)), _) => {
                 Way::Refuse(refusal.clone())
@@ -109,7 +132,7 @@ impl Explained {
                         columns: partial.to_string(),
                         values: partial.shown().collect(),
                     },
-                    (None, None) => Way::Gather(gathering.parts.iter().map(ToString::to_string).collect()),
+                    (None, None) => Way::Gather(read(gathering)),
                 }
             }
             (_, _) => Way::Concatenate,
@@ -181,6 +204,25 @@ impl Explained {
                 lines.extend(parts.iter().map(|part| format!("  {part}")));
                 lines.push("One of them: the statement, over these rows".to_owned());
             }
+            Way::Bring(parts) => {
+                lines.push(format!("Each group{once}: reads"));
+                lines.extend(parts.iter().map(|part| format!("  {part}")));
+                lines
+                    .push("Each group: the statement, on its own rows and with all that was read".to_owned());
+            }
+            Way::Move => lines.extend([
+                format!("Each group{once}: takes its rows out whose shard key changes"),
+                "Each group: puts those in whose new keys are its own".to_owned(),
+            ]),
+            Way::Compute => lines.extend([
+                "One group: computes the shard keys".to_owned(),
+                format!("Each group{once}: its own rows of VALUES"),
+            ]),
+            Way::Feed(selected) => {
+                lines.push("Its SELECT:".to_owned());
+                lines.extend(selected.lines().iter().map(|line| format!("  {line}")));
+                lines.push("The node: sends each row to the group of its shard key".to_owned());
+            }
         }
         lines
     }
@@ -235,7 +277,14 @@ pub(super) fn is_asked_for(options: &[Token]) -> Result<bool, Refusal> {
 pub(super) fn can_be(query: &Query) -> bool {
     let routed = matches!(
         query.form,
-        Form::Plain | Form::Count | Form::Gathered(_) | Form::Locks(_)
+        Form::Plain
+            | Form::Count
+            | Form::Gathered(_)
+            | Form::Locks(_)
+            | Form::Moves(_)
+            | Form::Brings(_)
+            | Form::Feeds(_)
+            | Form::Computes(_)
     );
     routed && matches!(query.access, Access::Read | Access::Write)
 }

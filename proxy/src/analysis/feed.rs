@@ -25,6 +25,7 @@ use super::refusal::Refusal;
 use super::relations::Names;
 use super::scope::{Block, key_of};
 use super::temporary::keyword_at;
+use super::values::behind_target;
 use super::words::{Words, split_commas};
 
 /// What the proof has seen of an INSERT ... SELECT.
@@ -338,14 +339,7 @@ fn numbers(tokens: &[Token]) -> Vec<usize> {
 
 /// `INSERT INTO name [AS alias] [(columns)] [OVERRIDING ...]`, the query, and what follows it.
 pub(super) fn parts(tokens: &[Token]) -> Option<(&[Token], &[Token], &[Token])> {
-    let mut words = Words::new(tokens);
-    if !words.take(&["insert", "into"]) {
-        return None;
-    }
-    words.dotted_name()?;
-    if words.take(&["as"]) {
-        words.name()?;
-    }
+    let mut words = behind_target(tokens)?;
     let mut after_columns = words;
     if let Some(list) = after_columns.parenthesised()
         && !begins_query(list)

@@ -10,8 +10,8 @@ use std::ops::Range;
 use super::lexer::{Kind, Token};
 use super::words::Words;
 
-/// What follows VALUES in `INSERT INTO name [AS alias] [(columns)] [OVERRIDING SYSTEM VALUE] VALUES ...`, if the statement has this form.
-pub(super) fn behind_values(tokens: &[Token]) -> Option<Words<'_>> {
+/// What follows `INSERT INTO name [AS alias]`.
+pub(super) fn behind_target(tokens: &[Token]) -> Option<Words<'_>> {
     let mut words = Words::new(tokens);
     if !words.take(&["insert", "into"]) {
         return None;
@@ -20,6 +20,12 @@ pub(super) fn behind_values(tokens: &[Token]) -> Option<Words<'_>> {
     if words.take(&["as"]) {
         words.name()?;
     }
+    Some(words)
+}
+
+/// What follows VALUES in `INSERT INTO name [AS alias] [(columns)] [OVERRIDING SYSTEM VALUE] VALUES ...`, if the statement has this form.
+pub(super) fn behind_values(tokens: &[Token]) -> Option<Words<'_>> {
+    let mut words = behind_target(tokens)?;
     words.parenthesised();
     words.take(&["overriding", "system", "value"]);
     words.take(&["values"]).then_some(words)

@@ -13,7 +13,6 @@ use super::conn::{Audience, Stake};
 use super::ddl::Definition;
 use super::enter::Style;
 use super::gather::BARE_BIND;
-use super::holes::draws_of;
 use super::moves::Given;
 use super::simple::Placed;
 use crate::analysis::{Access, CreateAs, DdlEffect, Form, Plan, Refusal};
@@ -66,15 +65,7 @@ impl Session {
     /// Gives how many rows there were; none, with nothing done, where several groups would insert what each sees of its own rows at its own time: half of
     /// what others commit meanwhile could be among them.
     async fn insert_made(&mut self, insert: &str) -> Result<Option<u64>, Halt> {
-        let mut planned = self.plan(insert).await?;
-        let mut drawn = None;
-        if let Some(draws) = draws_of(planned.only()?) {
-            let values = self.draw(draws, &[]).await?;
-            drawn = Some(draws.with_constants(&values));
-        }
-        if let Some(text) = &drawn {
-            planned = self.plan(text).await?;
-        }
+        let (planned, drawn) = self.plan_drawn(insert).await?;
         let text = drawn.as_deref().unwrap_or(insert);
         let query = match planned.only()? {
             Ok(Plan::Query(query)) => query,

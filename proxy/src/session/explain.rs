@@ -7,7 +7,6 @@ use super::commands::Rows;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::gather::{Asked, BARE_BIND};
-use super::holes::draws_of;
 use super::parts::{Bound, Came, Sink, end_batch, keep_rows};
 use super::simple::Placed;
 use crate::analysis::{Explained, Form, Gathering, Plan, Query, Reading, Refusal, parameters};
@@ -50,15 +49,7 @@ impl Session {
             return Err(refusal.hint("Write their values.").into());
         }
         let began = Instant::now();
-        let mut planned = self.plan(text).await?;
-        let mut drawn = None;
-        if let Some(draws) = draws_of(planned.only()?) {
-            let values = self.draw(draws, &[]).await?;
-            drawn = Some(draws.with_constants(&values));
-        }
-        if let Some(text) = &drawn {
-            planned = self.plan(text).await?;
-        }
+        let (planned, drawn) = self.plan_drawn(text).await?;
         let text = drawn.as_deref().unwrap_or(text);
         let not_so = || Refusal::unsupported("EXPLAIN (ANALYZE, HOWDAH) of this statement is not supported");
         let Ok(Plan::Query(query)) = planned.only()? else {

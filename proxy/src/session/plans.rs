@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::databases::unreadable;
+use super::holes::draws_of;
 use super::transaction::OwnTables;
 use crate::analysis::{self, Plan, Refusal, Temporaries};
 use crate::failure::{Failure, Halt};
@@ -146,6 +147,17 @@ impl PlanCache {
 }
 
 impl Session {
+    /// Plans a text without parameters of the client. Where values have to be drawn for it, they are, and the text that has them is planned, and given, too.
+    pub(super) async fn plan_drawn(&mut self, text: &str) -> Result<(Arc<Planned>, Option<String>), Halt> {
+        let planned = self.plan(text).await?;
+        let Some(draws) = draws_of(planned.only()?) else {
+            return Ok((planned, None));
+        };
+        let values = self.draw(draws, &[]).await?;
+        let drawn = draws.with_constants(&values);
+        Ok((self.plan(&drawn).await?, Some(drawn)))
+    }
+
     /// Plans a text.
     pub(super) async fn plan(&mut self, text: &str) -> Result<Arc<Planned>, Halt> {
         let database = self.database_name();

@@ -66,16 +66,8 @@ async fn copied(client: &Client, sql: &str) -> Result<Vec<u8>, String> {
 
 async fn both(cluster: &Cluster) -> (Client, Client) {
     let client = cluster.connect().await;
-    let direct = cluster.direct(0).await;
-    direct
-        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
-        .await
-        .expect("a database");
-    let plain = cluster.direct_in(0, "plain").await;
-    for on in [&client, &plain] {
-        on.batch_execute(SCHEMA).await.expect("tables with rows");
-    }
-    (client, plain)
+    client.batch_execute(SCHEMA).await.expect("tables with rows");
+    (client, cluster.plain_database(SCHEMA).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]

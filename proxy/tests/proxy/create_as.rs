@@ -3,7 +3,7 @@
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::raw::Raw;
-use crate::harness::{Cluster, code};
+use crate::harness::{Cluster, code, run};
 
 const SCHEMA: &str = "
 CREATE TYPE mood AS ENUM ('sad', 'glad');
@@ -66,10 +66,6 @@ const STATEMENTS: &[&str] = &[
 /// How many of them, the last ones, fail.
 const ERRORS: usize = 9;
 
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.expect(sql);
-}
-
 /// What a Query gives: rows, and what it has counted; or the SQLSTATE.
 async fn asked(client: &Client, sql: &str) -> Result<Vec<String>, String> {
     let messages = client.simple_query(sql).await;
@@ -99,14 +95,9 @@ async fn made(client: &Client) -> Vec<Result<Vec<String>, String>> {
 
 async fn both(cluster: &Cluster) -> (Client, Client) {
     let client = cluster.connect().await;
-    let direct = cluster.direct(0).await;
-    run(&direct, "CREATE DATABASE plain TEMPLATE template0").await;
-    let plain = cluster.direct_in(0, "plain").await;
-    for on in [&client, &plain] {
-        run(on, SCHEMA).await;
-    }
+    run(&client, SCHEMA).await;
     run(&client, "SELECT create_reference_table('places')").await;
-    (client, plain)
+    (client, cluster.plain_database(SCHEMA).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,13 +125,7 @@ pub(crate) async fn differences(cluster: &Cluster, schema: &str, queries: &[&str
     for statement in statements(schema) {
         client.batch_execute(&statement).await.expect(&statement);
     }
-    let direct = cluster.direct(0).await;
-    direct
-        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
-        .await
-        .expect("a database");
-    let plain = cluster.direct_in(0, "plain").await;
-    plain.batch_execute(schema).await.expect("the schema");
+    let plain = cluster.plain_database(schema).await;
     let mut different = String::new();
     for query in queries {
         let sql = query.trim_start_matches('=');

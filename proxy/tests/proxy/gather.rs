@@ -279,17 +279,6 @@ const QUERIES: &[&str] = &[
 /// How many of them, the last ones, fail.
 const ERRORS: usize = 6;
 
-async fn plain(cluster: &Cluster) -> Client {
-    let direct = cluster.direct(0).await;
-    let made = direct
-        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
-        .await;
-    made.expect("a database");
-    let plain = cluster.direct_in(0, "plain").await;
-    plain.batch_execute(SCHEMA).await.expect("tables with rows");
-    plain
-}
-
 fn sorted<T: Ord>(mut rows: Vec<T>) -> Vec<T> {
     rows.sort();
     rows
@@ -322,7 +311,7 @@ async fn queries_are_answered_as_by_one_server() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
     client.batch_execute(SCHEMA).await.unwrap();
-    let plain = plain(&cluster).await;
+    let plain = cluster.plain_database(SCHEMA).await;
     // With one snapshot for each statement, and with one for all.
     for begin in [
         "",
@@ -340,7 +329,7 @@ async fn results_are_described_as_by_one_server() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
     client.batch_execute(SCHEMA).await.unwrap();
-    let plain = plain(&cluster).await;
+    let plain = cluster.plain_database(SCHEMA).await;
     for query in QUERIES {
         let sql = query.trim_start_matches('=');
         let (here, there) = (client.prepare(sql).await, plain.prepare(sql).await);
@@ -546,7 +535,7 @@ async fn rows_in_order_are_not_held() {
     let config = open_door();
     let cluster = Cluster::configured(proxy::ProxyConfig { limits, ..config }).await;
     let client = cluster.connect().await;
-    let plain = plain(&cluster).await;
+    let plain = cluster.plain_database(SCHEMA).await;
     for on in [&client, &plain] {
         on.batch_execute(&rows_of_all_types()).await.unwrap();
     }

@@ -431,6 +431,18 @@ impl Cluster {
         client
     }
 
+    /// A database of one PostgreSQL alone, with this schema: what the cluster is compared with.
+    pub(crate) async fn plain_database(&self, schema: &str) -> Client {
+        let direct = self.direct(0).await;
+        let made = direct
+            .batch_execute("CREATE DATABASE plain TEMPLATE template0")
+            .await;
+        made.expect("a database");
+        let plain = self.direct_in(0, "plain").await;
+        plain.batch_execute(schema).await.expect("the schema");
+        plain
+    }
+
     /// How to connect to one group's PostgreSQL itself.
     pub(crate) fn direct_config(&self, server: usize, options: &str) -> String {
         let host = self.servers[server].directory.path().display();
@@ -643,6 +655,11 @@ pub(crate) fn code(error: &tokio_postgres::Error) -> &str {
     error
         .code()
         .map_or("no code", tokio_postgres::error::SqlState::code)
+}
+
+/// Runs statements that do not fail.
+pub(crate) async fn run(client: &Client, sql: &str) {
+    client.batch_execute(sql).await.expect(sql);
 }
 
 /// The rows that a client is given as text, or the SQLSTATE.

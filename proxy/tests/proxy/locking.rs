@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use proxy::Limits;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::harness::{Cluster, code};
+use crate::harness::{Cluster, code, run};
 
 const SCHEMA: &str = "
 CREATE TABLE jobs (id int PRIMARY KEY, state text, priority numeric, due timestamptz);
@@ -31,10 +31,6 @@ const ORDERED: &[&str] = &[
     "SELECT nothing FROM jobs ORDER BY id FOR UPDATE",
 ];
 
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.expect(sql);
-}
-
 /// What a Query gives: rows, and what it has counted; or the SQLSTATE.
 async fn asked(client: &Client, sql: &str) -> Result<Vec<String>, String> {
     let messages = client.simple_query(sql).await;
@@ -52,13 +48,8 @@ async fn asked(client: &Client, sql: &str) -> Result<Vec<String>, String> {
 
 async fn both(cluster: &Cluster) -> (Client, Client) {
     let client = cluster.connect().await;
-    let direct = cluster.direct(0).await;
-    run(&direct, "CREATE DATABASE plain TEMPLATE template0").await;
-    let plain = cluster.direct_in(0, "plain").await;
-    for on in [&client, &plain] {
-        run(on, SCHEMA).await;
-    }
-    (client, plain)
+    run(&client, SCHEMA).await;
+    (client, cluster.plain_database(SCHEMA).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]

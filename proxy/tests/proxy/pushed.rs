@@ -150,18 +150,11 @@ async fn explained(client: &Client, sql: &str) -> String {
 async fn what_is_computed_where_the_rows_are_is_as_on_one_server() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
-    let direct = cluster.direct(0).await;
-    direct
-        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
-        .await
-        .unwrap();
-    let plain = cluster.direct_in(0, "plain").await;
+    let plain = cluster.plain_database(SCHEMA).await;
+    client.batch_execute(SCHEMA).await.unwrap();
+    let reference = "SELECT create_reference_table('cities')";
+    client.batch_execute(reference).await.unwrap();
     for on in [&client, &plain] {
-        on.batch_execute(SCHEMA).await.unwrap();
-        if std::ptr::eq(on, &client) {
-            let reference = "SELECT create_reference_table('cities')";
-            on.batch_execute(reference).await.unwrap();
-        }
         on.batch_execute(ROWS).await.unwrap();
     }
     let mut different = Vec::new();

@@ -90,13 +90,7 @@ async fn views_are_read_as_on_one_server() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
     client.batch_execute(SCHEMA).await.expect("tables and views");
-    let direct = cluster.direct(0).await;
-    direct
-        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
-        .await
-        .expect("a database");
-    let plain = cluster.direct_in(0, "plain").await;
-    plain.batch_execute(SCHEMA).await.expect("tables and views");
+    let plain = cluster.plain_database(SCHEMA).await;
     let mut different = String::new();
     for begin in ["", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
         for query in QUERIES {

@@ -273,13 +273,7 @@ pub(crate) async fn both() -> (Cluster, Client, Client) {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;
     client.batch_execute(SCHEMA).await.expect("tables");
-    let direct = cluster.direct(0).await;
-    let made = direct
-        .batch_execute("CREATE DATABASE plain TEMPLATE template0")
-        .await;
-    made.expect("a database");
-    let plain = cluster.direct_in(0, "plain").await;
-    plain.batch_execute(SCHEMA).await.expect("tables");
+    let plain = cluster.plain_database(SCHEMA).await;
     (cluster, client, plain)
 }
 
