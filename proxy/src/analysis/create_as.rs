@@ -73,11 +73,7 @@ pub(super) fn select_into(tokens: &[Token], sql: &str, names: Names<'_>) -> Opti
 
 /// Whether the query can be run, alone; else what it is instead.
 fn planned(query: &[Token], names: Names<'_>) -> Result<Result<(), Plan>, Refusal> {
-    if Words::new(query).sees(&["execute"]) {
-        return Err(
-            Refusal::unsupported("CREATE TABLE AS EXECUTE is not supported").hint("Write the query itself.")
-        );
-    }
+    temporary::refuse_execute(query)?;
     if query.iter().any(|token| matches!(token.kind, Kind::Parameter(_))) {
         return Err(Refusal::unsupported(
             "CREATE TABLE AS and SELECT INTO with parameters are not supported",

@@ -199,16 +199,14 @@ impl Explained {
                     "The node: puts their rows together as they come, {how}; where it does not know that order, one PostgreSQL does, with all of them"
                 ));
             }
-            Way::Gather(parts) => {
+            Way::Gather(parts) | Way::Bring(parts) => {
                 lines.push(format!("Each group{once}: reads"));
                 lines.extend(parts.iter().map(|part| format!("  {part}")));
-                lines.push("One of them: the statement, over these rows".to_owned());
-            }
-            Way::Bring(parts) => {
-                lines.push(format!("Each group{once}: reads"));
-                lines.extend(parts.iter().map(|part| format!("  {part}")));
-                lines
-                    .push("Each group: the statement, on its own rows and with all that was read".to_owned());
+                let then = match &self.way {
+                    Way::Bring(_) => "Each group: the statement, on its own rows and with all that was read",
+                    _ => "One of them: the statement, over these rows",
+                };
+                lines.push(then.to_owned());
             }
             Way::Move => lines.extend([
                 format!("Each group{once}: takes its rows out whose shard key changes"),

@@ -179,7 +179,7 @@ impl<'t> Grammar<'t> {
 
     /// `'constant'::type PRECEDING`: of a window's frame nothing is known but that.
     fn frame(&self, at: usize, text: &str) -> Option<Rewritten> {
-        let cast = self.tokens.get(at + 1)?.kind == Kind::Operator("::".to_owned());
+        let cast = is_operator(self.tokens.get(at + 1)?, "::");
         let bound = self
             .tokens
             .get(at + 3)
@@ -209,7 +209,7 @@ impl<'t> Grammar<'t> {
             (self.tokens.get(end)?.kind == Kind::Punctuation(']')).then_some(())?;
             end += 1;
         }
-        (self.tokens.get(end)?.kind == Kind::Operator("=".to_owned())).then(|| left_out(end - at))?
+        is_operator(self.tokens.get(end)?, "=").then(|| left_out(end - at))?
     }
 
     /// `type 'constant'` is `'constant'::type`.
@@ -231,9 +231,8 @@ impl<'t> Grammar<'t> {
     fn collate(&self, at: usize) -> Option<Rewritten> {
         /// Tokens of the longest names of types: `pg_catalog.timestamp(3) without time zone[]`.
         const LONGEST: usize = 11;
-        let of_type = |token: &&Token| token.kind != Kind::Operator("::".to_owned());
         let behind = self.tokens.get(at.saturating_sub(LONGEST)..at)?;
-        if behind.iter().rev().all(|token| of_type(&token)) {
+        if !behind.iter().any(|token| is_operator(token, "::")) {
             return None;
         }
         let mut rest = self.from(at + 1);
@@ -290,6 +289,10 @@ impl<'t> Grammar<'t> {
         let taken = self.until(at, &rest)?;
         (taken > 0).then(|| left_out(taken))?
     }
+}
+
+fn is_operator(token: &Token, operator: &str) -> bool {
+    matches!(&token.kind, Kind::Operator(found) if found == operator)
 }
 
 fn keyword(word: &str) -> Theirs {

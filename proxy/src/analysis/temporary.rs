@@ -162,6 +162,16 @@ pub(super) fn create_table(
     Ok(defines())
 }
 
+/// Refuses a table of what EXECUTE gives.
+pub(super) fn refuse_execute(query: &[Token]) -> Result<(), Refusal> {
+    if Words::new(query).sees(&["execute"]) {
+        return Err(
+            Refusal::unsupported("CREATE TABLE AS EXECUTE is not supported").hint("Write the query itself.")
+        );
+    }
+    Ok(())
+}
+
 /// The query of CREATE TABLE ... AS, without what says whether the table gets its rows; and whether it does.
 pub(super) fn data_of(query: &[Token]) -> (&[Token], bool) {
     for (ending, rows) in [(&["with", "no", "data"][..], false), (&["with", "data"], true)] {
@@ -181,11 +191,7 @@ fn create_as<'a>(
     names: Names<'_>,
 ) -> Result<Plan, Refusal> {
     let (query, rows) = data_of(query);
-    if Words::new(query).sees(&["execute"]) {
-        return Err(
-            Refusal::unsupported("CREATE TABLE AS EXECUTE is not supported").hint("Write the query itself.")
-        );
-    }
+    refuse_execute(query)?;
     match query::plan(query, names)? {
         Plan::Query(_) if !rows => Ok(defines()),
         Plan::Query(planned) => fill::create(query, planned, made(query), names),

@@ -11,7 +11,7 @@ use super::Session;
 use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
-use super::gather::{Asked, BARE_BIND, not_the_same, readings};
+use super::gather::{Asked, not_the_same, readings};
 use super::holes::draws_of;
 use super::moves::{close, parse};
 use super::parts::{Sink, end_batch};
@@ -34,13 +34,7 @@ impl Session {
         bring: &Bring,
     ) -> Result<(), Halt> {
         let own = self.open_transaction(Style::Simple).await?;
-        let asked = Asked {
-            gathering: &bring.gathering,
-            text,
-            types: &[],
-            bind: Bind::read(&BARE_BIND)?,
-            style: Style::Simple,
-        };
+        let asked = Asked::bare(&bring.gathering, text, Style::Simple)?;
         let brought = self.bring_all(places, &asked, bring.verb, None).await;
         let (tag, _) = self.close_transaction(own, brought).await?;
         encode::command_complete(self.out(), &tag);

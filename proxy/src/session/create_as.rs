@@ -7,18 +7,19 @@
 //!
 //! All of it is one transaction, the client's block or one of its own: nobody sees the table before its rows, and a failure anywhere leaves neither.
 
+use postgres_protocol::escape::escape_literal;
+
 use super::Session;
 use super::commands::Rows;
 use super::conn::{Audience, Stake};
 use super::ddl::Definition;
 use super::enter::Style;
-use super::gather::BARE_BIND;
 use super::moves::Given;
 use super::simple::Placed;
+use crate::analysis::lexer::quoted;
 use crate::analysis::{Access, CreateAs, DdlEffect, Form, Plan, Refusal};
 use crate::failure::Halt;
 use crate::protocol::encode;
-use crate::protocol::frontend::Bind;
 
 impl Session {
     /// Runs such a statement, and answers all but ReadyForQuery. Nothing is owed before.
@@ -75,12 +76,7 @@ impl Session {
         let place = match self.route(query, &[], Some(text), &planned).await? {
             Placed::One(place) => place,
             Placed::Many(_) if let Form::Feeds(feed) = &query.form => {
-                let given = Given {
-                    text,
-                    types: &[],
-                    bind: Bind::read(&BARE_BIND)?,
-                    style: Style::Simple,
-                };
+                let given = Given::bare(text)?;
                 return Ok(Some(self.feed_all(&given, feed, &planned, None).await?.0));
             }
             Placed::Many(_) if query.form == Form::Plain => return Ok(None),
@@ -95,10 +91,9 @@ impl Session {
 
 /// Asks whether a relation of the table's name is there, and whether a name in the query that could be the table's is something else now.
 fn before(made: &CreateAs) -> String {
-    let literal = |name: &str| format!("'{}'", name.replace('\'', "''"));
     let (whole, bare) = (
-        literal(&made.table.quoted()),
-        literal(&format!("\"{}\"", made.table.name.replace('"', "\"\""))),
+        escape_literal(&made.table.quoted()),
+        escape_literal(&quoted(&made.table.name)),
     );
     let hidden = match made.names_it {
         true => {

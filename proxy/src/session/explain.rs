@@ -107,13 +107,7 @@ impl Session {
         text: &str,
         style: Style,
     ) -> Result<Vec<String>, Halt> {
-        let asked = Asked {
-            gathering,
-            text,
-            types: &[],
-            bind: Bind::read(&BARE_BIND)?,
-            style,
-        };
+        let asked = Asked::bare(gathering, text, style)?;
         if let Some(merged) = self.describe_merged(places, &asked).await? {
             return self.measured_reading(places, merged.reading, style).await;
         }

@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Session;
 use super::captured::{Captured, Kept};
 use super::conn::{Audience, Kind, Stake};
-use super::gather::{Asked, BARE_BIND, not_the_same, results};
+use super::gather::{Asked, not_the_same, results};
 use super::holes::draws_of;
 use super::moves::{Given, close, parse};
 use super::parts::{end_batch, too_much};
@@ -144,12 +144,7 @@ impl Session {
         planned: &Planned,
     ) -> Result<(), Halt> {
         let own = self.open_transaction(Style::Simple).await?;
-        let given = Given {
-            text,
-            types: &[],
-            bind: Bind::read(&BARE_BIND)?,
-            style: Style::Simple,
-        };
+        let given = Given::bare(text)?;
         let fed = self.feed_all(&given, feed, planned, None).await;
         let (counted, _) = self.close_transaction(own, fed).await?;
         encode::command_complete(self.out(), &format!("INSERT 0 {counted}"));

@@ -51,6 +51,23 @@ pub(super) struct Asked<'a> {
     pub(super) style: Style,
 }
 
+impl<'a> Asked<'a> {
+    /// One of this text, without parameters, with all results as text.
+    pub(super) fn bare(
+        gathering: &'a Gathering,
+        text: &'a str,
+        style: Style,
+    ) -> Result<Asked<'a>, Malformed> {
+        Ok(Asked {
+            gathering,
+            text,
+            types: &[],
+            bind: Bind::read(&BARE_BIND)?,
+            style,
+        })
+    }
+}
+
 /// A query that is bound over the rows that it needs.
 pub(super) struct Ready {
     /// Where.
@@ -90,13 +107,7 @@ impl Session {
         text: &str,
         gathering: &Gathering,
     ) -> Result<(), Halt> {
-        let asked = Asked {
-            gathering,
-            text,
-            types: &[],
-            bind: Bind::read(&BARE_BIND)?,
-            style: Style::Simple,
-        };
+        let asked = Asked::bare(gathering, text, Style::Simple)?;
         self.enter_all(places, asked.style).await?;
         let counted = if let Some(merged) = self.describe_merged(places, &asked).await? {
             self.merge(places, merged, &asked, Giving::Rows(Rows::Described))

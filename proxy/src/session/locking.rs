@@ -8,7 +8,7 @@
 use super::Session;
 use super::commands::Rows;
 use super::enter::Style;
-use super::gather::{Asked, BARE_BIND};
+use super::gather::Asked;
 use super::holes::draws_of;
 use super::merge::{Giving, Head, Merged};
 use super::parts::too_much;
@@ -27,13 +27,7 @@ impl Session {
         gathering: &Gathering,
     ) -> Result<(), Halt> {
         let own = self.open_transaction(Style::Simple).await?;
-        let asked = Asked {
-            gathering,
-            text,
-            types: &[],
-            bind: Bind::read(&BARE_BIND)?,
-            style: Style::Simple,
-        };
+        let asked = Asked::bare(gathering, text, Style::Simple)?;
         let locked = self.lock_in_order(places, &asked, None).await;
         let (merged, mut heads) = self.close_transaction(own, locked).await?;
         let mut giving = Giving::Rows(Rows::Described);

@@ -27,10 +27,9 @@ use super::simple::read_slot;
 use super::statements::{Portal, Statement};
 use crate::analysis::{Access, Moves, Refusal};
 use crate::failure::{Failure, Halt};
-use crate::protocol::Body;
-use crate::protocol::encode;
 use crate::protocol::frame::HEADER;
 use crate::protocol::frontend::{Bind, Execute};
+use crate::protocol::{Body, Malformed, encode};
 
 /// The name of the statements and portals of a move.
 const NAME: &[u8] = b"_howdah_move";
@@ -43,6 +42,18 @@ pub(super) struct Given<'a> {
     /// What it is bound to and with.
     pub(super) bind: Bind<'a>,
     pub(super) style: Style,
+}
+
+impl<'a> Given<'a> {
+    /// One of a Query.
+    pub(super) fn bare(text: &'a str) -> Result<Given<'a>, Malformed> {
+        Ok(Given {
+            text,
+            types: &[],
+            bind: Bind::read(&BARE_BIND)?,
+            style: Style::Simple,
+        })
+    }
 }
 
 /// What a backend says of the client's statement.
@@ -67,12 +78,7 @@ impl Session {
         moves: &Moves,
     ) -> Result<(), Halt> {
         let own = self.open_transaction(Style::Simple).await?;
-        let given = Given {
-            text,
-            types: &[],
-            bind: Bind::read(&BARE_BIND)?,
-            style: Style::Simple,
-        };
+        let given = Given::bare(text)?;
         let moved = self.move_all(places, &given, moves, None).await;
         let (counted, _) = self.close_transaction(own, moved).await?;
         encode::command_complete(self.out(), &format!("UPDATE {counted}"));
