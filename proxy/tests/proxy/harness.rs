@@ -593,14 +593,17 @@ impl Cluster {
         keys
     }
 
-    /// Waits until the console shows these reasons for the backends of the client with this application name.
+    /// Waits until the console shows these reasons for the backends of the client with this application name, whose session must be
+    /// at rest: while it is active they are those of its last rest, and it may still be asking what it has at home.
     pub(crate) async fn until_pinned(&self, name: &str, expected: &str) {
         let console = self.connect_as("dbname=howdah").await;
         let begun = Instant::now();
         loop {
             let rows = console.simple_query("SHOW CLIENTS").await.expect("clients");
             let pins = rows.iter().find_map(|message| match message {
-                SimpleQueryMessage::Row(row) if row.get("application_name") == Some(name) => {
+                SimpleQueryMessage::Row(row)
+                    if row.get("application_name") == Some(name) && row.get("state") != Some("active") =>
+                {
                     Some(row.get("pins").unwrap_or_default().to_owned())
                 }
                 _ => None,
