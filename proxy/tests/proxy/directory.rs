@@ -34,7 +34,8 @@ fn template() -> &'static Path {
     MADE.get_or_init(|| {
         let version = as_postgres("initdb").arg("--version").output();
         let version = String::from_utf8(version.expect("initdb runs").stdout).expect("its version");
-        let name = version.trim().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let name = format!("{} segments of 1 MB", version.trim());
+        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if made.is_dir() {
             return made;
@@ -54,6 +55,8 @@ fn template() -> &'static Path {
                 "-E",
                 "UTF8",
                 "--locale=C.UTF-8",
+                // Each test begins with a copy of one.
+                "--wal-segsize=1",
                 "-D",
             ])
             .arg(&data)

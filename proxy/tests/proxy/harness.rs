@@ -15,6 +15,7 @@ use coordinator::slots::{MapEpoch, SlotMap};
 use coordinator::transaction::Transactions;
 use futures::future::BoxFuture;
 use proxy::{Hba, Limits, Listener, Peers, Places, ProxyConfig, Reload, Sessions, may_be_of};
+use rustix::process::{Pid, Signal, kill_process};
 use shard::client::{Backend, ConnectError, Groups, Hold};
 use shard::id::{GroupId, NodeId, Term};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,13 +65,14 @@ impl Server {
         self.directory.path().join(".s.PGSQL.5432")
     }
 
+    /// At once, as `pg_ctl stop -m immediate` does, which looks only ten times a second whether it has stopped.
     fn stop(&mut self) {
-        let _ = as_postgres("pg_ctl")
-            .args(["stop", "-m", "immediate", "-w", "-D"])
-            .arg(self.directory.path().join("data"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let file = std::fs::read_to_string(self.directory.path().join("data/postmaster.pid"));
+        let postmaster = file.ok().and_then(|text| text.lines().next()?.parse().ok());
+        match postmaster.and_then(Pid::from_raw) {
+            Some(postmaster) => drop(kill_process(postmaster, Signal::QUIT)),
+            None => drop(self.process.kill()),
+        }
         let _ = self.process.wait();
     }
 }
@@ -311,17 +313,18 @@ impl Cluster {
             sockets,
             holding: Mutex::default(),
         });
-        for group in groups {
-            until_ready(&servers[usize::try_from(group.0 - 1).expect("it fits")]).await;
+        let bootstrapped = groups.iter().zip(&servers).map(|(group, server)| async {
+            until_ready(server).await;
             let identity = Identity {
                 cluster: "test",
-                group,
+                group: *group,
                 slots: &slots,
             };
             bootstrap(&*sockets, identity, Duration::from_secs(20))
                 .await
                 .expect("bootstrap");
-        }
+        });
+        futures::future::join_all(bootstrapped).await;
         let catalogues = Arc::new(CatalogueCache::start(Arc::clone(&sockets)));
         let mut cluster = Cluster {
             servers,
