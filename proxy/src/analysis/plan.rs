@@ -698,6 +698,8 @@ pub struct CreateAs {
     pub insert: String,
     /// Does so with rows that come to the session, of one snapshot, where `insert` would be run by each group for itself.
     pub gathered: String,
+    /// It is SELECT INTO.
+    pub selects_into: bool,
     /// Something in the query may be called as the table is, and be found otherwise when that is there.
     pub names_it: bool,
 }
