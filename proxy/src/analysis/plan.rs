@@ -1,5 +1,6 @@
 //! The answer of the analysis: what a session must do with one statement.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use coordinator::catalogue::Relation;
@@ -50,6 +51,8 @@ pub enum Plan {
     /// Parse only, to any group, and never execute it. If PostgreSQL objects, pass on its own error;
     /// if it does not, answer this refusal (after a look whether the catalogue was stale).
     Judge(Refusal),
+    /// The same of a COPY, whose query, here in the text, PostgreSQL looks at when it runs.
+    JudgeCopied(Refusal, Range<usize>),
 }
 
 /// A transaction control statement. The text can be sent as it is to backends in the transaction.
