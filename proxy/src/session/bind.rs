@@ -48,6 +48,12 @@ impl Session {
             let name = String::from_utf8_lossy(bind.portal);
             return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
         }
+        // It was planned before tables changed.
+        match plan {
+            Err(refusal) => return self.refuse(&statement.text, refusal).await,
+            Ok(Plan::Judge(refusal)) => return self.judge(statement.text.as_bytes(), refusal).await,
+            Ok(_) => {}
+        }
         let Some(query) = relayed(plan) else {
             return self.bind_own(&bind, statement, planned).await;
         };
