@@ -163,6 +163,7 @@ fn copy_query(query: &[Token], options: &Options, names: Names<'_>) -> Result<Pl
                 ..query
             }))
         }
+        Plan::Judge(refusal) => Ok(Plan::JudgeCopied(refusal, range_of(query))),
         other => Ok(other),
     }
 }

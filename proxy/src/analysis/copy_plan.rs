@@ -143,14 +143,28 @@ impl CopyMade {
         text.get(..self.query.start).unwrap_or_default().chars().count()
     }
 
-    /// The same COPY of a query that gives nothing; all else is where it was in the text, unless the query was shorter than this one.
+    /// See [`of_no_rows`].
     #[must_use]
     pub fn of_no_rows(&self, text: &str) -> String {
-        let part = |range: Range<usize>| text.get(range).unwrap_or_default();
-        let (before, after) = (part(0..self.query.start), part(self.query.end..text.len()));
-        let width = self.query(text).chars().count();
-        format!("{before}{:<width$}{after}", "SELECT WHERE false")
+        of_no_rows(text, &self.query)
     }
+}
+
+/// The same COPY of a query that gives nothing, in the place of the one here in its text; all else is where it was, unless the query was shorter than this one.
+#[must_use]
+pub fn of_no_rows(text: &str, query: &Range<usize>) -> String {
+    let part = |range: Range<usize>| text.get(range).unwrap_or_default();
+    let (before, after) = (part(0..query.start), part(query.end..text.len()));
+    let width = part(query.clone()).chars().count();
+    format!("{before}{:<width$}{after}", "SELECT WHERE false")
+}
+
+/// The query of a COPY alone, where it is in the text.
+#[must_use]
+pub fn copied_alone(text: &str, query: &Range<usize>) -> String {
+    let part = |range: Range<usize>| text.get(range).unwrap_or_default();
+    let width = part(0..query.start).chars().count();
+    format!("{:width$}{}", "", part(query.clone()))
 }
 
 /// The format of COPY's text and CSV data. Bytes are of the client's encoding.

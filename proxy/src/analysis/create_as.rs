@@ -68,7 +68,11 @@ pub(super) fn select_into(tokens: &[Token], sql: &str, names: Names<'_>) -> Opti
     let (before, after) = (text_of(&tokens[..at], sql), text_of(words.rest(), sql));
     let query: Vec<Token> = tokens[..at].iter().chain(words.rest()).cloned().collect();
     let text = format!("{before} {after}");
-    Some(made(&name, false, ("", &text), &query, names))
+    let mut plan = made(&name, false, ("", &text), &query, names);
+    if let Ok(Plan::CreateAs(made)) = &mut plan {
+        made.selects_into = true;
+    }
+    Some(plan)
 }
 
 /// Whether the query can be run, alone; else what it is instead.
@@ -114,6 +118,7 @@ fn made(
     };
     Ok(Plan::CreateAs(Box::new(CreateAs {
         if_not_exists,
+        selects_into: false,
         create: format!("CREATE TABLE {quoted} {head} AS {text} WITH NO DATA"),
         insert: format!("INSERT INTO {quoted} {selected}"),
         gathered: format!("INSERT INTO {quoted} SELECT * FROM ({selected}) AS howdah_rows"),

@@ -161,17 +161,19 @@ impl<'t> Grammar<'t> {
         (!taken.iter().any(parameter)).then_some(taken.len())
     }
 
-    /// `operator ANY (array or subquery)`: an operator before what is in the parentheses.
+    /// `operator ANY (array or subquery)`: an operator before what is in the parentheses. For a subquery that begins with parentheses or VALUES
+    /// IN where it is just that, and else NOT IN, which as little says which values are equal.
     fn any(&self, at: usize, operator: &str) -> Option<Rewritten> {
-        let quantified = self
-            .tokens
-            .get(at + 1)
-            .is_some_and(|token| is_one_of(token, &["any", "all", "some"]));
-        let opened = self
-            .tokens
-            .get(at + 2)
-            .is_some_and(|token| token.kind == Kind::Punctuation('('));
-        (quantified && opened && !COMPARING.contains(&operator)).then(|| Rewritten {
+        let quantifier = self.tokens.get(at + 1)?;
+        let mut rest = self.from(at + 2);
+        if !is_one_of(quantifier, &["any", "all", "some"]) || !rest.take_mark('(') {
+            return None;
+        }
+        if is_query(rest) {
+            let equal = operator == "=" && !is_one_of(quantifier, &["all"]);
+            return words(2, if equal { &["in"] } else { &["not", "in"] });
+        }
+        (!COMPARING.contains(&operator)).then(|| Rewritten {
             taken: 2,
             with: vec![Theirs::CustomBinaryOperator(operator.to_owned())],
         })
@@ -289,6 +291,27 @@ impl<'t> Grammar<'t> {
         let taken = self.until(at, &rest)?;
         (taken > 0).then(|| left_out(taken))?
     }
+}
+
+/// Whether these words, behind a parenthesis, are VALUES or a query that begins with another one: not one that is a part of an expression.
+fn is_query(mut words: Words<'_>) -> bool {
+    const BEHIND: [&str; 7] = [
+        "union",
+        "intersect",
+        "except",
+        "order",
+        "limit",
+        "offset",
+        "fetch",
+    ];
+    let mut inner = words;
+    while inner.take_mark('(') {}
+    let queries = ["select", "with", "values", "table"];
+    words.sees(&["values"])
+        || queries.iter().any(|word| inner.sees(&[word]))
+            && words.parenthesised().is_some()
+            && (words.peek() == Some(&Kind::Punctuation(')'))
+                || BEHIND.iter().any(|word| words.sees(&[word])))
 }
 
 fn is_operator(token: &Token, operator: &str) -> bool {

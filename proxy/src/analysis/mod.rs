@@ -72,7 +72,10 @@ pub use calls::{REGCLASS, sequence_of};
 pub use compute::Computed;
 pub use configure::{BOOLEAN, TEXT, parameter_types};
 pub use copies::is_of_moment;
-pub use copy_plan::{CopyFormat, CopyIn, CopyLayout, CopyMade, CopyOut, CopySource, Goes, SuppliedField};
+pub use copy_plan::{
+    CopyFormat, CopyIn, CopyLayout, CopyMade, CopyOut, CopySource, Goes, SuppliedField, copied_alone,
+    of_no_rows,
+};
 pub use distributed::{Gathering, Merge, OrderedBy, Part, Partial, Reading, Values};
 pub use draws::{Draw, Draws, Places, SequenceName, Source};
 pub use explain::Explained;

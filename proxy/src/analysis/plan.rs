@@ -1,5 +1,6 @@
 //! The answer of the analysis: what a session must do with one statement.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use coordinator::catalogue::Relation;
@@ -50,6 +51,8 @@ pub enum Plan {
     /// Parse only, to any group, and never execute it. If PostgreSQL objects, pass on its own error;
     /// if it does not, answer this refusal (after a look whether the catalogue was stale).
     Judge(Refusal),
+    /// The same of a COPY, whose query, here in the text, PostgreSQL looks at when it runs.
+    JudgeCopied(Refusal, Range<usize>),
 }
 
 /// A transaction control statement. The text can be sent as it is to backends in the transaction.
@@ -698,6 +701,8 @@ pub struct CreateAs {
     pub insert: String,
     /// Does so with rows that come to the session, of one snapshot, where `insert` would be run by each group for itself.
     pub gathered: String,
+    /// It is SELECT INTO.
+    pub selects_into: bool,
     /// Something in the query may be called as the table is, and be found otherwise when that is there.
     pub names_it: bool,
 }

@@ -76,8 +76,7 @@ fn plan_within(tokens: &[Token], names: Names<'_>, depth: usize) -> Result<Plan,
     };
     if let Some(moved) = &proof.moved {
         let at = &proof.instances[moved.instance];
-        let within = (!matches!(statement, Statement::Update(_))).then(|| "a writing WITH".to_owned());
-        if let Some(what) = within.or_else(|| obstacle(tokens, &statement, &proof, &findings)) {
+        if let Some(what) = writing(&statement).or_else(|| obstacle(tokens, &statement, &proof, &findings)) {
             return Ok(Plan::Judge(moves::refusal(
                 at,
                 &format!("by a statement with {what}"),
@@ -466,7 +465,7 @@ fn obstacle(
         _ => return Some("this statement".to_owned()),
     };
     if proof.writes && (query.locks.is_empty() || query.with.is_some()) {
-        return Some("a writing WITH".to_owned());
+        return writing(statement);
     }
     if proof.writes {
         // Each group locks its own rows of the one table.
@@ -500,6 +499,29 @@ fn beyond_rows(queries: usize, proof: &Proof<'_>, findings: &Findings) -> Option
         let found = findings.aggregate.as_ref().or(findings.local.as_ref());
         found.map(|name| format!("\"{name}\""))
     }
+}
+
+/// What it is that writes, or locks, in a statement that is a query, or begins as one does; nothing else in an UPDATE.
+fn writing(statement: &Statement) -> Option<String> {
+    let Statement::Query(query) = statement else {
+        return (!matches!(statement, Statement::Update(_))).then(|| "a writing WITH".to_owned());
+    };
+    let verb = |body: &SetExpr| match body {
+        SetExpr::Insert(_) => Some("INSERT"),
+        SetExpr::Update(_) => Some("UPDATE"),
+        SetExpr::Delete(_) => Some("DELETE"),
+        SetExpr::Merge(_) => Some("MERGE"),
+        _ => None,
+    };
+    let mut with = query.with.iter().flat_map(|with| &with.cte_tables);
+    if with.any(|inner| verb(&inner.query.body).is_some()) {
+        return Some("a writing WITH".to_owned());
+    }
+    Some(match verb(&query.body) {
+        Some(verb) => format!("such a WITH before {verb}"),
+        None if query.locks.is_empty() => "FOR UPDATE or FOR SHARE in a subquery".to_owned(),
+        None => "FOR UPDATE or FOR SHARE with WITH".to_owned(),
+    })
 }
 
 /// How many queries a SELECT of one table row by row has: itself, and those in FROM that are such SELECTs, as views may be.

@@ -187,7 +187,9 @@ fn show_gathering(gathering: &Gathering) -> String {
 fn show(plan: &Result<Plan, Refusal>) -> String {
     match plan {
         Err(refusal) => format!("refused {}", show_refusal(refusal)),
-        Ok(Plan::Judge(refusal)) => format!("PostgreSQL judges, else {}", show_refusal(refusal)),
+        Ok(Plan::Judge(refusal) | Plan::JudgeCopied(refusal, _)) => {
+            format!("PostgreSQL judges, else {}", show_refusal(refusal))
+        }
         Ok(Plan::Query(query)) => show_query(query),
         Ok(Plan::Ddl(ddl)) => {
             let alone = if ddl.outside_transaction {

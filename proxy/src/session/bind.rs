@@ -14,7 +14,7 @@ use super::plans::Planned;
 use super::simple::Placed;
 use super::statements::{Check, Portal, Statement};
 use super::temporary::Does;
-use crate::analysis::{Access, Form, Format, Parameter, Plan, PreparedCommand, Query, Refusal};
+use crate::analysis::{Access, CursorAction, Form, Format, Parameter, Plan, PreparedCommand, Query, Refusal};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 use crate::protocol::frontend::Bind;
@@ -47,6 +47,12 @@ impl Session {
         if self.is_portal(bind.portal) {
             let name = String::from_utf8_lossy(bind.portal);
             return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
+        }
+        // It was planned before tables changed.
+        match plan {
+            Err(refusal) => return self.refuse(&statement.text, refusal).await,
+            Ok(Plan::Judge(refusal)) => return self.judge(statement.text.as_bytes(), refusal).await,
+            Ok(_) => {}
         }
         let Some(query) = relayed(plan) else {
             return self.bind_own(&bind, statement, planned).await;
@@ -139,11 +145,14 @@ impl Session {
                     conn.owes(Kind::Bind, Audience::Client, Stake::Nothing);
                 }
                 let portal = match query {
-                    Some(query) if self.sees_to_cursor(&query.form) => Portal::Cursor {
-                        place,
-                        bind: Bytes::copy_from_slice(message),
-                        planned,
-                    },
+                    // What there is to close is known when it is executed.
+                    Some(query) if closes(&query.form) || self.sees_to_cursor(&query.form) => {
+                        Portal::Cursor {
+                            place,
+                            bind: Bytes::copy_from_slice(message),
+                            planned,
+                        }
+                    }
                     _ => {
                         let does = query.map_or(Does::Nothing, |query| Does::by(&query.form));
                         Portal::At { place, access, does }
@@ -304,6 +313,17 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether a statement is a CLOSE.
+fn closes(form: &Form) -> bool {
+    matches!(
+        form,
+        Form::Cursor {
+            action: CursorAction::Close,
+            ..
+        }
+    )
 }
 
 /// The parameters of a Bind, of the types that are declared for them.

@@ -43,6 +43,7 @@ impl Session {
             Plan::Prepared(command) => self.prepared_command(command, text).await,
             Plan::CreateAs(made) => Box::pin(self.create_as(made, text, rows)).await,
             Plan::Judge(refusal) => self.judge(text.as_bytes(), refusal).await,
+            Plan::JudgeCopied(refusal, query) => self.judge_copied(text, query, refusal).await,
             Plan::Query(_) | Plan::CopyIn(_) | Plan::Fill(_) => {
                 Err(Refusal::unsupported("this statement cannot be used here").into())
             }

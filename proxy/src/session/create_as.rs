@@ -44,6 +44,11 @@ impl Session {
         self.begin_definition().await?;
         let place = self.any_place().await?;
         self.enter(place, Access::Read, Style::Simple).await?;
+        if made.selects_into && self.is_read_only(place).await? {
+            // Of the groups' own statement they would say CREATE TABLE AS.
+            let words = "cannot execute SELECT INTO in a read-only transaction";
+            return Err(Refusal::new("25006", words).into());
+        }
         let answer = self.ask(place, &before(made), None).await?;
         match answer.as_deref() {
             // Who makes it between this question and the next step makes that fail, so no row goes into another table.

@@ -11,7 +11,7 @@ use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
 use super::enter::Style;
 use super::plans::Planned;
-use super::statements::Statement;
+use super::statements::{Portal, Statement};
 use super::together::Binding;
 use super::transaction::Step;
 use crate::analysis::lexer::quoted;
@@ -133,7 +133,8 @@ impl Session {
         self.cursors.get(name).map(Cursor::place)
     }
 
-    /// Whether the session itself sees to a statement about a cursor: it is on several groups, or there is one less.
+    /// Whether the session itself sees to a statement about a cursor: it is on several groups, or there is one less, or a
+    /// portal less.
     pub(super) fn sees_to_cursor(&self, form: &Form) -> bool {
         match form {
             Form::Cursor {
@@ -141,10 +142,10 @@ impl Session {
                 action,
             } => match self.cursors.get(name) {
                 Some(Cursor::Several { .. }) => true,
-                Some(Cursor::One { .. }) => matches!(action, CursorAction::Close),
-                None => false,
+                Some(Cursor::One { .. }) => *action == CursorAction::Close,
+                None => *action == CursorAction::Close && self.statements.has_named_portal(name.as_bytes()),
             },
-            Form::Cursor { name: None, .. } => !self.cursors.is_empty(),
+            Form::Cursor { name: None, .. } => !self.cursors.is_empty() || self.statements.has_portals(),
             _ => false,
         }
     }
@@ -247,21 +248,42 @@ impl Session {
         self.cursor(query, How::Query).await
     }
 
-    /// The same by an Execute, of a portal that is bound at `place`.
+    /// The same by an Execute, of a portal that is bound at `place`, where the session sees to it.
     pub(super) async fn cursor_portal(
         &mut self,
         place: usize,
         bind: &[u8],
         query: &Query,
         execute: &Execute<'_>,
+        message: &[u8],
     ) -> Result<(), Halt> {
-        let fetches = matches!(
-            &query.form,
-            Form::Cursor {
-                action: CursorAction::Fetch(_),
-                ..
+        let Form::Cursor { name, action } = &query.form else {
+            return Err(Refusal::unsupported("this is no statement about a cursor").into());
+        };
+        // PostgreSQL says that the portal which runs cannot be closed.
+        let itself = name
+            .as_ref()
+            .is_some_and(|name| name.as_bytes() == execute.portal);
+        if itself || !self.sees_to_cursor(&query.form) {
+            self.enter(place, Access::Read, Style::Extended).await?;
+            self.send_on(place, Kind::Execute, message);
+            return Ok(());
+        }
+        if *action == CursorAction::Close {
+            self.settle().await?;
+            self.cursor_query(query).await?;
+            let words = format!(
+                "portal \"{}\" cannot be run",
+                String::from_utf8_lossy(execute.portal)
+            );
+            let again = Portal::Fails(Box::new(Refusal::new("55000", words)));
+            self.statements.replace_portal(execute.portal, again);
+            if let Some(conn) = &mut self.slots[place] {
+                conn.stale_portals.push(execute.portal.to_vec());
             }
-        );
+            return Ok(());
+        }
+        let fetches = matches!(action, CursorAction::Fetch(_));
         if fetches && execute.limit > 0 {
             let words = "a limit of rows on FETCH from a cursor of several groups is not supported";
             return Err(Refusal::unsupported(words)
@@ -373,8 +395,13 @@ impl Session {
         Ok(self.take_captured(place, group, Stake::Nothing)?.counted)
     }
 
-    /// Closes one of them, or all.
+    /// Closes one of them, or all, and portals of Bind with them (`PerformPortalClose` in portalcmds.c).
     async fn close_cursors(&mut self, name: Option<&str>) -> Result<(), Halt> {
+        if let Some(name) = name
+            && self.statements.has_named_portal(name.as_bytes())
+        {
+            return self.close_portal(name.as_bytes()).await;
+        }
         let sql = match name {
             Some(name) => format!("CLOSE {}", quoted(name)),
             None => "CLOSE ALL".to_owned(),
@@ -386,16 +413,36 @@ impl Session {
                     .cursors
                     .get(name)
                     .is_some_and(|cursor| concerned(cursor, *place)),
-                None => self.cursors.values().any(|cursor| concerned(cursor, *place)),
+                None => self.engaged(*place) || self.cursors.values().any(|cursor| concerned(cursor, *place)),
             })
             .collect();
         for place in places {
-            self.enter(place, Access::Read, Style::Simple).await?;
+            match self.engaged(place) {
+                true => self.enter_bare(place).await?,
+                false => self.enter(place, Access::Read, Style::Simple).await?,
+            }
             self.ask(place, &sql, None).await?;
         }
         match name {
             Some(name) => drop(self.cursors.remove(name)),
-            None => self.cursors.clear(),
+            None => {
+                self.cursors.clear();
+                self.statements.clear_portals();
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a portal of Bind, wherever it is bound. Nothing is owed.
+    async fn close_portal(&mut self, name: &[u8]) -> Result<(), Halt> {
+        let portal = self.statements.remove_portal(name);
+        for place in portal.iter().flat_map(Portal::bound_at) {
+            self.enter_bare(*place).await?;
+            if let Some(conn) = &mut self.slots[*place] {
+                conn.stale_portals.push(name.to_vec());
+                conn.close_stale();
+            }
+            self.settle().await?;
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Session {
     }
 
     /// Whether the backend at `place` is within a transaction of the session.
-    fn engaged(&self, place: usize) -> bool {
+    pub(super) fn engaged(&self, place: usize) -> bool {
         self.pipeline.touched.contains(&place)
             || self.transaction.as_ref().is_some_and(|t| t.participates(place))
     }

@@ -383,7 +383,7 @@ impl Session {
                 let Ok(Plan::Query(query)) = planned.only()? else {
                     return Err(Refusal::unsupported("this portal cannot be executed").into());
                 };
-                self.cursor_portal(place, &bind, query, &execute).await
+                self.cursor_portal(place, &bind, query, &execute, message).await
             }
             Some(Portal::Rows { .. }) => {
                 self.settle().await?;
@@ -516,13 +516,8 @@ impl Session {
                     self.send_on(place, Kind::Close, message);
                 }
                 other => {
-                    let places = match other {
-                        Some(Portal::At { place, .. } | Portal::Cursor { place, .. }) => vec![place],
-                        Some(Portal::Many { bound, .. }) => bound,
-                        _ => Vec::new(),
-                    };
-                    for place in places {
-                        if let Some(conn) = &mut self.slots[place] {
+                    for place in other.iter().flat_map(Portal::bound_at) {
+                        if let Some(conn) = &mut self.slots[*place] {
                             conn.stale_portals.push(name.to_vec());
                         }
                     }

@@ -106,7 +106,7 @@ impl Planned {
     fn has_unknown(&self) -> bool {
         self.statements
             .iter()
-            .any(|s| matches!(s.plan, Ok(Plan::Judge(_))))
+            .any(|s| matches!(s.plan, Ok(Plan::Judge(_) | Plan::JudgeCopied(..))))
     }
 }
 

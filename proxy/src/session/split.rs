@@ -285,6 +285,12 @@ impl Session {
             rows: rows.into(),
         };
         self.statements.replace_portal(portal, written);
+        // The first one describes it, if it is asked to.
+        for place in &places[1..] {
+            if let Some(conn) = &mut self.slots[*place] {
+                conn.stale_portals.push(portal.to_vec());
+            }
+        }
         self.execute_rows(portal, execute.limit);
         Ok(())
     }

@@ -124,6 +124,19 @@ pub(super) enum Portal {
     Done,
 }
 
+impl Portal {
+    /// The places whose backends may hold it.
+    pub(super) fn bound_at(&self) -> &[usize] {
+        match self {
+            Portal::At { place, .. } | Portal::Rows { place, .. } | Portal::Cursor { place, .. } => {
+                std::slice::from_ref(place)
+            }
+            Portal::Many { bound, .. } => bound,
+            _ => &[],
+        }
+    }
+}
+
 /// Names of statements and portals.
 #[derive(Debug, Default)]
 pub(super) struct Statements {
@@ -193,6 +206,15 @@ impl Statements {
         } else {
             self.portals.get_mut(name).map(|(portal, _)| portal)
         }
+    }
+
+    pub(super) fn has_portals(&self) -> bool {
+        self.unnamed_portal.is_some() || !self.portals.is_empty()
+    }
+
+    /// Whether there is a portal of this name, which SQL's CLOSE could mean.
+    pub(super) fn has_named_portal(&self, name: &[u8]) -> bool {
+        self.portals.contains_key(name)
     }
 
     /// Puts a portal that is bound when the transaction's script is so long.

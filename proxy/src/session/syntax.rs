@@ -1,11 +1,13 @@
 //! What PostgreSQL says of a text that it reads and does not run.
 
+use std::ops::Range;
+
 use super::Session;
 use super::captured::Captured;
 use super::conn::{Audience, Kind, Stake};
 use super::home::HOME;
 use super::plans::{Planned, PlannedStatement};
-use crate::analysis::{Plan, Refusal, TransactionControl};
+use crate::analysis::{Plan, Refusal, TransactionControl, copied_alone, of_no_rows};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 
@@ -64,6 +66,19 @@ impl Session {
     pub(super) async fn judge(&mut self, text: &[u8], refusal: &Refusal) -> Result<(), Halt> {
         self.parse_only(text).await?;
         Err(refusal.clone().into())
+    }
+
+    /// The same of a COPY of a query, here in the text. PostgreSQL looks at the options first.
+    pub(super) async fn judge_copied(
+        &mut self,
+        text: &str,
+        query: &Range<usize>,
+        refusal: &Refusal,
+    ) -> Result<(), Halt> {
+        let place = self.any_place().await?;
+        self.enter_bare(place).await?;
+        self.ask(place, &of_no_rows(text, query), None).await?;
+        self.judge(copied_alone(text, query).as_bytes(), refusal).await
     }
 
     /// Refuses a statement. What is no SQL at all PostgreSQL says in its own words.

@@ -35,6 +35,8 @@ const QUERIES: &[&str] = &[
     // Errors.
     "SELECT 1 / (id - 40) FROM t ORDER BY id",
     "SELECT nothing FROM t ORDER BY id",
+    "SELECT 'ü', * FROM t, nowhere",
+    "INSERT INTO nowhere SELECT 1 RETURNING *",
 ];
 
 const OPTIONS: &[&str] = &[

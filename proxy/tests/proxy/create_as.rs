@@ -216,6 +216,38 @@ async fn a_made_table_is_seen_with_its_rows_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_table_is_made_in_a_read_only_transaction() {
+    let cluster = Cluster::start().await;
+    let (client, plain) = both(&cluster).await;
+    for sql in [
+        "SELECT id INTO made FROM people",
+        "WITH p AS (SELECT 1 AS id) SELECT * INTO TABLE made FROM p",
+        "SELECT 1 AS id INTO TEMP made",
+        "CREATE TABLE made AS SELECT id FROM people",
+        "CREATE TEMP TABLE made AS SELECT 1 AS id",
+        "SELECT nothing INTO made FROM people",
+    ] {
+        for begin in ["BEGIN READ ONLY", "SET default_transaction_read_only = on"] {
+            let mut said = Vec::new();
+            for on in [&client, &plain] {
+                run(on, begin).await;
+                let by_query = on.simple_query(sql).await.expect_err(sql);
+                if begin.starts_with("BEGIN") {
+                    run(on, "ROLLBACK; BEGIN READ ONLY").await;
+                }
+                let by_execute = on.execute(sql, &[]).await.expect_err(sql);
+                run(on, "ROLLBACK; RESET default_transaction_read_only").await;
+                said.push([by_query, by_execute].map(|error| {
+                    let error = error.as_db_error().expect("an error of the server");
+                    format!("{} {}", error.code().code(), error.message())
+                }));
+            }
+            assert_eq!(said[0], said[1], "{begin}: {sql}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_are_made_by_the_extended_protocol() {
     let cluster = Cluster::start().await;
     let (client, _) = both(&cluster).await;

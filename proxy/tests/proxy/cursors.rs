@@ -221,6 +221,102 @@ async fn cursors_and_execute_by_the_extended_protocol() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sqls_close_closes_portals_of_bind_as_in_postgresql() {
+    let cluster = Cluster::start().await;
+    let _schema = table(&cluster).await;
+    let _plain = cluster
+        .plain_database("CREATE TABLE t (id bigint PRIMARY KEY, v int); INSERT INTO t SELECT g, 0 FROM generate_series(1, 20) g")
+        .await;
+    let one = format!(
+        "SELECT id FROM t WHERE id = {} UNION ALL SELECT 0",
+        cluster.keys_of(1, 1)[0]
+    );
+    let merged = "SELECT id FROM t ORDER BY id";
+    let gathered = "SELECT count(*) + 1 FROM t UNION ALL SELECT 0";
+    let writes = "UPDATE t SET v = 1 RETURNING id";
+    let kinds = [
+        "SELECT id FROM t",
+        merged,
+        gathered,
+        writes,
+        &one,
+        "SHOW DateStyle",
+        "SET DateStyle = 'ISO'",
+    ];
+    let close = ["CLOSE p", "CLOSE ALL", "CLOSE q"];
+    for sql in kinds {
+        for limit in [None, Some(1)] {
+            for close in close {
+                for by in ["Query", "Execute", "pipeline"] {
+                    let mut raws = [
+                        Raw::start(&cluster).await,
+                        Raw::start_direct(&cluster, 0, "plain").await,
+                    ];
+                    let mut said = Vec::new();
+                    for raw in &mut raws {
+                        said.push(closing(raw, sql, limit, close, by).await);
+                    }
+                    assert_eq!(said[0], said[1], "{sql}, {limit:?} executed, {close} by {by}");
+                }
+            }
+        }
+    }
+}
+
+/// What is said when a portal of a statement is bound, executed perhaps, closed by SQL, executed, and bound again.
+async fn closing(
+    raw: &mut Raw,
+    sql: &str,
+    limit: Option<i32>,
+    close: &str,
+    by: &str,
+) -> Vec<(String, Vec<String>)> {
+    let mut said = Vec::new();
+    if by != "pipeline" {
+        raw.query("BEGIN; SAVEPOINT s");
+        said.push(raw.until_ready().await);
+    }
+    raw.parse("s", sql);
+    raw.parse("close", close);
+    raw.bind("p", "s");
+    raw.bind("other", "s");
+    if let Some(limit) = limit {
+        raw.execute("p", limit);
+    }
+    if by == "Query" {
+        raw.sync();
+        said.push(raw.until_ready().await);
+        raw.query(close);
+    } else {
+        raw.bind("closing", "close");
+        raw.execute("closing", 0);
+        if by == "Execute" {
+            raw.execute("closing", 0);
+            raw.sync();
+        }
+    }
+    if by != "pipeline" {
+        said.push(raw.until_ready().await);
+        for portal in ["p", "other", "closing"] {
+            raw.query("ROLLBACK TO s; SAVEPOINT s");
+            raw.execute(portal, 1);
+            raw.sync();
+            said.push(raw.until_ready().await);
+        }
+    }
+    raw.bind("p", "s");
+    if close == "CLOSE ALL" {
+        raw.bind("other", "s");
+    }
+    raw.execute(if close == "CLOSE ALL" { "other" } else { "p" }, 1);
+    raw.sync();
+    said.push(raw.until_ready().await);
+    raw.query("ROLLBACK");
+    said.push(raw.until_ready().await);
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_prepared_is_routed_by_what_tables_are_now() {
     let cluster = Cluster::start().await;
     let client = cluster.connect().await;

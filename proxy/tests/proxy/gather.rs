@@ -233,6 +233,12 @@ const QUERIES: &[&str] = &[
     "SELECT name FROM customers WHERE credit > (SELECT avg(credit) FROM customers)",
     "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM items)",
     "SELECT id FROM orders WHERE amount >= ALL (SELECT amount FROM orders WHERE amount IS NOT NULL)",
+    "SELECT id FROM orders WHERE customer = ANY ((SELECT id FROM customers WHERE vip) UNION (SELECT 3))",
+    "SELECT id FROM orders WHERE customer = ANY (VALUES (1), (3)) AND id <> ALL ((VALUES (2), (4)) EXCEPT SELECT 4)",
+    "SELECT id FROM orders WHERE customer = ALL ((SELECT id FROM customers ORDER BY id LIMIT 1) UNION ALL (SELECT 5 LIMIT 0))",
+    "SELECT id FROM orders WHERE customer = ANY ((SELECT array_agg(id) FROM customers WHERE vip)::int[])",
+    "SELECT id, id < SOME (((SELECT customer FROM orders)) INTERSECT SELECT 3) FROM orders",
+    "SELECT id FROM orders WHERE customer NOT IN ((SELECT id FROM customers WHERE vip) UNION (SELECT 3))",
     "SELECT * FROM (SELECT city, count(*) AS n FROM customers GROUP BY city) s WHERE n > 1",
     "SELECT ARRAY(SELECT name FROM customers ORDER BY id)",
     // Set operations.

@@ -693,7 +693,7 @@ pub(crate) mod raw {
     use super::*;
 
     pub(crate) struct Raw {
-        stream: TcpStream,
+        stream: Box<dyn Backend>,
         out: Vec<u8>,
         input: Vec<u8>,
         /// What the CommandCompletes have said.
@@ -708,8 +708,18 @@ pub(crate) mod raw {
         }
 
         pub(crate) async fn start_in(cluster: &Cluster, database: &str) -> Raw {
+            Raw::start_on(Box::new(cluster.raw().await), database).await
+        }
+
+        /// With one group's PostgreSQL itself.
+        pub(crate) async fn start_direct(cluster: &Cluster, server: usize, database: &str) -> Raw {
+            let stream = UnixStream::connect(cluster.servers[server].socket()).await;
+            Raw::start_on(Box::new(stream.expect("connect")), database).await
+        }
+
+        async fn start_on(stream: Box<dyn Backend>, database: &str) -> Raw {
             let mut raw = Raw {
-                stream: cluster.raw().await,
+                stream,
                 out: Vec::new(),
                 input: Vec::new(),
                 completed: Vec::new(),
