@@ -540,7 +540,7 @@ async fn what_is_inserted_of_rows_of_both_groups_never_has_half_a_transfer() {
         ),
     ];
     let mut torn = std::collections::BTreeMap::<String, usize>::new();
-    for _ in 0..12 {
+    for _ in 0..8 {
         for (index, (begin, end, insert)) in ways.iter().enumerate() {
             let sql = insert.replace('%', &index.to_string());
             for sql in [begin, sql.as_str(), end] {
@@ -576,7 +576,12 @@ async fn what_is_inserted_of_rows_of_both_groups_never_has_half_a_transfer() {
 }
 
 /// A statement, which waits for a lock in a group until others have done something.
-async fn beside(cluster: &Cluster, client: &Client, sql: &str, others: impl Future<Output = ()>) -> u64 {
+async fn beside(
+    cluster: &Cluster,
+    client: &Client,
+    sql: &str,
+    others: impl Future<Output = ()>,
+) -> Result<u64, String> {
     let direct = cluster.direct(0).await;
     let others = async {
         let waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
@@ -588,9 +593,8 @@ async fn beside(cluster: &Cluster, client: &Client, sql: &str, others: impl Futu
     let both = async { tokio::join!(client.simple_query(sql), others) };
     let both = tokio::time::timeout(std::time::Duration::from_secs(60), both).await;
     let (done, ()) = both.expect("it ends");
-    let done = done.expect(sql);
-    match done.as_slice() {
-        [tokio_postgres::SimpleQueryMessage::CommandComplete(count)] => *count,
+    match done.map_err(|error| code(&error).to_owned())?.as_slice() {
+        [tokio_postgres::SimpleQueryMessage::CommandComplete(count)] => Ok(*count),
         other => panic!("{other:?}"),
     }
 }
@@ -609,7 +613,7 @@ async fn what_others_change_meanwhile_does_not_fail_an_insert_of_rows_of_both_gr
     other.batch_execute(&changes).await.unwrap();
     let sql = "INSERT INTO kept SELECT id, v FROM t ON CONFLICT (id) DO UPDATE SET v = kept.v + 1";
     let ends = async { other.batch_execute("COMMIT").await.unwrap() };
-    assert_eq!(beside(&cluster, &client, sql, ends).await, 6);
+    assert_eq!(beside(&cluster, &client, sql, ends).await, Ok(6));
     let kept = client.simple_query("SELECT v FROM kept").await.unwrap();
     assert_eq!(sum(&kept), 51 + 5);
     // The row that a foreign key means.
@@ -624,14 +628,33 @@ async fn what_others_change_meanwhile_does_not_fail_an_insert_of_rows_of_both_gr
         other.batch_execute("ROLLBACK").await.unwrap();
     };
     let sql = "INSERT INTO child SELECT id, v FROM t";
-    assert_eq!(beside(&cluster, &client, sql, ends).await, 6);
+    assert_eq!(beside(&cluster, &client, sql, ends).await, Ok(6));
     let stored = client.simple_query("SELECT v FROM child").await.unwrap();
     assert_eq!(sum(&stored), 5 * BALANCE + 1000);
+    // Both ways together have the time of one statement.
+    let locks = |key: i64| format!("BEGIN; UPDATE kept SET v = 9 WHERE id = {key}");
+    other.batch_execute(&locks(keys[0])).await.unwrap();
+    third.batch_execute(&locks(keys[3])).await.unwrap();
+    client
+        .batch_execute("SET statement_timeout = '4s'")
+        .await
+        .unwrap();
+    let since = std::time::Instant::now();
+    let ends = async {
+        tokio::time::sleep(std::time::Duration::from_millis(3000)).await;
+        other.batch_execute("COMMIT").await.unwrap();
+    };
+    let sql = "INSERT INTO kept SELECT id, v FROM t ON CONFLICT (id) DO UPDATE SET v = 1";
+    let done = beside(&cluster, &client, sql, ends).await;
+    assert_eq!(done, Err("57014".to_owned()));
+    let took = since.elapsed().as_millis();
+    assert!((3900..6500).contains(&took), "{took}");
+    third.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("RESET statement_timeout").await.unwrap();
     // In a block that is REPEATABLE READ it fails, as on one server.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT v FROM t";
     client.batch_execute(begin).await.unwrap();
     other.batch_execute("UPDATE kept SET v = 0").await.unwrap();
-    let sql = "INSERT INTO kept SELECT id, v FROM t ON CONFLICT (id) DO UPDATE SET v = 1";
     assert_eq!(code(&client.batch_execute(sql).await.unwrap_err()), "40001");
     client.batch_execute("ROLLBACK").await.unwrap();
 }
