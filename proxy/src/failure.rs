@@ -282,6 +282,14 @@ impl Failure {
         });
     }
 
+    /// Whether PostgreSQL says that the transaction could do at another time what it cannot do with its snapshot.
+    pub(crate) fn is_of_serialization(&self) -> bool {
+        let Failure::Postgres(message) = self else {
+            return false;
+        };
+        Fields::read(message.get(HEADER..).unwrap_or_default()).code == "40001"
+    }
+
     /// Whether it is of PostgreSQL's scanner or grammar (`scanner_yyerror` in scan.l, `base_yyparse` in gram.y).
     pub(crate) fn is_of_syntax(&self) -> bool {
         let Failure::Postgres(message) = self else {

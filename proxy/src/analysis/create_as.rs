@@ -121,7 +121,6 @@ fn made(
         selects_into: false,
         create: format!("CREATE TABLE {quoted} {head} AS {text} WITH NO DATA"),
         insert: format!("INSERT INTO {quoted} {selected}"),
-        gathered: format!("INSERT INTO {quoted} SELECT * FROM ({selected}) AS howdah_rows"),
         names_it: query
             .iter()
             .enumerate()

@@ -73,6 +73,8 @@ enum Way {
     Move,
     /// A SELECT runs so, and its rows go to their groups.
     Feed(Box<Explained>),
+    /// Each group inserts what it selects of its own rows, where it has one snapshot with the others; else that.
+    Push(Box<Explained>),
     /// One PostgreSQL computes the shard keys, by which each row of VALUES goes to its group.
     Compute,
     /// Nothing: it must be one group.
@@ -108,7 +110,8 @@ impl Explained {
             (_, Form::Brings(bring)) => Way::Bring(read(&bring.gathering)),
             (_, Form::Feeds(feed)) => {
                 let text = feed.text(whole);
-                Way::Feed(Box::new(Explained::of(
+                let way = if feed.within_groups { Way::Push } else { Way::Feed };
+                way(Box::new(Explained::of(
                     &feed.cut.source,
                     (text, text),
                     false,
@@ -216,7 +219,10 @@ impl Explained {
                 "One group: computes the shard keys".to_owned(),
                 format!("Each group{once}: its own rows of VALUES"),
             ]),
-            Way::Feed(selected) => {
+            Way::Feed(selected) | Way::Push(selected) => {
+                if let Way::Push(_) = &self.way {
+                    lines.push(format!("Each group{once}: the statement, on its own rows, if all have one snapshot for it; else"));
+                }
                 lines.push("Its SELECT:".to_owned());
                 lines.extend(selected.lines().iter().map(|line| format!("  {line}")));
                 lines.push("The node: sends each row to the group of its shard key".to_owned());

@@ -1,7 +1,7 @@
 //! INSERT ... SELECT into a distributed table.
 //!
-//! Where the shard key of each row is that of the row that it is made of, each group inserts what it selects of its own rows. Otherwise the
-//! SELECT is answered as any is, and its rows come to the session, which sends each where its key belongs:
+//! Where the shard key of each row is that of the row that it is made of, each group can insert what it selects of its own rows, in one snapshot of all
+//! groups. Otherwise the SELECT is answered as any is, and its rows come to the session, which sends each where its key belongs:
 //! `INSERT INTO table (columns) SELECT c1, ... FROM ROWS FROM (unnest($1::type[]), ...) AS rows (c1, ...)`. So values are brought to the types of the
 //! target's columns as those of the client's own statement are. Constants and parameters of the SELECT's list stay where they are, as their
 //! type may be that of the column that they go into (`transformInsertStmt` in analyze.c).
@@ -48,6 +48,8 @@ pub(super) struct Fed {
 pub struct Feed {
     /// The statement, taken apart.
     pub cut: Cut,
+    /// Each group can run the statement for its own rows instead, if they are read in one snapshot of all groups.
+    pub within_groups: bool,
     /// Where in its rows the shard key is.
     pub key_at: usize,
     /// How the key is hashed.
@@ -65,6 +67,8 @@ pub struct Cut {
     pub source: Query,
     /// A row may meet another of the same statement (`ON CONFLICT DO UPDATE`): all that go to a group must come at once.
     pub at_once: bool,
+    /// It has RETURNING.
+    pub returns: bool,
     /// The text of the SELECT in that of the statement, in bytes; of what stands before it; and of what follows.
     query: Range<usize>,
     head: Range<usize>,
@@ -250,9 +254,6 @@ pub(super) fn plan(
         && fed.findings.relations == 1
         && fed.findings.aggregate.is_none()
         && findings.local.is_none();
-    if fed.follows && simple && !beyond {
-        return planned(Form::Plain);
-    }
     let feed = match beyond {
         true => Err(Refusal::unsupported(
             "INSERT ... SELECT of rows of several groups with a subquery or a system column in ON CONFLICT or RETURNING is not supported",
@@ -260,6 +261,10 @@ pub(super) fn plan(
         .hint("Leave it out, or let all rows have the same shard key.")),
         false => feed(tokens, names, (proof, findings), fed),
     };
+    let feed = feed.map(|feed| Feed {
+        within_groups: fed.follows && simple,
+        ..feed
+    });
     match (feed, keys) {
         (Ok(feed), _) => planned(Form::Feeds(Arc::new(feed))),
         (Err(refusal), None) => Ok(Plan::Judge(refusal)),
@@ -285,6 +290,7 @@ fn feed(
     let cut = Cut::of(tokens, names)?;
     Ok(Feed {
         cut,
+        within_groups: false,
         key_at: fed.key_at,
         column,
         key: keys.pop(),
@@ -317,6 +323,7 @@ impl Cut {
             source,
             query: range_of(select),
             at_once: conflict && updates,
+            returns: keyword_at(tail, "returning").is_some(),
             head: range_of(head),
             tail: range_of(tail),
             constants,
@@ -373,7 +380,7 @@ fn begins_query(tokens: &[Token]) -> bool {
     let words = Words::new(tokens);
     match words.peek() {
         Some(Kind::Punctuation('(')) => begins_query(tokens.get(1..).unwrap_or_default()),
-        _ => ["select", "with", "values"]
+        _ => ["select", "with", "values", "table"]
             .iter()
             .any(|word| words.sees(&[word])),
     }

@@ -242,7 +242,7 @@ pub enum Form {
     Moves(Arc<Moves>),
     /// An UPDATE or DELETE to which rows of other tables are brought.
     Brings(Arc<Bring>),
-    /// An INSERT ... SELECT whose rows come to the session.
+    /// An INSERT ... SELECT whose rows come to the session, unless each group may insert what it selects of its own.
     Feeds(Arc<Feed>),
     /// An INSERT of VALUES whose shard keys PostgreSQL has to compute before it is known where its rows belong.
     Computes(Arc<Computed>),
@@ -699,8 +699,6 @@ pub struct CreateAs {
     pub create: String,
     /// Fills it.
     pub insert: String,
-    /// Does so with rows that come to the session, of one snapshot, where `insert` would be run by each group for itself.
-    pub gathered: String,
     /// It is SELECT INTO.
     pub selects_into: bool,
     /// Something in the query may be called as the table is, and be found otherwise when that is there.

@@ -128,7 +128,16 @@ fn show_query(query: &Query) -> String {
     } else if let Form::Feeds(feed) = &query.form {
         let key = feed.key.as_ref().map(show_key);
         let key = key.unwrap_or_else(|| format!("its column {}", feed.key_at + 1));
-        let _ = write!(text, "; by {key} gets what is {}", show_query(&feed.cut.source));
+        let within = if feed.within_groups {
+            " of its own rows, or"
+        } else {
+            ""
+        };
+        let _ = write!(
+            text,
+            ";{within} by {key} gets what is {}",
+            show_query(&feed.cut.source)
+        );
     } else if let Form::Computes(computed) = &query.form {
         let _ = write!(text, "; once {} of its keys are computed", computed.count());
     } else if let Form::Moves(moves) = &query.form {

@@ -2,8 +2,8 @@
 //!
 //! 1. A backend reads the client's statement, which so fails as on one server.
 //! 2. Every group makes the table, without rows, as a definition ([`super::ddl`]).
-//! 3. The rows are inserted as by the client's own INSERT ... SELECT, planned by the tables as the transaction sees them now; but always of one snapshot
-//!    of all groups.
+//! 3. The rows are inserted as by the client's own INSERT ... SELECT, planned by the tables as the transaction sees them now, by way of the session: of
+//!    one snapshot of all groups.
 //!
 //! All of it is one transaction, the client's block or one of its own: nobody sees the table before its rows, and a failure anywhere leaves neither.
 
@@ -58,19 +58,11 @@ impl Session {
         }
         let (text, effect) = (made.create.as_str(), &DdlEffect::Reload);
         self.define(Definition::Says { text, effect }).await?;
-        let counted = match self.insert_made(&made.insert).await? {
-            Some(counted) => counted,
-            None => match self.insert_made(&made.gathered).await? {
-                Some(counted) => counted,
-                None => return Err(not_so().into()),
-            },
-        };
-        Ok(Some(counted))
+        self.insert_made(&made.insert).await.map(Some)
     }
 
-    /// Gives how many rows there were; none, with nothing done, where several groups would insert what each sees of its own rows at its own time: half of
-    /// what others commit meanwhile could be among them.
-    async fn insert_made(&mut self, insert: &str) -> Result<Option<u64>, Halt> {
+    /// Gives how many rows there were.
+    async fn insert_made(&mut self, insert: &str) -> Result<u64, Halt> {
         let (planned, drawn) = self.plan_drawn(insert).await?;
         let text = drawn.as_deref().unwrap_or(insert);
         let query = match planned.only()? {
@@ -82,15 +74,14 @@ impl Session {
             Placed::One(place) => place,
             Placed::Many(_) if let Form::Feeds(feed) = &query.form => {
                 let given = Given::bare(text)?;
-                return Ok(Some(self.feed_all(&given, feed, &planned, None).await?.0));
+                return Ok(self.feed_all(&given, feed, &planned, None).await?.0);
             }
-            Placed::Many(_) if query.form == Form::Plain => return Ok(None),
             Placed::Many(_) | Placed::Rows(_) => return Err(not_so().into()),
         };
         self.enter(place, Access::Write, Style::Simple).await?;
         self.settle().await?;
         let done = self.exec(place, text, Audience::Session, Stake::Nothing).await?;
-        Ok(Some(done.counted))
+        Ok(done.counted)
     }
 }
 

@@ -136,14 +136,14 @@ impl Block {
 }
 
 impl Session {
-    /// Answers all but ReadyForQuery of a Query, as a transaction by itself where it is in none.
-    pub(super) async fn feeding_query(
+    /// Answers all but ReadyForQuery of a Query, and ends the transaction that was opened for it alone.
+    pub(super) async fn feed_alone(
         &mut self,
+        own: bool,
         text: &str,
         feed: &Feed,
         planned: &Planned,
     ) -> Result<(), Halt> {
-        let own = self.open_transaction(Style::Simple).await?;
         let given = Given::bare(text)?;
         let fed = self.feed_all(&given, feed, planned, None).await;
         let (counted, _) = self.close_transaction(own, fed).await?;
@@ -155,11 +155,14 @@ impl Session {
     pub(super) async fn feeding_portal(
         &mut self,
         places: &[usize],
-        feed: &Feed,
+        (query, feed): (&Query, &Feed),
         execute: &Execute<'_>,
     ) -> Result<(), Halt> {
-        let (bind, statement, planned) = self.portal_alone(execute.portal)?;
         self.open_transaction(Style::Extended).await?;
+        if self.inserts_within_groups(places, feed, Style::Extended).await? {
+            return self.write_portal(places, None, query, execute).await;
+        }
+        let (bind, statement, planned) = self.portal_alone(execute.portal)?;
         let given = Given {
             text: draws_of(planned.only()?).map_or(&statement.text, |draws| &draws.text),
             types: &statement.types,

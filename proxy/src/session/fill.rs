@@ -12,8 +12,7 @@ use super::home::HOME;
 use super::plans::Planned;
 use super::rekey::Carry;
 use super::simple::Placed;
-use super::transaction::Transaction;
-use crate::analysis::{Access, Fill, Form, Isolation, Refusal, TransactionModes};
+use crate::analysis::{Access, Fill, Form, Isolation, Refusal};
 use crate::failure::Halt;
 use crate::protocol::encode;
 
@@ -43,13 +42,7 @@ impl Session {
         if self.default_isolation(place).await? == Isolation::Serializable {
             return self.open_transaction(style).await;
         }
-        let modes = TransactionModes {
-            isolation: Some(Isolation::RepeatableRead),
-            ..TransactionModes::default()
-        };
-        let mut transaction = Transaction::new("BEGIN ISOLATION LEVEL REPEATABLE READ", modes);
-        transaction.implicit = true;
-        self.transaction = Some(transaction);
+        self.open_snapshot();
         Ok(style == Style::Simple)
     }
 

@@ -49,6 +49,7 @@ mod plans;
 mod pool;
 mod portals;
 mod prepare;
+mod push;
 mod rekey;
 mod relay;
 mod row_type;

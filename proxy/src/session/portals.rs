@@ -163,7 +163,7 @@ impl Session {
             return Box::pin(self.bringing_portal(places, bring, execute)).await;
         }
         if let Form::Feeds(feed) = &query.form {
-            return Box::pin(self.feeding_portal(places, feed, execute)).await;
+            return Box::pin(self.feeding_portal(places, (query, feed), execute)).await;
         }
         if let Form::Moves(moves) = &query.form {
             return Box::pin(self.moving_portal(places, moves, execute)).await;

@@ -151,8 +151,8 @@ impl Session {
                     Box::pin(self.bringing_query(&places, text, bring)).await?;
                     Ok(Ready::Now)
                 }
-                Placed::Many(_) if let Form::Feeds(feed) = &query.form => {
-                    Box::pin(self.feeding_query(text, feed, planned)).await?;
+                Placed::Many(places) if let Form::Feeds(feed) = &query.form => {
+                    Box::pin(self.selecting_insert(&places, text, (query, feed), planned)).await?;
                     Ok(Ready::Now)
                 }
                 Placed::Many(_) if let Form::Computes(computed) = &query.form => {
@@ -349,7 +349,10 @@ impl Session {
             let Ok(Plan::Query(query)) = &statement.plan else {
                 return Ok(None);
             };
-            let fits = matches!(query.form, Form::Plain | Form::Count | Form::Gathered(_));
+            let fits = matches!(
+                query.form,
+                Form::Plain | Form::Count | Form::Gathered(_) | Form::Feeds(_)
+            );
             if !fits || query.draws.is_some() {
                 return Ok(None);
             }

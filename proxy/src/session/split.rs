@@ -17,7 +17,8 @@ use super::enter::Style;
 use super::extended::copies_out;
 use super::statements::Portal;
 use super::together::Statement;
-use crate::analysis::{Access, Query, Refusal, RelationName, Spread, Target};
+use super::transaction::Transaction;
+use crate::analysis::{Access, Isolation, Query, Refusal, RelationName, Spread, Target, TransactionModes};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode;
 use crate::protocol::frontend::Execute;
@@ -182,6 +183,17 @@ impl Session {
             return self.scatter_alone(places, text, statement, query).await;
         }
         let own = self.open_transaction(Style::Simple).await?;
+        self.write_alone(own, places, text, query).await
+    }
+
+    /// Runs a Query that writes on all these groups, ends the transaction that was opened for it alone, and answers all but ReadyForQuery.
+    pub(super) async fn write_alone(
+        &mut self,
+        own: bool,
+        places: &[usize],
+        text: &str,
+        query: &Query,
+    ) -> Result<(), Halt> {
         let texts: Vec<_> = places.iter().map(|place| (*place, text)).collect();
         let written = self.write_query(&texts, None, query).await;
         let tally = self.close_transaction(own, written).await?;
@@ -341,7 +353,19 @@ impl Session {
         Ok(own)
     }
 
-    /// Ends the transaction that [`Session::open_transaction`] has opened for a statement alone.
+    /// Opens a transaction that has one snapshot of all groups, and may write.
+    pub(super) fn open_snapshot(&mut self) {
+        let modes = TransactionModes {
+            isolation: Some(Isolation::RepeatableRead),
+            ..TransactionModes::default()
+        };
+        let mut transaction = Transaction::new("BEGIN ISOLATION LEVEL REPEATABLE READ", modes);
+        transaction.began = self.pipeline.began.unwrap_or(transaction.began);
+        transaction.implicit = true;
+        self.transaction = Some(transaction);
+    }
+
+    /// Ends the transaction that was opened for a statement alone.
     pub(super) async fn close_transaction<T>(
         &mut self,
         own: bool,

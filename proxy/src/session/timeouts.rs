@@ -151,12 +151,30 @@ impl Timeouts {
 
     /// A statement begins.
     pub(super) fn restart(&mut self) {
+        self.time_since(Instant::now());
+    }
+
+    /// Since when the statement runs that is timed.
+    pub(super) fn since(&self) -> Option<Instant> {
+        match self.timed {
+            Timed::Statement(since) => Some(since),
+            Timed::Nothing | Timed::Idle(_) => None,
+        }
+    }
+
+    /// A statement that was timed since then goes on, after a transaction of its own has ended.
+    pub(super) fn go_on(&mut self, since: Option<Instant>) {
+        if let Some(since) = since {
+            self.time_since(since);
+        }
+    }
+
+    fn time_since(&mut self, since: Instant) {
         let limits = [Timeout::Statement, Timeout::Lock].map(|timeout| self.now.get(timeout));
         let Some(first) = limits.into_iter().flatten().min() else {
             self.end();
             return;
         };
-        let since = Instant::now();
         self.statement.fetch_add(1, Ordering::Relaxed);
         self.timed = Timed::Statement(since);
         self.again = AGAIN;

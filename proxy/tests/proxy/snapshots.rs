@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_postgres::Client;
 
 use crate::harness::raw::Raw;
-use crate::harness::{Cluster, code};
+use crate::harness::{Cluster, code, open_door};
 
 const BALANCE: i64 = 100;
 
@@ -468,4 +468,236 @@ async fn copies_and_tables_made_of_queries_show_whole_transactions() {
     for mover in movers {
         mover.await.expect("a mover");
     }
+}
+
+/// The sums of what has been stored, by rounds.
+async fn stored(client: &Client) -> Vec<(i32, i64, i64)> {
+    let sql = "SELECT round, sum(v)::int8, count(*) FROM stored GROUP BY round ORDER BY round";
+    let rows = client.query(sql, &[]).await.expect(sql);
+    rows.iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect()
+}
+
+/// Each group could insert what it selects of its own rows, but each would see them at its own time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_inserted_of_rows_of_both_groups_never_has_half_a_transfer() {
+    let cluster = Cluster::start().await;
+    let (client, keys) = accounts(&cluster).await;
+    let sql = "CREATE TABLE stored (id bigint, round int, v bigint, PRIMARY KEY (id, round)); CREATE VIEW seen AS SELECT id, v FROM t";
+    client.batch_execute(sql).await.expect("a table");
+    let over = std::sync::Arc::new(AtomicBool::new(false));
+    let mut movers = Vec::new();
+    for (from, to) in [(keys[0], keys[3]), (keys[4], keys[1]), (keys[2], keys[5])] {
+        let (mover, over) = (cluster.connect().await, std::sync::Arc::clone(&over));
+        movers.push(tokio::spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                transfer(&mover, from, to).await;
+            }
+        }));
+    }
+    let list: Vec<String> = keys.iter().map(i64::to_string).collect();
+    let list = list.join(", ");
+    let ways: [(&str, &str, String); 9] = [
+        ("", "", "INSERT INTO stored SELECT id, %, v FROM t".to_owned()),
+        (
+            "",
+            "",
+            format!("INSERT INTO stored SELECT id, %, v FROM t WHERE id IN ({list})"),
+        ),
+        ("", "", "INSERT INTO stored SELECT id, %, v FROM seen".to_owned()),
+        (
+            "",
+            "",
+            "INSERT INTO stored SELECT id, %, v FROM t ON CONFLICT DO NOTHING".to_owned(),
+        ),
+        (
+            "",
+            "",
+            "INSERT INTO stored SELECT id, %, v FROM t ON CONFLICT (id, round) DO UPDATE SET v = 0"
+                .to_owned(),
+        ),
+        (
+            "",
+            "",
+            "INSERT INTO stored SELECT id, %, v FROM t RETURNING id".to_owned(),
+        ),
+        (
+            "BEGIN",
+            "COMMIT",
+            "INSERT INTO stored SELECT id, %, v FROM t".to_owned(),
+        ),
+        (
+            "BEGIN; SELECT 1",
+            "COMMIT",
+            "INSERT INTO stored SELECT id, %, v FROM t ON CONFLICT (id, round) DO UPDATE SET v = 0"
+                .to_owned(),
+        ),
+        (
+            "",
+            "",
+            "SELECT 1; INSERT INTO stored SELECT id, %, v FROM t".to_owned(),
+        ),
+    ];
+    let mut torn = std::collections::BTreeMap::<String, usize>::new();
+    for _ in 0..8 {
+        for (index, (begin, end, insert)) in ways.iter().enumerate() {
+            let sql = insert.replace('%', &index.to_string());
+            for sql in [begin, sql.as_str(), end] {
+                client.batch_execute(sql).await.expect(sql);
+            }
+        }
+        let insert = "INSERT INTO stored SELECT id, $1, v FROM t WHERE id > $2";
+        let done = client.execute(insert, &[&100_i32, &i64::MIN]).await;
+        assert_eq!(done.expect(insert), 6);
+        client.batch_execute("BEGIN").await.unwrap();
+        client
+            .execute(insert, &[&101_i32, &i64::MIN])
+            .await
+            .expect(insert);
+        client.batch_execute("COMMIT").await.unwrap();
+        for (round, total, count) in stored(&client).await {
+            if (total, count) != (6 * BALANCE, 6) {
+                let way = usize::try_from(round).ok().and_then(|round| ways.get(round));
+                let way = way.map_or_else(
+                    || format!("{insert} ({round})"),
+                    |(begin, _, insert)| format!("{begin}; {insert}"),
+                );
+                *torn.entry(way).or_default() += 1;
+            }
+        }
+        client.batch_execute("TRUNCATE stored").await.unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    for mover in movers {
+        mover.await.expect("a mover");
+    }
+    assert!(torn.is_empty(), "{torn:#?}");
+}
+
+/// A statement, which waits for a lock in a group until others have done something.
+async fn beside(
+    cluster: &Cluster,
+    client: &Client,
+    sql: &str,
+    others: impl Future<Output = ()>,
+) -> Result<u64, String> {
+    let direct = cluster.direct(0).await;
+    let others = async {
+        let waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        while direct.query(waits, &[]).await.expect(waits).is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        others.await;
+    };
+    let both = async { tokio::join!(client.simple_query(sql), others) };
+    let both = tokio::time::timeout(std::time::Duration::from_secs(60), both).await;
+    let (done, ()) = both.expect("it ends");
+    match done.map_err(|error| code(&error).to_owned())?.as_slice() {
+        [tokio_postgres::SimpleQueryMessage::CommandComplete(count)] => Ok(*count),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// It has a snapshot for all of it, and yet it is READ COMMITTED: what has changed since does not fail it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_change_meanwhile_does_not_fail_an_insert_of_rows_of_both_groups() {
+    let cluster = Cluster::start().await;
+    let (client, keys) = accounts(&cluster).await;
+    let (other, third) = (cluster.connect().await, cluster.connect().await);
+    let sql = "CREATE TABLE kept (id bigint PRIMARY KEY, v bigint); CREATE TABLE child (id bigint PRIMARY KEY REFERENCES t, v bigint); \
+               INSERT INTO kept SELECT id, 0 FROM t";
+    client.batch_execute(sql).await.expect("tables");
+    // The row that ON CONFLICT finds.
+    let changes = format!("BEGIN; UPDATE kept SET v = 50 WHERE id = {}", keys[0]);
+    other.batch_execute(&changes).await.unwrap();
+    let sql = "INSERT INTO kept SELECT id, v FROM t ON CONFLICT (id) DO UPDATE SET v = kept.v + 1";
+    let ends = async { other.batch_execute("COMMIT").await.unwrap() };
+    assert_eq!(beside(&cluster, &client, sql, ends).await, Ok(6));
+    let kept = client.simple_query("SELECT v FROM kept").await.unwrap();
+    assert_eq!(sum(&kept), 51 + 5);
+    // The row that a foreign key means.
+    let changes = format!("BEGIN; INSERT INTO child VALUES ({}, 7)", keys[0]);
+    other.batch_execute(&changes).await.unwrap();
+    let anew = format!(
+        "BEGIN; DELETE FROM t WHERE id = {0}; INSERT INTO t VALUES ({0}, 1000); COMMIT",
+        keys[1]
+    );
+    let ends = async {
+        third.batch_execute(&anew).await.expect(&anew);
+        other.batch_execute("ROLLBACK").await.unwrap();
+    };
+    let sql = "INSERT INTO child SELECT id, v FROM t";
+    assert_eq!(beside(&cluster, &client, sql, ends).await, Ok(6));
+    let stored = client.simple_query("SELECT v FROM child").await.unwrap();
+    assert_eq!(sum(&stored), 5 * BALANCE + 1000);
+    // Both ways together have the time of one statement.
+    let locks = |key: i64| format!("BEGIN; UPDATE kept SET v = 9 WHERE id = {key}");
+    other.batch_execute(&locks(keys[0])).await.unwrap();
+    third.batch_execute(&locks(keys[3])).await.unwrap();
+    client
+        .batch_execute("SET statement_timeout = '4s'")
+        .await
+        .unwrap();
+    let since = std::time::Instant::now();
+    let ends = async {
+        tokio::time::sleep(std::time::Duration::from_millis(3000)).await;
+        other.batch_execute("COMMIT").await.unwrap();
+    };
+    let sql = "INSERT INTO kept SELECT id, v FROM t ON CONFLICT (id) DO UPDATE SET v = 1";
+    let done = beside(&cluster, &client, sql, ends).await;
+    assert_eq!(done, Err("57014".to_owned()));
+    let took = since.elapsed().as_millis();
+    assert!((3900..6500).contains(&took), "{took}");
+    third.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("RESET statement_timeout").await.unwrap();
+    // In a block that is REPEATABLE READ it fails, as on one server.
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT v FROM t";
+    client.batch_execute(begin).await.unwrap();
+    other.batch_execute("UPDATE kept SET v = 0").await.unwrap();
+    assert_eq!(code(&client.batch_execute(sql).await.unwrap_err()), "40001");
+    client.batch_execute("ROLLBACK").await.unwrap();
+}
+
+/// More rows than the session may hold show who inserts them.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_group_inserts_its_own_rows_where_they_have_one_snapshot() {
+    let config = proxy::ProxyConfig {
+        limits: proxy::Limits {
+            max_gathered: 1 << 20,
+            ..proxy::Limits::default()
+        },
+        ..open_door()
+    };
+    let cluster = Cluster::configured(config).await;
+    let client = cluster.connect().await;
+    let sql = "CREATE TABLE long (id int PRIMARY KEY, t text); CREATE TABLE longer (LIKE long INCLUDING ALL)";
+    client.batch_execute(sql).await.unwrap();
+    for id in 0..8 {
+        let sql = format!("INSERT INTO long VALUES ({id}, repeat('w', 300000))");
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let insert = "INSERT INTO longer TABLE long ON CONFLICT (id) DO UPDATE SET t = excluded.t";
+    let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ";
+    for begin in ["", snapshot] {
+        client.batch_execute(begin).await.unwrap();
+        client.batch_execute(insert).await.expect(begin);
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    client.batch_execute(snapshot).await.unwrap();
+    assert_eq!(client.execute(insert, &[]).await.expect(snapshot), 8);
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(code(&client.execute(insert, &[]).await.unwrap_err()), "53400");
+    let returning = format!("{insert} RETURNING longer.id");
+    for (begin, sql) in [("BEGIN", insert), ("", &returning)] {
+        client.batch_execute(begin).await.unwrap();
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "53400", "{begin}; {sql}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    // All of one group, which does it as it is.
+    client.batch_execute("BEGIN").await.unwrap();
+    let one = "INSERT INTO longer SELECT id, t FROM long WHERE id = 3 ON CONFLICT (id) DO UPDATE SET t = 'x' RETURNING id";
+    assert_eq!(client.query(one, &[]).await.unwrap().len(), 1);
+    client.batch_execute("COMMIT").await.unwrap();
 }

@@ -83,6 +83,7 @@ const INSERTS: &[&str] = &[
     "INSERT INTO people (id, name) SELECT id, upper(name) FROM people ON CONFLICT (id) DO NOTHING",
     "INSERT INTO people AS p (id, name) SELECT id, 'x' || name FROM people WHERE credit > 0 ON CONFLICT (id) DO UPDATE SET name = excluded.name || p.name RETURNING p.id, name, twice",
     "INSERT INTO lines SELECT * FROM lines WHERE quantity > 100",
+    "INSERT INTO lines TABLE lines ON CONFLICT DO NOTHING",
     "INSERT INTO lines (order_id, line, product) SELECT l.order_id, l.line + 100, product || '!' FROM lines l WHERE l.order_id IN (1, 2, 5) RETURNING *",
     // By way of the session.
     "INSERT INTO people SELECT id + 100, name, credit, tags, mood, moods, since, rank FROM people RETURNING *",
