@@ -647,8 +647,8 @@ async fn what_others_change_meanwhile_does_not_fail_an_insert_of_rows_of_both_gr
     let sql = "INSERT INTO kept SELECT id, v FROM t ON CONFLICT (id) DO UPDATE SET v = 1";
     let done = beside(&cluster, &client, sql, ends).await;
     assert_eq!(done, Err("57014".to_owned()));
-    let took = since.elapsed().as_millis();
-    assert!((3900..6500).contains(&took), "{took}");
+    // Else it would have the four seconds after the three.
+    assert!(since.elapsed() < std::time::Duration::from_secs(7));
     third.batch_execute("ROLLBACK").await.unwrap();
     client.batch_execute("RESET statement_timeout").await.unwrap();
     // In a block that is REPEATABLE READ it fails, as on one server.

@@ -31,7 +31,7 @@ async fn a_statement_that_takes_too_long_is_cancelled_and_the_next_is_not() {
     let client = cluster.connect().await;
     let [one, two] = cluster.rows_on_both(&client).await;
     client
-        .batch_execute("SET statement_timeout = '300ms'")
+        .batch_execute("SET statement_timeout = '1s'")
         .await
         .unwrap();
     let slow = [
@@ -41,7 +41,7 @@ async fn a_statement_that_takes_too_long_is_cancelled_and_the_next_is_not() {
         format!("UPDATE t SET v = 1 WHERE id IN ({one}, {two}) AND pg_sleep(20) IS NOT NULL"),
         "SELECT id, pg_sleep(20) FROM t".to_owned(),
         // Each statement of a Query has the whole time.
-        "SELECT pg_sleep(0.2); SELECT pg_sleep(0.2); SELECT pg_sleep(20)".to_owned(),
+        "SELECT pg_sleep(0.7); SELECT pg_sleep(0.7); SELECT pg_sleep(20)".to_owned(),
     ];
     for sql in &slow {
         let begun = Instant::now();

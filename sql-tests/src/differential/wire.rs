@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::Result;
 
 /// An exchange that is not answered whole in that time hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// A type byte and a length.
 const HEADER: usize = 5;
 
@@ -81,7 +81,7 @@ pub enum Broken {
     #[error("the connection was closed after {0:?}")]
     Closed(Vec<Message>),
     /// These messages, and then nothing.
-    #[error("nothing more for half a minute after {0:?}")]
+    #[error("nothing more for two minutes after {0:?}")]
     Hangs(Vec<Message>),
 }
 
