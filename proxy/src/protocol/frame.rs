@@ -56,6 +56,18 @@ pub(crate) fn peek_frontend(buf: &[u8], max: usize) -> Result<Option<Frame>, Fra
     peek(buf, max)
 }
 
+/// Whether what a client has sent behind a Bind only describes, executes and closes until a Sync that is there, too.
+pub(crate) fn syncs_next(mut behind: &[u8], max: usize) -> bool {
+    while let Ok(Some(frame)) = peek_frontend(behind, max) {
+        match (frame.tag, behind.get(frame.len..)) {
+            (b'S', _) => return true,
+            (b'D' | b'E' | b'C' | b'H', Some(rest)) => behind = rest,
+            _ => break,
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +82,15 @@ mod tests {
             Err(FrameError::TooLong { len: 257, max: 100 })
         );
         assert_eq!(peek_frontend(b"G", 100), Err(FrameError::UnknownType(b'G')));
+    }
+
+    #[test]
+    fn a_pipeline_ends_where_its_sync_has_come_and_nothing_is_bound_before() {
+        let (execute, sync, bind) = (b"E\0\0\0\x09\0\0\0\0\0", b"S\0\0\0\x04", b"B\0\0\0\x04");
+        assert!(syncs_next(&[&execute[..], sync].concat(), 100));
+        assert!(syncs_next(&[&execute[..], execute, sync, bind].concat(), 100));
+        assert!(!syncs_next(execute, 100));
+        assert!(!syncs_next(&[&execute[..], &sync[..3]].concat(), 100));
+        assert!(!syncs_next(&[&execute[..], bind, sync].concat(), 100));
     }
 }

@@ -4,7 +4,7 @@ use super::Session;
 use super::conn::{Audience, Stake};
 use super::enter::Style;
 use super::settings::Undone;
-use super::transaction::{Step, Transaction, View, Why};
+use super::transaction::{Step, Transaction, View, Why, names_read_only};
 use crate::analysis::{Access, Discard, Plan, Refusal, SessionCommand, Timeout};
 use crate::failure::{Failure, Halt};
 use crate::protocol::encode::{self, TEXT};
@@ -132,6 +132,9 @@ impl Session {
         sql: &str,
         local: bool,
     ) -> Result<Option<bytes::Bytes>, Halt> {
+        if names_read_only(name) {
+            self.count_definitions().await?;
+        }
         let place = self.any_place().await?;
         // What a transaction sets may be rolled back to what was before, but for one that a pipeline begins with this.
         let begins = |t: &Transaction| t.implicit && t.participants.is_empty() && t.script.is_empty();

@@ -479,8 +479,22 @@ impl Session {
         Ok(())
     }
 
+    /// Before the transaction may become READ ONLY. What it has defined is counted at its end (`count_change` in schema.sql), which
+    /// it could not do then: so it does it now.
+    pub(super) async fn count_definitions(&mut self) -> Result<(), Halt> {
+        if self.transaction.as_ref().is_some_and(|t| t.defines) {
+            self.settle().await?;
+            self.on_participants("SET CONSTRAINTS howdah.count_change IMMEDIATE")
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Runs a SET TRANSACTION.
     async fn change_modes(&mut self, modes: TransactionModes, sql: &str) -> Result<(), Halt> {
+        if modes.read_only == Some(true) {
+            self.count_definitions().await?;
+        }
         self.on_participants(sql).await?;
         if let Some(transaction) = &mut self.transaction {
             transaction.script.push(Step::Modes(sql.to_owned()));

@@ -168,6 +168,8 @@ struct Pipeline {
     anchor: Option<usize>,
     /// See [`Transaction::announces`].
     announces: bool,
+    /// What was bound last may be followed by other statements.
+    goes_on: bool,
 }
 
 impl Pipeline {
@@ -261,6 +263,10 @@ impl Session {
             }
             self.stop_if_lost()?;
             self.note_message(found.tag, found.len);
+            if found.tag == b'B' {
+                let behind = &input[found.len..];
+                self.pipeline.goes_on = !frame::syncs_next(behind, self.shared.limits.max_message);
+            }
             self.handle(found.tag, &input[..found.len]).await?;
             input.advance(found.len);
             self.make_room().await?;

@@ -15,7 +15,8 @@ use crate::protocol::encode;
 
 impl Session {
     /// A read of several groups that is a transaction by itself gets one snapshot of them: it becomes one of ours, which
-    /// the caller ends (or Sync). Whether it has. In the middle of a pipeline it is a part of the pipeline's.
+    /// the caller ends (or Sync). Whether it has. In a pipeline of several statements it is a part of the pipeline's, each of whose
+    /// statements sees what is committed when it begins, at READ COMMITTED.
     pub(super) async fn begin_read_of_several(&mut self) -> Result<bool, Halt> {
         if self.transaction.is_some() || self.slots.len() == 1 {
             return Ok(false);
@@ -27,6 +28,10 @@ impl Session {
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         let (begin, isolation) = match self.default_isolation(place).await? {
+            Isolation::ReadCommitted if self.pipeline.goes_on => {
+                self.open_pipeline_transaction().await?;
+                return Ok(false);
+            }
             Isolation::Serializable => (
                 "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
                 Isolation::Serializable,

@@ -297,9 +297,7 @@ impl Transaction {
     pub(crate) fn may_be_read_only(&self) -> bool {
         let says = |step: &Step| match step {
             Step::Modes(_) => true,
-            Step::Set { name, .. } => name
-                .as_deref()
-                .is_none_or(|name| name.ends_with("transaction_read_only")),
+            Step::Set { name, .. } => names_read_only(name.as_deref()),
             _ => false,
         };
         self.read_only == Some(true) || self.script.iter().any(says)
@@ -367,6 +365,11 @@ pub(crate) fn held_elsewhere(first: shard::id::GroupId, second: shard::id::Group
          make group {second} another."
     ))
     .hint("Declare the cursor outside of the transaction, or without WITH HOLD.")
+}
+
+/// Whether a SET of this may make the transaction READ ONLY; none stands for all of them.
+pub(crate) fn names_read_only(setting: Option<&str>) -> bool {
+    setting.is_none_or(|name| name.ends_with("transaction_read_only"))
 }
 
 /// A second group in a transaction that has no snapshot of it.

@@ -503,3 +503,35 @@ async fn a_session_that_is_read_only_defines_nothing() {
         .await
         .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_defined_before_the_transaction_became_read_only_is_committed() {
+    let cluster = Cluster::start().await;
+    let client = cluster.connect().await;
+    let [one, two] = cluster.rows_on_both(&client).await;
+    let port = cluster.second_node().await;
+    let beside = cluster.try_connect(port, "").await.unwrap();
+    for (number, becomes) in [
+        "SET TRANSACTION READ ONLY",
+        "SET transaction_read_only = on",
+        "SELECT set_config('transaction_read_only', 'on', true)",
+        "SAVEPOINT s; SET TRANSACTION READ ONLY; ROLLBACK TO s; CREATE TABLE more (n int); SET TRANSACTION READ ONLY",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sql = format!(
+            "BEGIN; UPDATE t SET v = v + 1 WHERE id = {one}; CREATE TABLE made_{number} (n int); \
+             UPDATE t SET v = v + 1 WHERE id = {two}; {becomes}"
+        );
+        client.batch_execute(&sql).await.unwrap();
+        client.batch_execute("COMMIT").await.expect(becomes);
+        for client in [&client, &beside] {
+            let sql = format!("INSERT INTO made_{number} VALUES ({number})");
+            client.batch_execute(&sql).await.expect(becomes);
+        }
+    }
+    client.batch_execute("INSERT INTO more VALUES (1)").await.unwrap();
+    let rows = client.query("SELECT v FROM t", &[]).await.unwrap();
+    assert!(rows.iter().all(|row| row.get::<_, i64>(0) == 4));
+}

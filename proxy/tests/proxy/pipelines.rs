@@ -321,3 +321,38 @@ async fn what_the_session_answers_itself_is_in_the_format_that_was_asked_for() {
         raw.until_ready().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_both_groups_leaves_the_rest_of_its_pipeline_read_committed() {
+    let cluster = Cluster::start().await;
+    let other = cluster.connect().await;
+    let [one, _] = cluster.rows_on_both(&other).await;
+    let direct = cluster.direct(0).await;
+    for read in ["SELECT id FROM t", "SELECT sum(v) FROM t"] {
+        let mut raw = Raw::start(&cluster).await;
+        other
+            .batch_execute(&format!("BEGIN; UPDATE t SET v = v + 1 WHERE id = {one}"))
+            .await
+            .unwrap();
+        for sql in [read, &format!("UPDATE t SET v = v + 1 WHERE id = {one}")] {
+            raw.parse("", sql);
+            raw.bind("", "");
+            raw.execute("", 0);
+        }
+        raw.sync();
+        raw.send().await;
+        let waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        while direct.query(waits, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        other.batch_execute("COMMIT").await.unwrap();
+        // At REPEATABLE READ the row would have changed since the snapshot, 40001.
+        let (_, errors) = raw.until_ready().await;
+        assert!(errors.is_empty(), "{read}: {errors:?}");
+    }
+    let row = other
+        .query_one("SELECT v FROM t WHERE id = $1", &[&one])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, i64>(0), 4);
+}

@@ -12,10 +12,21 @@ const LIST: &str = include_str!("../../differential/allowed.tsv");
 pub struct Allowed {
     pattern: Regex,
     sqlstate: Regex,
-    /// Fields of errors and notices that may differ; none where the whole answer may.
-    pub fields: Option<Vec<u8>>,
+    /// What may differ.
+    pub differs: Differs,
     /// Why.
     pub reason: String,
+}
+
+/// What may differ of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Differs {
+    /// These fields of errors and notices.
+    Fields(Vec<u8>),
+    /// All of it, where both answer with an error.
+    Failure,
+    /// All of it.
+    Whole,
 }
 
 /// All of them.
@@ -43,7 +54,11 @@ impl AllowedList {
             Ok(Allowed {
                 pattern: Regex::new(pattern)?,
                 sqlstate: Regex::new(&format!("^(?:{sqlstate})$"))?,
-                fields: (fields != "*").then(|| fields.bytes().collect()),
+                differs: match fields {
+                    "*" => Differs::Whole,
+                    "!" => Differs::Failure,
+                    fields => Differs::Fields(fields.bytes().collect()),
+                },
                 reason: reason.to_owned(),
             })
         });

@@ -15,7 +15,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use self::allowed::{Allowed, AllowedList};
+use self::allowed::{Allowed, AllowedList, Differs};
 use self::exchange::{Ask, Exchange, Order};
 use self::generate::{Conversation, conversation};
 use self::wire::{Message, Wire};
@@ -236,9 +236,12 @@ async fn play(
                 report.errors += usize::from(answered.iter().any(|message| message.tag == b'E'));
                 same.map(|same| {
                     let what = compare::difference(&answered, &same, exchange.order(), &[])?;
-                    let may_be = |line: &&Allowed| match &line.fields {
-                        None => true,
-                        Some(but) => compare::difference(&answered, &same, exchange.order(), but).is_none(),
+                    let may_be = |line: &&Allowed| match &line.differs {
+                        Differs::Whole => true,
+                        Differs::Failure => same.iter().any(|message| message.tag == b'E'),
+                        Differs::Fields(but) => {
+                            compare::difference(&answered, &same, exchange.order(), but).is_none()
+                        }
                     };
                     let allowed = list.of(&shown, &answered).find(may_be);
                     let Some(line) = allowed else { return Some(what) };
@@ -298,7 +301,9 @@ fn refusal(shown: &str, answered: &[Message], list: &AllowedList) -> Option<Refu
     if error.sqlstate().as_deref() == Some("0A000") {
         return error.field(b'M').map(Refusal::Unsupported);
     }
-    let line = list.of(shown, answered).find(|line| line.fields.is_none())?;
+    let line = list
+        .of(shown, answered)
+        .find(|line| line.differs == Differs::Whole)?;
     Some(Refusal::Listed(line.reason.clone()))
 }
 
