@@ -175,7 +175,8 @@ impl Session {
             Placed::Many(places) => {
                 if access == Access::Read {
                     // Before anything of it reaches a backend: a snapshot is imported into a fresh transaction only.
-                    self.begin_read_of_several().await?;
+                    let cuts = query.is_none_or(|query| !copies_out(&query.form));
+                    self.begin_read_of_several(cuts).await?;
                 }
                 self.release_held().await?;
                 self.bind_many(places, message, statement, planned, None).await?;
@@ -218,7 +219,7 @@ impl Session {
             Placed::Rows(_) => return Err(Refusal::unsupported("EXECUTE of such an INSERT").into()),
         };
         if query.access == Access::Read {
-            self.begin_read_of_several().await?;
+            self.begin_read_of_several(false).await?;
         }
         self.release_held().await?;
         self.prepare_on_all(&places, name).await?;

@@ -175,7 +175,7 @@ impl Session {
         query: &Query,
         made: &CopyMade,
     ) -> Result<(), Halt> {
-        let begun = self.begin_read_of_several().await?;
+        let begun = self.begin_read_of_several(true).await?;
         let copied = match self.enter_all(places, Style::Simple).await {
             Ok(()) if self.groups_copy(made) => {
                 self.scatter_query(places, text, Statement::Itself, &made.by_groups(query))

@@ -60,7 +60,7 @@ impl Session {
             Placed::Many(places) => places,
             Placed::Rows(_) => return Err(not_so().into()),
         };
-        let own = places.len() > 1 && self.begin_read_of_several().await? && style == Style::Simple;
+        let own = places.len() > 1 && self.begin_read_of_several(false).await? && style == Style::Simple;
         let measured = self.measured_on(&places, query, text, style).await;
         let mut lines = self.close_transaction(own, measured).await?;
         lines.push(format!("Time: {}", shown(began.elapsed())));

@@ -96,7 +96,7 @@ impl Session {
         text: &str,
         gathering: &Gathering,
     ) -> Result<(), Halt> {
-        let begun = self.begin_read_of_several().await?;
+        let begun = self.begin_read_of_several(true).await?;
         let answered = self.answer_gathered(places, text, gathering).await;
         self.close_transaction(begun, answered).await
     }

@@ -15,9 +15,9 @@ use crate::protocol::encode;
 
 impl Session {
     /// A read of several groups that is a transaction by itself gets one snapshot of them: it becomes one of ours, which
-    /// the caller ends (or Sync). Whether it has. In a pipeline of several statements it is a part of the pipeline's, each of whose
-    /// statements sees what is committed when it begins, at READ COMMITTED.
-    pub(super) async fn begin_read_of_several(&mut self) -> Result<bool, Halt> {
+    /// the caller ends (or Sync). Whether it has. In a pipeline of several statements one that can take a cut (`cuts`) is a part of the
+    /// pipeline's, each of whose statements sees what is committed when it begins, at READ COMMITTED.
+    pub(super) async fn begin_read_of_several(&mut self, cuts: bool) -> Result<bool, Halt> {
         if self.transaction.is_some() || self.slots.len() == 1 {
             return Ok(false);
         }
@@ -28,7 +28,7 @@ impl Session {
         let place = self.any_place().await?;
         self.enter_bare(place).await?;
         let (begin, isolation) = match self.default_isolation(place).await? {
-            Isolation::ReadCommitted if self.pipeline.goes_on => {
+            Isolation::ReadCommitted if cuts && self.pipeline.goes_on => {
                 self.open_pipeline_transaction().await?;
                 return Ok(false);
             }
@@ -58,7 +58,7 @@ impl Session {
         statement: Statement,
         query: &Query,
     ) -> Result<(), Halt> {
-        let begun = self.begin_read_of_several().await?;
+        let begun = self.begin_read_of_several(true).await?;
         let answered = self.scatter_query(places, text, statement, query).await;
         self.close_transaction(begun, answered).await
     }
