@@ -209,7 +209,7 @@ async fn locks_that_no_group_can_give_in_order_are_refused() {
         ),
         (
             "WITH j AS (SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) SELECT * FROM j",
-            "WITH",
+            "FOR UPDATE or FOR SHARE in a subquery",
         ),
         (
             "DECLARE c CURSOR FOR SELECT id FROM jobs ORDER BY id FOR UPDATE",
